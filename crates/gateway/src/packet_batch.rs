@@ -11,6 +11,9 @@ use keepstate_wire::gso::GsoPacket;
 const MAX_GSO_BUFFERS: usize = 64;
 const MAX_SPARE_BUFFERS: usize = 512;
 
+/// A longer packet is not copied out of the buffer that it was read into.
+const MAX_COPIED_LEN: usize = 2048;
+
 /// One received packet.
 pub(super) struct RxPacket {
     pub(super) bytes: Vec<u8>,
@@ -112,6 +115,20 @@ impl BufferPool {
     /// One with room for the longest packet.
     pub(super) fn take_gso(&mut self) -> Vec<u8> {
         self.gso.pop().unwrap_or_else(|| Vec::with_capacity(MAX_GSO_LEN))
+    }
+
+    /// The packet of this length that was read into `room`: a copy of a short one; a long one is taken away, and `room` is replaced.
+    pub(super) fn take_packet(&mut self, room: &mut Vec<u8>, length: usize) -> Vec<u8> {
+        if length <= MAX_COPIED_LEN {
+            let mut bytes = self.take();
+            bytes.extend_from_slice(room.get(..length).unwrap_or_default());
+            return bytes;
+        }
+        let mut empty = self.take_gso();
+        empty.resize(MAX_GSO_LEN, 0);
+        let mut bytes = std::mem::replace(room, empty);
+        bytes.truncate(length);
+        bytes
     }
 
     /// Takes back a buffer.

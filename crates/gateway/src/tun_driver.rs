@@ -16,8 +16,6 @@ use std::os::fd::AsFd;
 
 /// Packets read from one interface before the next has its turn.
 const RX_BATCH: usize = 64;
-/// A longer packet is not copied out of the buffer that it was read into.
-const MAX_COPIED_LEN: usize = 2048;
 
 /// The interfaces, numbered from 1 on as in the FIB; they are removed when this is dropped.
 pub(super) struct TunDriver {
@@ -55,14 +53,7 @@ impl TunDriver {
             if let (None, Some((from, at))) = (&gso, offload.needs_csum) {
                 rewrite::finish_partial_checksum(packet, from.into(), at.into());
             }
-            if length <= MAX_COPIED_LEN && gso.is_none() {
-                self.batch.push(packet, ifindex, 0);
-                continue;
-            }
-            let mut empty = self.batch.buffers.take_gso();
-            empty.resize(MAX_GSO_LEN, 0);
-            let mut bytes = std::mem::replace(&mut self.buffer, empty);
-            bytes.truncate(length);
+            let bytes = self.batch.buffers.take_packet(&mut self.buffer, length);
             self.batch.push_owned(RxPacket { bytes, link_header: None, gso, ifindex, id: 0 });
         }
         Ok(())

@@ -10,7 +10,7 @@ mod router_netns;
 use common::{TempFile, keepstate, report_skipped};
 use peers::{enable_icmp_errors, run_ip, spawn_in_netns};
 use router_netns::RouterNetns;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
@@ -72,7 +72,7 @@ impl XdpTestbed {
         netns.set_offload("tx off");
         netns.set_offload("gro on");
         let ruleset = TempFile::new(&format!("drv{name}.nft"), RULES.as_bytes());
-        let gateway = start_gateway(&tag, ruleset.path(), how);
+        let gateway = start_gateway(&netns, ruleset.path(), how);
         Some(XdpTestbed { tag, gateway, ruleset, netns })
     }
 
@@ -92,22 +92,11 @@ impl XdpTestbed {
 }
 
 /// Starts the gateway in the middle, and waits until it routes.
-fn start_gateway(tag: &str, ruleset: &str, how: &[&str]) -> Child {
-    let mut gateway = Command::new("ip")
-        .args(["netns", "exec", &format!("{tag}r"), env!("CARGO_BIN_EXE_keepstate"), "gateway"])
-        .args(["--ruleset", ruleset, "--control", &socket(tag)])
-        .args(how)
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut notes = BufReader::new(gateway.stderr.take().unwrap());
-    let mut said = String::new();
-    while !said.contains("Ctrl-C stops") {
-        assert!(notes.read_line(&mut said).unwrap() > 0, "{said}");
-    }
+fn start_gateway(netns: &RouterNetns, ruleset: &str, how: &[&str]) -> Child {
+    let socket = socket(&netns.tag);
+    let words = [&["--ruleset", ruleset, "--control", &socket][..], how].concat();
+    let (gateway, said) = netns.start_gateway(&words);
     assert_eq!(said.contains("batched tx"), how == XDP_LIVE_FRAMES, "{said}");
-    // What it says later is of no interest, but must not fill the pipe.
-    std::thread::spawn(move || notes.read_to_end(&mut Vec::new()));
     gateway
 }
 
@@ -288,7 +277,7 @@ fn killed_gateway_detaches_xdp() {
     assert!(second.status.code() == Some(1) && said.contains("one gateway per network namespace"), "{said}");
     lab.gateway.kill().unwrap();
     lab.gateway.wait().unwrap();
-    lab.gateway = start_gateway(&lab.tag, lab.ruleset.path(), XDP_LIVE_FRAMES);
+    lab.gateway = start_gateway(&lab.netns, lab.ruleset.path(), XDP_LIVE_FRAMES);
     lab.transfer("c", "s", "10.0.2.2:7000", "10.0.2.2:7000", 100_000);
 }
 

@@ -117,17 +117,22 @@ impl Tun {
             false => (&self.file).write(packet),
             true => (&self.file).write_vectored(&[IoSlice::new(&header), IoSlice::new(packet)]),
         };
-        match written {
-            Ok(_) => Ok(true),
-            Err(error)
-                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::InvalidInput) =>
-            {
-                Ok(false)
-            }
-            // The interface is down.
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::IO) => Ok(false),
-            Err(error) => Err(error),
+        was_sent(written)
+    }
+}
+
+/// Whether a written packet is on its way: false if it is lost, as on any link.
+pub(crate) fn was_sent(written: io::Result<usize>) -> io::Result<bool> {
+    match written {
+        Ok(_) => Ok(true),
+        Err(error)
+            if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::InvalidInput) =>
+        {
+            Ok(false)
         }
+        // The interface is down.
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::IO) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -72,11 +72,6 @@ impl GovernedInterfaces {
         (selected, refused)
     }
 
-    /// Is an interface of this name governed?
-    pub(super) fn governs(&self, name: &str, links: &[&RtLink]) -> bool {
-        self.select(links).0.iter().any(|link| link.name == name)
-    }
-
     /// Whether all that was named exists, at the start.
     ///
     /// # Errors

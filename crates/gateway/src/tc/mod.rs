@@ -9,6 +9,7 @@ mod governed;
 
 use super::driver::Driver;
 use super::gso::MAX_GSO_LEN;
+use super::packet_batch::BufferPool;
 use super::route_follower::{FibUpdate, RouteFollower, Seen};
 use super::shared::SharedGateway;
 use super::turns::TurnKind;
@@ -96,9 +97,10 @@ pub(super) struct TcDriver {
     fib: Option<FibTable>,
     on_exit: OnExit,
     lifeline: Option<Lifeline>,
+    /// Room for the longest packet.
+    buffer: Vec<u8>,
+    buffers: BufferPool,
     received: Vec<RxPacket>,
-    /// Buffers for the longest packet.
-    spare_buffers: Vec<Vec<u8>>,
     to_send: Vec<TxPacket>,
     lost: u64,
 }
@@ -144,8 +146,14 @@ impl TcDriver {
     /// An interface does not exist or cannot be governed; another gateway runs; missing capabilities.
     pub(super) fn new(patterns: &[InterfacePattern], secrets: HookSecrets, options: TcOptions) -> Result<TcDriver> {
         let (routes, fib, messages) = RouteFollower::open()?;
+        let links = kernel_fib::links(&messages);
         let governed = GovernedInterfaces(patterns.to_vec());
-        governed.check(&kernel_fib::links(&messages))?;
+        governed.check(&links)?;
+        if let Some(lifeline) = &options.lifeline
+            && !governed.select(&links).0.iter().any(|link| link.name == lifeline.interface)
+        {
+            bail!("--lifeline {}: it is not one of the governed interfaces", lifeline.interface);
+        }
         let pins = open_pins()?;
         let mut carrier = open_carrier()?;
         let hooks = TcHooks::load(&carrier, secrets, options.on_exit == OnExit::Open, pins)
@@ -165,18 +173,14 @@ impl TcDriver {
             fib: Some(fib),
             on_exit: options.on_exit,
             lifeline: options.lifeline,
+            buffer: vec![0; MAX_GSO_LEN],
+            buffers: BufferPool::default(),
             received: Vec::new(),
-            spare_buffers: Vec::new(),
             to_send: Vec::new(),
             lost: 0,
         };
-        if let Some(lifeline) = &driver.lifeline
-            && !driver.governed.governs(&lifeline.interface, &kernel_fib::links(&messages))
-        {
-            bail!("--lifeline {}: it is not one of the governed interfaces", lifeline.interface);
-        }
-        driver.follow_interfaces(&kernel_fib::links(&messages)).context("cannot govern the interfaces")?;
-        let others = driver.governed.others(&kernel_fib::links(&messages));
+        driver.follow_interfaces(&links).context("cannot govern the interfaces")?;
+        let others = driver.governed.others(&links);
         if !others.is_empty() {
             tracing::info!(
                 "not governed: {}; what the kernel forwards from there to a governed interface is dropped",
@@ -228,14 +232,9 @@ impl TcDriver {
     /// Reads a batch of packets at most.
     fn receive(&mut self) -> Result<()> {
         while self.received.len() < RX_BATCH {
-            let mut bytes = self.spare_buffers.pop().unwrap_or_default();
-            bytes.resize(MAX_GSO_LEN, 0);
-            let Some(carried) = self.carrier.read(&mut bytes).with_context(|| format!("{CARRIER_NAME} is gone"))?
-            else {
-                self.spare_buffers.push(bytes);
-                break;
-            };
-            bytes.truncate(carried.length);
+            let read = self.carrier.read(&mut self.buffer).with_context(|| format!("{CARRIER_NAME} is gone"))?;
+            let Some(carried) = read else { break };
+            let bytes = self.buffers.take_packet(&mut self.buffer, carried.length);
             self.received.push(RxPacket { carried, bytes });
         }
         Ok(())
@@ -269,13 +268,7 @@ impl TcDriver {
             }
             self.to_send.push(TxPacket { action, carried, bytes, offload });
         }
-        self.recycle(packet.bytes);
-    }
-
-    fn recycle(&mut self, bytes: Vec<u8>) {
-        if bytes.capacity() >= MAX_GSO_LEN && self.spare_buffers.len() < 2 * RX_BATCH {
-            self.spare_buffers.push(bytes);
-        }
+        self.buffers.recycle(packet.bytes);
     }
 
     /// Writes what the router gave out.
@@ -283,7 +276,7 @@ impl TcDriver {
         for TxPacket { action, carried, bytes, offload } in std::mem::take(&mut self.to_send) {
             let written = self.carrier.write(action, &carried, &bytes, offload);
             self.lost += u64::from(!written.with_context(|| format!("{CARRIER_NAME} is gone"))?);
-            self.recycle(bytes);
+            self.buffers.recycle(bytes);
         }
         Ok(())
     }

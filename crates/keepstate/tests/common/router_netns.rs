@@ -1,7 +1,9 @@
 //! Three network namespaces in a row, client, router and server, with veth pairs between them and addresses of both families.
 #![allow(dead_code, reason = "each test uses what it needs")]
 use crate::peers::{download, run_ip, serve_once, spawn_in_netns, test_bytes};
+use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, SocketAddr};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 
 /// The namespaces: c0 – r0, r1 – s0. They go when this is dropped.
@@ -50,6 +52,26 @@ impl RouterNetns {
         assert!(run_ip(&["-n", &c, "route", "add", "default", "via", "10.0.1.1"]));
         assert!(run_ip(&["-n", &c, "-6", "route", "add", "default", "via", "fd00:1::1"]));
         assert!(run_ip(&["-n", &s, "-6", "route", "add", "fd00:1::/64", "via", "fd00:2::1"]));
+    }
+
+    /// Starts a gateway in the router's namespace, and waits until it routes. Also returns what it has said by then.
+    pub fn start_gateway(&self, words: &[&str]) -> (Child, String) {
+        let mut gateway = self.gateway_command(words).stderr(Stdio::piped()).spawn().unwrap();
+        let mut notes = BufReader::new(gateway.stderr.take().unwrap());
+        let mut said = String::new();
+        while !said.contains("Ctrl-C stops") {
+            assert!(notes.read_line(&mut said).unwrap() > 0, "{said}");
+        }
+        // What it says later is of no interest, but must not fill the pipe.
+        std::thread::spawn(move || notes.read_to_end(&mut Vec::new()));
+        (gateway, said)
+    }
+
+    /// `keepstate gateway` in the router's namespace.
+    pub fn gateway_command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name("r"), env!("CARGO_BIN_EXE_keepstate"), "gateway"]).args(words);
+        command
     }
 
     /// Sets an offload of every interface: `tx off`.

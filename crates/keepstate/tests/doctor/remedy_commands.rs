@@ -69,7 +69,7 @@ fn sysctl(setting: &str) -> Result<(), String> {
     if Path::new(&path).exists() { Ok(()) } else { Err(format!("{path} does not exist")) }
 }
 
-/// Finds nothing in a namespace without entries, and that is what it says; it does not say that it was wrongly asked.
+/// Finds nothing in a namespace without entries, and says so; that is no usage error.
 fn conntrack(program: &str, words: &[&str]) -> Result<(), String> {
     let output =
         Command::new("unshare").args(["-n", program]).args(words).output().map_err(|error| error.to_string())?;

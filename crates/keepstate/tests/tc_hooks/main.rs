@@ -12,9 +12,9 @@ mod router_netns;
 use common::{ProgramOutput, TempFile, keepstate, report_skipped};
 use peers::{enable_icmp_errors, run_ip, spawn_in_netns};
 use router_netns::RouterNetns;
-use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::io::ErrorKind;
 use std::net::{IpAddr, TcpStream, UdpSocket};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 const RULES: &str = "
@@ -97,24 +97,8 @@ impl TcTestbed {
 
     /// Starts a gateway in the middle, and waits until it routes.
     fn start(&mut self, how: &[&str]) {
-        let mut gateway =
-            self.command(&[&["--ruleset", self.ruleset.path(), "--control", &self.socket][..], how].concat());
-        let mut gateway = gateway.stderr(Stdio::piped()).spawn().unwrap();
-        let mut notes = BufReader::new(gateway.stderr.take().unwrap());
-        let mut said = String::new();
-        while !said.contains("Ctrl-C stops") {
-            assert!(notes.read_line(&mut said).unwrap() > 0, "{said}");
-        }
-        // What it says later is of no interest, but must not fill the pipe.
-        std::thread::spawn(move || notes.read_to_end(&mut Vec::new()));
-        self.gateway = Some(gateway);
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new("ip");
-        let router = self.netns.name("r");
-        command.args(["netns", "exec", &router, env!("CARGO_BIN_EXE_keepstate"), "gateway"]).args(words);
-        command
+        let words = [&["--ruleset", self.ruleset.path(), "--control", &self.socket][..], how].concat();
+        self.gateway = Some(self.netns.start_gateway(&words).0);
     }
 
     fn kill(&mut self) {
@@ -132,7 +116,7 @@ impl TcTestbed {
     }
 
     fn detach(&self) -> ProgramOutput {
-        let output = self.command(&["--detach"]).output().unwrap();
+        let output = self.netns.gateway_command(&["--detach"]).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         ProgramOutput { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
     }
@@ -291,7 +275,7 @@ fn errors_of_the_router_reach_the_sender() {
 fn closed_when_it_dies_until_the_next_one_or_detached() {
     let Some(mut lab) = TcTestbed::new("k") else { return };
     lab.netns.transfer("c", "s", "10.0.2.2:7000", "10.0.2.2:7000", 100_000);
-    let second = lab.command(&["--ruleset", lab.ruleset.path(), "--interface", "r0"]).output().unwrap();
+    let second = lab.netns.gateway_command(&["--ruleset", lab.ruleset.path(), "--interface", "r0"]).output().unwrap();
     let said = String::from_utf8_lossy(&second.stderr);
     assert!(second.status.code() == Some(1) && said.contains("another gateway runs"), "{said}");
     let refused = lab.detach();

@@ -3,7 +3,6 @@
 //! Once it is persistent, it stays when its process ends, so that programs which redirect to it have something to redirect to. Only one process can have it open.
 use crate::tun;
 use crate::virtio_net::{VNET_HDR_LEN, VirtioNetHdr};
-use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::IpAddr;
@@ -151,17 +150,7 @@ impl Carrier {
         let mut ethernet = carried.ethernet;
         ethernet[12..].copy_from_slice(&protocol);
         let next_hop = hop.map_or([0; NEXT_HOP_LEN], encode_next_hop);
-        match self.file.write_vectored(&[&vnet[..], &header, &next_hop, &ethernet, packet].map(IoSlice::new)) {
-            Ok(_) => Ok(true),
-            Err(error)
-                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::InvalidInput) =>
-            {
-                Ok(false)
-            }
-            // The interface is down.
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::IO) => Ok(false),
-            Err(error) => Err(error),
-        }
+        tun::was_sent(self.file.write_vectored(&[&vnet[..], &header, &next_hop, &ethernet, packet].map(IoSlice::new)))
     }
 }
 
