@@ -114,13 +114,7 @@ impl CheckCommand {
                     let at = error.sources.position(diagnostic.span);
                     json!({"file": at.file, "line": at.line, "column": at.column, "what": diagnostic.message, "instead": diagnostic.help})
                 });
-                FileReport {
-                    text: error.to_string(),
-                    errors: errors.collect(),
-                    counts: Vec::new(),
-                    left_out: Vec::new(),
-                    notes: Vec::new(),
-                }
+                FileReport { text: error.to_string(), errors: errors.collect(), ..FileReport::default() }
             }
         })
     }
@@ -137,18 +131,13 @@ fn check_services(file: &Path) -> Result<FileReport> {
                 let (line, column) = error.position(diagnostic);
                 json!({"file": error.name(), "line": line, "column": column, "what": diagnostic.message, "instead": null})
             });
-            FileReport {
-                text: error.to_string(),
-                errors: errors.collect(),
-                counts: Vec::new(),
-                left_out: Vec::new(),
-                notes: Vec::new(),
-            }
+            FileReport { text: error.to_string(), errors: errors.collect(), ..FileReport::default() }
         }
     })
 }
 
 /// The result of one file.
+#[derive(Default)]
 struct FileReport {
     /// Human-readable.
     text: String,
@@ -165,12 +154,6 @@ impl FileReport {
     fn ok_report(file: &Path, counts: Vec<(&'static str, usize)>) -> FileReport {
         let count = |(noun, number): &(&str, usize)| format!("{number} {noun}{}", if *number == 1 { "" } else { "s" });
         let parts: Vec<String> = counts.iter().map(count).collect();
-        FileReport {
-            text: format!("{}: ok: {}\n", file.display(), parts.join(", ")),
-            counts,
-            errors: Vec::new(),
-            left_out: Vec::new(),
-            notes: Vec::new(),
-        }
+        FileReport { text: format!("{}: ok: {}\n", file.display(), parts.join(", ")), counts, ..FileReport::default() }
     }
 }

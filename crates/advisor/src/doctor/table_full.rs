@@ -6,20 +6,23 @@ use super::rule::DoctorRule;
 use super::sample_stats::{SampleStats, TCP, UDP};
 use crate::units::{Count, Seconds};
 
+/// The rules about a table that is or was full: what explains its count explains them.
+pub(super) const OF_A_FULL_TABLE: &[&str] = &[
+    "full-in-namespace",
+    "table-full-half-open",
+    "table-full-assured",
+    "table-nearly-full",
+    "nearly-full-reclaimable",
+    "table-was-full",
+];
+
 /// The rules of this file.
 pub const RULES: &[DoctorRule] = &[
     DoctorRule {
         name: "count-above-max",
         number: 11,
         title: "the limit is below the number of entries in the table",
-        explains: &[
-            "full-in-namespace",
-            "table-full-half-open",
-            "table-full-assured",
-            "table-nearly-full",
-            "nearly-full-reclaimable",
-            "table-was-full",
-        ],
+        explains: OF_A_FULL_TABLE,
         check: count_above_max,
     },
     DoctorRule {
@@ -81,7 +84,7 @@ pub const RULES: &[DoctorRule] = &[
 ];
 
 /// Percent of the limit from which a table counts as full: entries come and go, and a reading is one moment.
-const FULL_PERCENT: u64 = 98;
+pub(super) const FULL_PERCENT: u64 = 98;
 
 /// Percent at which monitoring usually alerts (node_exporter's rule); above it the entries are looked at.
 const ALERT_PERCENT: u64 = 75;

@@ -3,6 +3,7 @@ use super::finding::{Certainty, Finding, RemedyStep, Severity};
 use super::observations::{Observations, ObservedNamespace};
 use super::remedy;
 use super::rule::DoctorRule;
+use super::table_full::{FULL_PERCENT, OF_A_FULL_TABLE};
 use crate::units::Count;
 
 /// The rules of this file.
@@ -10,22 +11,12 @@ pub const RULES: &[DoctorRule] = &[DoctorRule {
     name: "count-not-listed",
     number: 4,
     title: "most of the entries that the kernel counts are not in the table",
-    explains: &[
-        "full-in-namespace",
-        "table-full-half-open",
-        "table-full-assured",
-        "table-nearly-full",
-        "nearly-full-reclaimable",
-        "table-was-full",
-    ],
+    explains: OF_A_FULL_TABLE,
     check: count_not_listed,
 }];
 
 /// Entries that may come and go between the reading of the count and of the table.
 const MIN_UNLISTED: u64 = 100;
-
-/// Percent of the limit above which new connections are about to fail.
-const FULL_PERCENT: u64 = 98;
 
 fn count_not_listed(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
     // The files of another machine may hold a part of its table.
