@@ -10,7 +10,8 @@ use keepstate_linux::nfqueue::{NfQueue, QueueVerdict};
 use keepstate_linux::raw_socket::RawIpSender;
 use peers::{connect, download, run_ip, spawn_in_netns, test_bytes};
 use std::collections::VecDeque;
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{Read, Seek, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -264,17 +265,45 @@ fn syn(source: [u8; 4], port: u16) -> Vec<u8> {
     bytes
 }
 
+/// How many packets one interface did not take because its queue was full.
+struct InterfaceDrops {
+    /// proc(5)'s net/dev of the namespace that the file was opened in.
+    table: File,
+    interface: &'static str,
+}
+
+impl InterfaceDrops {
+    fn open(namespace: &str, interface: &'static str) -> InterfaceDrops {
+        let table = spawn_in_netns(namespace, || File::open("/proc/thread-self/net/dev").unwrap());
+        InterfaceDrops { table: table.join().unwrap(), interface }
+    }
+
+    fn read(&mut self) -> u64 {
+        let mut text = String::new();
+        self.table.rewind().unwrap();
+        self.table.read_to_string(&mut text).unwrap();
+        let line =
+            text.lines().find_map(|line| line.trim_start().strip_prefix(self.interface)?.strip_prefix(':')).unwrap();
+        // Eight numbers received, then bytes, packets, errors and drops sent.
+        line.split_whitespace().nth(11).unwrap().parse().unwrap()
+    }
+}
+
 /// Sends first segments from everybody, some 50,000 a second: more would only find the device's queue full, and the sessions' segments too. Counts them.
-fn syn_flood(ended: &AtomicBool, count: &AtomicU64) {
+fn syn_flood(ended: &AtomicBool, count: &AtomicU64, lan: &mut InterfaceDrops) {
     let (sender, mut sent, mut state) = (RawIpSender::open().unwrap(), 0_u64, 1_u32);
+    let mut dropped = lan.read();
     let to = IpAddr::from([192, 0, 2, 9]);
     while !ended.load(Ordering::Relaxed) {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let [host, high, low, one] = state.to_be_bytes();
         // One of eight comes from the address that is limited.
         let host = if one < 32 { 66 } else { host.clamp(10, 60) };
+        // As fast as the gateway takes it, on a machine with other work too: when its queue overflows, most of it is left to be read.
         if sent % 32 == 0 {
-            std::thread::sleep(Duration::from_micros(500));
+            let now = lan.read();
+            std::thread::sleep(Duration::from_micros(if now > dropped { 20_000 } else { 500 }));
+            dropped = now;
         }
         sent += u64::from(sender.send(to, &syn([10, 1, 0, host], u16::from_be_bytes([high, low]).max(1024))));
         count.store(sent, Ordering::Relaxed);
@@ -331,10 +360,11 @@ fn syn_flood_keeps_sessions_and_memory() {
     }
     let sent = Arc::new(AtomicU64::new(0));
     let (over, count) = (ended.clone(), sent.clone());
-    let attacker = spawn_in_netns(&lab.name("c"), move || syn_flood(&over, &count));
+    let mut lan = InterfaceDrops::open(&lab.name("m"), "lan0");
+    let attacker = spawn_in_netns(&lab.name("c"), move || syn_flood(&over, &count, &mut lan));
     // On a busy machine it takes a little longer.
     let sends = |more: u64| {
-        let (goal, until) = (sent.load(Ordering::Relaxed) + more, Instant::now() + Duration::from_secs(60));
+        let (goal, until) = (sent.load(Ordering::Relaxed) + more, Instant::now() + Duration::from_secs(240));
         while sent.load(Ordering::Relaxed) < goal {
             assert!(Instant::now() < until, "that is no flood");
             std::thread::sleep(Duration::from_millis(20));
@@ -392,8 +422,8 @@ table inet nat {
 /// A flood against handshakes that the gateway answers itself: nobody who does not exist gets a place in the table or reaches the server, and whoever exists gets in.
 #[test]
 fn spoofed_syn_flood_creates_no_entries_behind_synproxy() {
-    const LENGTH: usize = 200_000;
-    const CLIENTS: usize = 40;
+    const LENGTH: usize = 50_000;
+    const CLIENTS: usize = 10;
     let Some(lab) = LossyTestbed::new("p", SYNPROXY_RULES) else { return };
     lab.control(&["set", "nf_conntrack_tcp_loose=0"]);
     let (ready, waits) = channel();
@@ -411,7 +441,8 @@ fn spoofed_syn_flood_creates_no_entries_behind_synproxy() {
     waits.recv().unwrap();
     let (ended, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let (over, count) = (ended.clone(), sent.clone());
-    let attacker = spawn_in_netns(&lab.name("c"), move || syn_flood(&over, &count));
+    let mut lan = InterfaceDrops::open(&lab.name("m"), "lan0");
+    let attacker = spawn_in_netns(&lab.name("c"), move || syn_flood(&over, &count, &mut lan));
     let clients = spawn_in_netns(&lab.name("c"), move || {
         for number in 0..2 * CLIENTS {
             let to: SocketAddr = if number % 2 == 0 { "192.0.2.9:7000" } else { "[fd00:2::9]:7000" }.parse().unwrap();
@@ -424,7 +455,7 @@ fn spoofed_syn_flood_creates_no_entries_behind_synproxy() {
         }
     });
     clients.join().unwrap();
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_secs(240);
     while sent.load(Ordering::Relaxed) < 50_000 {
         assert!(Instant::now() < until, "that is no flood");
         std::thread::sleep(Duration::from_millis(20));

@@ -57,11 +57,11 @@ pub fn download(at: SocketAddr) -> Vec<u8> {
 
 /// Connects, as often as it takes within a generous time.
 pub fn connect(at: SocketAddr) -> TcpStream {
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_secs(60);
     loop {
         match TcpStream::connect_timeout(&at, Duration::from_secs(5)) {
             Ok(stream) => {
-                stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+                stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
                 return stream;
             }
             Err(error) => assert!(Instant::now() < until, "{at}: {error}"),
