@@ -112,7 +112,7 @@ struct flow {
 	__u64 bytes;
 } __attribute__((aligned(64)));
 
-enum { LINES = 4, BUCKETS = 65536 };
+enum { LINES = 4, BUCKETS = 65536, BUCKETS_V6 = 32768 };
 
 struct bucket {
 	struct flow lines[LINES];
@@ -125,6 +125,43 @@ struct {
 	__type(key, __u32);
 	__type(value, struct bucket);
 } flows SEC(".maps");
+
+// The same of IPv6: two cache lines.
+struct flow_key_v6 {
+	__be32 saddr[4], daddr[4];
+	__be16 sport, dport;
+	__u8 protocol;
+	__u8 hook;
+	__u16 ifindex;
+};
+
+struct flow_v6 {
+	struct flow_key_v6 key;
+	__be32 new_saddr[4], new_daddr[4];
+	__be16 new_sport, new_dport;
+	__be32 next_hop[4];
+	__u32 generation;
+	__u32 oif;
+	__u8 target;
+	__u8 live;
+	__u16 reserved;
+	__u32 seen;
+	__u32 unused;
+	__u64 packets;
+	__u64 bytes;
+} __attribute__((aligned(64)));
+
+struct bucket_v6 {
+	struct flow_v6 lines[LINES];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, BUCKETS_V6);
+	__type(key, __u32);
+	__type(value, struct bucket_v6);
+} flows_v6 SEC(".maps");
 
 static __always_inline void count(__u32 counter)
 {
@@ -171,15 +208,16 @@ static __always_inline int is_from_packet_socket(struct __sk_buff *skb)
 	v0 += v3; v3 = ROTATE(v3, 21); v3 ^= v0; \
 	v2 += v1; v1 = ROTATE(v1, 17); v1 ^= v2; v2 = ROTATE(v2, 32);
 
-// SipHash-1-3 of the key's 16 bytes (Aumasson and Bernstein, 2012): senders choose the key's content, and must not know where it leads.
-static __always_inline __u64 hash_of(const struct flow_key *key, const __u64 *secret)
+// SipHash-1-3 of a key of so many words (Aumasson and Bernstein, 2012): senders choose the key's content, and must not know where it leads.
+static __always_inline __u64 hash_of(const __u64 *words, int count, const __u64 *secret)
 {
-	const __u64 *words = (const void *)key;
 	__u64 v0 = secret[0] ^ 0x736f6d6570736575ull, v1 = secret[1] ^ 0x646f72616e646f6dull;
 	__u64 v2 = secret[0] ^ 0x6c7967656e657261ull, v3 = secret[1] ^ 0x7465646279746573ull;
-	const __u64 length = 16ull << 56;
-	v3 ^= words[0]; SIP_ROUND v0 ^= words[0];
-	v3 ^= words[1]; SIP_ROUND v0 ^= words[1];
+	const __u64 length = (__u64)count * 8 << 56;
+#pragma unroll
+	for (int i = 0; i < count; i++) {
+		v3 ^= words[i]; SIP_ROUND v0 ^= words[i];
+	}
 	v3 ^= length; SIP_ROUND v0 ^= length;
 	v2 ^= 0xff;
 	SIP_ROUND SIP_ROUND SIP_ROUND
@@ -200,20 +238,55 @@ static __always_inline struct flow *find_in(__u32 at, const struct flow_key *key
 	return 0;
 }
 
+static __always_inline struct flow_v6 *find_in_v6(__u32 at, const struct flow_key_v6 *key, __u32 generation)
+{
+	struct bucket_v6 *bucket = bpf_map_lookup_elem(&flows_v6, &at);
+	if (!bucket) return 0;
+	const __u64 *wanted = (const void *)key;
+#pragma unroll
+	for (int i = 0; i < LINES; i++) {
+		struct flow_v6 *flow = &bucket->lines[i];
+		const __u64 *has = (const void *)&flow->key;
+		// The ports differ mostly.
+		if (has[4] == wanted[4] && has[3] == wanted[3] && has[1] == wanted[1] && has[2] == wanted[2] && has[0] == wanted[0] &&
+		    flow->live && flow->generation == generation)
+			return flow;
+	}
+	return 0;
+}
+
 enum { SEEN_SLOW = -100 }; // user space is to see the packet
 
-// Sends a packet of a known flow on its way. What user space has to see: the first and the last segments of a connection, fragments, options, and what the next link cannot carry.
-static __always_inline int known(struct __sk_buff *skb, struct config *now, enum hook hook)
+// Makes the headers' bytes readable: those of TCP, or as many as there are, since a datagram may be shorter.
+static __always_inline int pull_headers(struct __sk_buff *skb, __u32 ip_len)
 {
-	if (skb->protocol != bpf_htons(ETH_P_IP)) return SEEN_SLOW;
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	if (data + ETH_HLEN + sizeof(struct iphdr) + sizeof(struct tcphdr) > end) {
-		// A datagram may be shorter than a segment; what is not in the linear part is fetched.
-		__u32 wanted = ETH_HLEN + sizeof(struct iphdr) + sizeof(struct tcphdr);
-		if (bpf_skb_pull_data(skb, skb->len < wanted ? skb->len : wanted)) return SEEN_SLOW;
-		data = (void *)(long)skb->data;
-		end = (void *)(long)skb->data_end;
+	__u32 wanted = ETH_HLEN + ip_len + sizeof(struct tcphdr);
+	if ((void *)(long)skb->data + wanted <= (void *)(long)skb->data_end) return 0;
+	return bpf_skb_pull_data(skb, skb->len < wanted ? skb->len : wanted);
+}
+
+// Segments and datagrams that the kernel may send on: user space has to see the first and the last segments of a connection.
+static __always_inline int is_ordinary(__u8 protocol, void *transport, void *end)
+{
+	if (protocol == IPPROTO_TCP) {
+		struct tcphdr *tcp = transport;
+		return (void *)(tcp + 1) <= end && !tcp->syn && !tcp->fin && !tcp->rst && tcp->ack && tcp->doff >= 5;
 	}
+	struct { __be16 source, dest, len, check; } *udp = transport;
+	return protocol == IPPROTO_UDP && (void *)(udp + 1) <= end && bpf_ntohs(udp->len) >= 8;
+}
+
+static __always_inline int fits(struct __sk_buff *skb, __u32 oif)
+{
+	__u32 mtu = 0;
+	return !bpf_check_mtu(skb, oif, &mtu, 0, skb->gso_size ? BPF_MTU_CHK_SEGS : 0);
+}
+
+// Sends a packet of a known flow on its way. What user space has to see beside what is not ordinary: fragments, options, a TTL at its end, and what the next link cannot carry.
+static __always_inline int known_v4(struct __sk_buff *skb, struct config *now, enum hook hook)
+{
+	if (pull_headers(skb, sizeof(struct iphdr))) return SEEN_SLOW;
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct iphdr *ip = data + ETH_HLEN;
 	if ((void *)(ip + 1) + 8 > end) return SEEN_SLOW;
 	if (ip->version != 4 || ip->ihl != 5 || ip->frag_off & bpf_htons(0x3fff)) return SEEN_SLOW;
@@ -221,18 +294,9 @@ static __always_inline int known(struct __sk_buff *skb, struct config *now, enum
 	// A packet of many segments may be longer than its length field says.
 	if (length < 28 || (!skb->gso_size && length + ETH_HLEN > skb->len)) return SEEN_SLOW;
 	__be16 *ports = (void *)(ip + 1);
-	if (ip->protocol == IPPROTO_TCP) {
-		struct tcphdr *tcp = (void *)(ip + 1);
-		if ((void *)(tcp + 1) > end || tcp->syn || tcp->fin || tcp->rst || !tcp->ack || tcp->doff < 5) return SEEN_SLOW;
-	} else if (ip->protocol == IPPROTO_UDP) {
-		struct { __be16 source, dest, len, check; } *udp = (void *)(ip + 1);
-		if (bpf_ntohs(udp->len) < 8) return SEEN_SLOW;
-	} else {
-		return SEEN_SLOW;
-	}
+	if (!is_ordinary(ip->protocol, ports, end)) return SEEN_SLOW;
 	struct flow_key key = { ip->saddr, ip->daddr, ports[0], ports[1], ip->protocol, hook, (__u16)skb->ifindex };
-	if (skb->ifindex > 0xffff) return SEEN_SLOW;
-	__u64 hash = hash_of(&key, now->key);
+	__u64 hash = hash_of((void *)&key, sizeof(key) / 8, now->key);
 	struct flow *flow = find_in(hash & (BUCKETS - 1), &key, now->generation);
 	if (!flow) flow = find_in(hash >> 32 & (BUCKETS - 1), &key, now->generation);
 	if (!flow) return SEEN_SLOW;
@@ -240,11 +304,7 @@ static __always_inline int known(struct __sk_buff *skb, struct config *now, enum
 	__u32 oif = flow->oif;
 	__be32 hop = flow->next_hop, saddr = flow->new_saddr, daddr = flow->new_daddr;
 	__u32 ports_before = *(__u32 *)ports, ports_after = (__u32)flow->new_dport << 16 | flow->new_sport;
-	if (target == FORWARD) {
-		__u32 mtu = 0;
-		if (ip->ttl <= 1) return SEEN_SLOW;
-		if (bpf_check_mtu(skb, oif, &mtu, 0, skb->gso_size ? BPF_MTU_CHK_SEGS : 0)) return SEEN_SLOW;
-	}
+	if (target == FORWARD && (ip->ttl <= 1 || !fits(skb, oif))) return SEEN_SLOW;
 	flow->seen = bpf_ktime_get_coarse_ns() / 1000000;
 	// As netfilter counts: a packet of many segments is one.
 	__sync_fetch_and_add(&flow->packets, 1);
@@ -279,6 +339,74 @@ static __always_inline int known(struct __sk_buff *skb, struct config *now, enum
 	struct bpf_redir_neigh neighbour = { .nh_family = 2 };
 	neighbour.ipv4_nh = hop;
 	return bpf_redirect_neigh(oif, &neighbour, sizeof(neighbour), 0);
+}
+
+static __always_inline int is_same_address(const __be32 *a, const __be32 *b)
+{
+	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3];
+}
+
+// Replaces an IPv6 address. No checksum of the IP header balances it: the packet's sum stays what it was, which the helper does not know of.
+static __always_inline void replace_address_v6(struct __sk_buff *skb, int at, int check, __be32 *before, __be32 *after, __u64 flags)
+{
+	if (is_same_address(before, after)) return;
+	__s64 difference = bpf_csum_diff(before, 16, after, 16, 0);
+	bpf_l4_csum_replace(skb, check, 0, difference, BPF_F_PSEUDO_HDR | flags);
+	bpf_csum_update(skb, difference);
+	bpf_skb_store_bytes(skb, at, after, 16, 0);
+}
+
+static __always_inline int known_v6(struct __sk_buff *skb, struct config *now, enum hook hook)
+{
+	if (pull_headers(skb, sizeof(struct ipv6hdr))) return SEEN_SLOW;
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ipv6hdr *ip = data + ETH_HLEN;
+	if ((void *)(ip + 1) + 8 > end || ip->version != 6) return SEEN_SLOW;
+	__u32 length = sizeof(*ip) + bpf_ntohs(ip->payload_len);
+	if (length < sizeof(*ip) + 8 || (!skb->gso_size && length + ETH_HLEN > skb->len)) return SEEN_SLOW;
+	__be16 *ports = (void *)(ip + 1);
+	__u8 protocol = ip->nexthdr, hops = ip->hop_limit;
+	if (!is_ordinary(protocol, ports, end)) return SEEN_SLOW;
+	struct flow_key_v6 key = { .sport = ports[0], .dport = ports[1], .protocol = protocol, .hook = hook, .ifindex = (__u16)skb->ifindex };
+	__builtin_memcpy(key.saddr, &ip->saddr, sizeof(key.saddr));
+	__builtin_memcpy(key.daddr, &ip->daddr, sizeof(key.daddr));
+	__u64 hash = hash_of((void *)&key, sizeof(key) / 8, now->key);
+	struct flow_v6 *flow = find_in_v6(hash & (BUCKETS_V6 - 1), &key, now->generation);
+	if (!flow) flow = find_in_v6(hash >> 32 & (BUCKETS_V6 - 1), &key, now->generation);
+	if (!flow) return SEEN_SLOW;
+	__u8 target = flow->target;
+	__u32 oif = flow->oif;
+	__u32 ports_before = *(__u32 *)ports, ports_after = (__u32)flow->new_dport << 16 | flow->new_sport;
+	if (target == FORWARD && (hops <= 1 || !fits(skb, oif))) return SEEN_SLOW;
+	flow->seen = bpf_ktime_get_coarse_ns() / 1000000;
+	__sync_fetch_and_add(&flow->packets, 1);
+	__sync_fetch_and_add(&flow->bytes, length);
+	count(KNOWN);
+	int check = ETH_HLEN + sizeof(*ip) + (protocol == IPPROTO_TCP ? 16 : 6);
+	__u64 flags = protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
+	__be32 saddr[4], daddr[4];
+	struct bpf_redir_neigh neighbour = { .nh_family = 10 };
+	__builtin_memcpy(saddr, flow->new_saddr, sizeof(saddr));
+	__builtin_memcpy(daddr, flow->new_daddr, sizeof(daddr));
+	__builtin_memcpy(neighbour.ipv6_nh, flow->next_hop, sizeof(neighbour.ipv6_nh));
+	replace_address_v6(skb, ETH_HLEN + 8, check, key.saddr, saddr, flags);
+	replace_address_v6(skb, ETH_HLEN + 24, check, key.daddr, daddr, flags);
+	if (ports_before != ports_after) {
+		bpf_l4_csum_replace(skb, check, ports_before, ports_after, 4 | flags);
+		bpf_skb_store_bytes(skb, ETH_HLEN + sizeof(*ip), &ports_after, 4, 0);
+	}
+	if (target != FORWARD) return TC_ACT_OK;
+	hops--;
+	if (bpf_skb_store_bytes(skb, ETH_HLEN + 7, &hops, 1, BPF_F_RECOMPUTE_CSUM)) return drop(BROKEN);
+	skb->cb[0] = now->cookie[0];
+	skb->cb[1] = now->cookie[1];
+	return bpf_redirect_neigh(oif, &neighbour, sizeof(neighbour), 0);
+}
+
+static __always_inline int known(struct __sk_buff *skb, struct config *now, enum hook hook)
+{
+	if (skb->ifindex > 0xffff) return SEEN_SLOW;
+	return skb->protocol == bpf_htons(ETH_P_IP) ? known_v4(skb, now, hook) : known_v6(skb, now, hook);
 }
 
 static __always_inline int user_space_is_dead(void)

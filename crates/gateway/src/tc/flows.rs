@@ -3,7 +3,6 @@ use keepstate_engine::{ConnId, Direction, FlowStats, Instant};
 use keepstate_linux::tc::{FlowCounts, FlowLine, FlowTable, HookSecrets, TcError, TcFlow, TcFlowTarget, TcHooks};
 use keepstate_router::{FlowSource, FlowTarget, KnownFlow, Router};
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
 
 /// What has been entered, and what was counted of it.
 pub(super) struct TcFlows {
@@ -162,22 +161,20 @@ fn give_up(router: &mut Router, conn_id: ConnId) {
 
 /// A flow as the programs take it; `None` if they cannot.
 fn tc_flow(flow: &KnownFlow) -> Option<TcFlow> {
-    let v4 = |address| if let IpAddr::V4(address) = address { Some(address) } else { None };
-    let end = |address: IpAddr, port: u16| Some::<(Ipv4Addr, u16)>((v4(address)?, port));
     let (ifindex, is_egress) = match flow.source {
         FlowSource::Interface(ifindex) => (ifindex, false),
         FlowSource::Host(ifindex) => (ifindex, true),
     };
     let target = match flow.target {
-        FlowTarget::Forward { oif, next_hop } => TcFlowTarget::Forward(oif, v4(next_hop)?),
+        FlowTarget::Forward { oif, next_hop } => TcFlowTarget::Forward(oif, next_hop),
         FlowTarget::Host => TcFlowTarget::Host,
         FlowTarget::LetOut => TcFlowTarget::LetOut,
     };
     Some(TcFlow {
-        source: end(flow.tuple.source, flow.tuple.source_key)?,
-        destination: end(flow.tuple.destination, flow.tuple.destination_key)?,
-        new_source: end(flow.translated.source, flow.translated.source_key)?,
-        new_destination: end(flow.translated.destination, flow.translated.destination_key)?,
+        source: (flow.tuple.source, flow.tuple.source_key),
+        destination: (flow.tuple.destination, flow.tuple.destination_key),
+        new_source: (flow.translated.source, flow.translated.source_key),
+        new_destination: (flow.translated.destination, flow.translated.destination_key),
         protocol: Some(flow.tuple.protocol).filter(|protocol| [6, 17].contains(protocol))?,
         is_egress,
         ifindex: u16::try_from(ifindex).ok()?,

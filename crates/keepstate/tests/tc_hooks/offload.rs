@@ -2,7 +2,8 @@
 use crate::peers::spawn_in_netns;
 use crate::{PATIENCE, TcTestbed};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 /// A connection that stays, for a question and its answer at a time.
@@ -109,12 +110,89 @@ fn established_connections_go_on_in_the_kernel() {
     assert!(list.lines().all(|line| !line.contains("ESTABLISHED")), "{list}");
 }
 
+/// NAT of IPv6, beside the rules for both families.
+const NAT66: &str = "
+table ip6 nat {
+	chain pre {
+		type nat hook prerouting priority dstnat;
+		iifname r1 tcp dport 8080 dnat to [fd00:1::2]:80
+		iifname r0 tcp dport 8022 redirect to :2222
+	}
+	chain post {
+		type nat hook postrouting priority srcnat;
+		oifname r1 masquerade
+	}
+}
+";
+
+#[test]
+fn established_ipv6_connections_go_on_in_the_kernel() {
+    let rules = [crate::RULES, NAT66].concat();
+    let Some(lab) = TcTestbed::with_rules("o6", &rules, &["--interface", "r0,r1"]) else { return };
+    let mut talks = [
+        offloaded(&lab, "c", "s", "[fd00:2::2]:7000", "[fd00:2::2]:7000"),
+        offloaded(&lab, "s", "c", "[fd00:1::2]:80", "[fd00:2::1]:8080"),
+        offloaded(&lab, "c", "r", "[fd00:1::1]:2222", "[fd00:1::1]:2222"),
+        offloaded(&lab, "c", "r", "[::]:2222", "[fd00:1::1]:8022"),
+        offloaded(&lab, "r", "s", "[fd00:2::2]:7001", "[fd00:2::2]:7001"),
+    ];
+    assert_eq!(talks[0].server.peer_addr().unwrap().ip(), "fd00:2::1".parse::<IpAddr>().unwrap(), "masqueraded");
+    assert!(lab.control(&["list"]).lines().all(|line| line.contains("[OFFLOAD]")), "{}", lab.control(&["list"]));
+    for talk in &mut talks {
+        // Large segments, with open checksums; then each with its own, computed before it is translated.
+        talk.exchange(3_000_000);
+    }
+    lab.netns.set_offload("tx off gso off tso off");
+    for talk in &mut talks {
+        talk.exchange(300_000);
+    }
+    wait_for(&lab, "offloaded_packets", |packets| packets > 400);
+    drop(talks);
+    wait_for(&lab, "offloaded_flows", |flows| flows == 0);
+    let list = lab.control(&["list"]);
+    assert!(list.lines().all(|line| !line.contains("ESTABLISHED")), "{list}");
+}
+
+/// A known flow's packets are a hop older behind the router, as any other.
+#[test]
+fn hop_limit_of_known_flows_is_counted_down() {
+    let Some(lab) = TcTestbed::new("oh") else { return };
+    for (at, level, option) in [
+        ("10.0.2.2:7000", libc::IPPROTO_IP, libc::IP_MINTTL),
+        ("[fd00:2::2]:7000", libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT),
+    ] {
+        let mut talk = offloaded(&lab, "c", "s", at, at);
+        set_socket_option(&talk.server, level, option, 63);
+        talk.exchange(1000);
+        set_socket_option(&talk.server, level, option, 64);
+        assert!(!talk.is_heard(Duration::from_millis(700)), "{at}: the hop limit was not counted down");
+    }
+}
+
+fn set_socket_option(socket: &TcpStream, level: libc::c_int, option: libc::c_int, value: libc::c_int) {
+    #[allow(unsafe_code, reason = "setsockopt(2) of these options has no safe wrapper")]
+    // SAFETY: the pointer and the length are those of the value, which outlives the call.
+    let done = unsafe {
+        let length = size_of::<libc::c_int>() as libc::socklen_t;
+        libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length)
+    };
+    assert_eq!(done, 0);
+}
+
 #[test]
 fn datagrams_of_a_stream_go_on_in_the_kernel() {
-    let Some(lab) = TcTestbed::new("ou") else { return };
-    let server = spawn_in_netns(&lab.netns.name("s"), || UdpSocket::bind("10.0.2.2:7001").unwrap()).join().unwrap();
-    let client = spawn_in_netns(&lab.netns.name("c"), || UdpSocket::bind("0.0.0.0:0").unwrap()).join().unwrap();
-    client.connect("10.0.2.2:7001").unwrap();
+    let rules = [crate::RULES, NAT66].concat();
+    let Some(lab) = TcTestbed::with_rules("ou", &rules, &["--interface", "r0,r1"]) else { return };
+    for (at, bind) in [("10.0.2.2:7001", "0.0.0.0:0"), ("[fd00:2::2]:7001", "[::]:0")] {
+        exchange_datagrams(&lab, at, bind);
+    }
+}
+
+fn exchange_datagrams(lab: &TcTestbed, at: &'static str, bind: &'static str) {
+    let server = spawn_in_netns(&lab.netns.name("s"), move || UdpSocket::bind(at).unwrap()).join().unwrap();
+    let client = spawn_in_netns(&lab.netns.name("c"), move || UdpSocket::bind(bind).unwrap()).join().unwrap();
+    client.connect(at).unwrap();
+    let flows = stat(lab, "offloaded_flows");
     for socket in [&client, &server] {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
     }
@@ -127,15 +205,15 @@ fn datagrams_of_a_stream_go_on_in_the_kernel() {
     };
     // Assured only two seconds after it began, as in Linux.
     let until = Instant::now() + PATIENCE;
-    while stat(&lab, "offloaded_flows") == 0 {
+    while stat(lab, "offloaded_flows") == flows {
         assert!(Instant::now() < until, "{}", lab.control(&["stats"]));
         exchange(10);
     }
-    let received = stat(&lab, "received");
+    let received = stat(lab, "received");
     for length in 0..100 {
         exchange(length);
     }
-    let seen = stat(&lab, "received") - received;
+    let seen = stat(lab, "received") - received;
     assert!(seen < 20, "{seen} of 200 packets came to the router");
 }
 

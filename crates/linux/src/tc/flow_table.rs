@@ -1,53 +1,24 @@
-//! Known flows: the table in memory that the programs at tc's hooks share with user space, one line for each direction of a connection (`struct flow`).
+//! Known flows: the table in memory that the programs at tc's hooks share with user space, one line for each direction of a connection (`struct flow`, `struct flow_v6`).
 //!
 //! A line's life: free; entered ([`FlowTable::insert`]): the content first, `live` last; taken out ([`FlowTable::remove`]): from then on no packet finds it, but a program may still be reading it; given back
 //! with its last counts ([`FlowTable::poll_removed`]) once every program that began before has ended. Only then is it used again, so no packet sees half of one flow and half of another.
 //! User space is the only writer but for the counters.
+use super::flow_line::{EncodedLine, LINES_PER_BUCKET, LineLayout, TcFlow};
 use crate::mapped_memory::MappedMemory;
 use rustix::time::{ClockId, clock_gettime};
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
 use std::io;
-use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-/// Where packets of a flow go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TcFlowTarget {
-    /// Out by the interface of this index, to this neighbour.
-    Forward(u32, Ipv4Addr),
-    /// To the machine itself.
-    Host,
-    /// Out, as they were about to leave.
-    LetOut,
-}
-
-/// One direction of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TcFlow {
-    /// The source as it comes.
-    pub source: (Ipv4Addr, u16),
-    /// The destination as it comes.
-    pub destination: (Ipv4Addr, u16),
-    /// The source as it leaves.
-    pub new_source: (Ipv4Addr, u16),
-    /// The destination as it leaves.
-    pub new_destination: (Ipv4Addr, u16),
-    /// TCP or UDP.
-    pub protocol: u8,
-    /// Does the machine itself send its packets?
-    pub is_egress: bool,
-    /// The index of the interface that they come in by, or are sent by.
-    pub ifindex: u16,
-    /// Where they go.
-    pub target: TcFlowTarget,
-}
-
 /// A line of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FlowLine(u32);
+pub struct FlowLine {
+    is_v6: bool,
+    number: u32,
+}
 
 /// What a line has counted since it was entered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,10 +43,10 @@ impl FlowCounts {
 /// The table.
 #[derive(Debug)]
 pub struct FlowTable {
-    memory: MappedMemory,
+    v4: LineMemory,
+    v6: LineMemory,
     key: [u64; 2],
     generation: u32,
-    lines: Vec<LineState>,
     live: usize,
     /// Taken out since the last grace period began.
     leaving: Vec<FlowLine>,
@@ -85,6 +56,14 @@ pub struct FlowTable {
     waiting: bool,
 }
 
+/// The lines of one family.
+#[derive(Debug)]
+struct LineMemory {
+    memory: MappedMemory,
+    layout: &'static LineLayout,
+    lines: Vec<LineState>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LineState {
     Free,
@@ -92,30 +71,67 @@ enum LineState {
     Leaving,
 }
 
-/// `LINES` and `BUCKETS` of the programs.
-const LINES_PER_BUCKET: usize = 4;
-const BUCKETS: usize = 65_536;
-const LINE_LEN: usize = 64;
-/// Bytes of the table.
-pub(super) const TABLE_LEN: usize = BUCKETS * LINES_PER_BUCKET * LINE_LEN;
+impl LineMemory {
+    fn new(memory: MappedMemory, layout: &'static LineLayout) -> LineMemory {
+        LineMemory { memory, layout, lines: vec![LineState::Free; layout.buckets * LINES_PER_BUCKET] }
+    }
 
-/// Offsets in `struct flow`.
-mod offset {
-    pub(super) const NEW_ADDRESSES: usize = 16;
-    pub(super) const NEW_PORTS: usize = 24;
-    pub(super) const NEXT_HOP: usize = 28;
-    pub(super) const GENERATION: usize = 32;
-    pub(super) const OIF: usize = 36;
-    /// Target and `live`.
-    pub(super) const STATE: usize = 40;
-    pub(super) const SEEN: usize = 44;
-    pub(super) const PACKETS: usize = 48;
-    pub(super) const BYTES: usize = 56;
+    /// Enters a line; `None` if both its buckets are full.
+    fn insert(&mut self, line: &EncodedLine, hash: u64, generation: u32) -> Option<u32> {
+        let buckets = [hash as usize, (hash >> 32) as usize].map(|at| at % self.layout.buckets * LINES_PER_BUCKET);
+        let free = |from: &usize| {
+            let lines = self.lines.get(*from..*from + LINES_PER_BUCKET).unwrap_or_default();
+            lines.iter().filter(|line| **line == LineState::Free).count()
+        };
+        // The emptier of the two.
+        let from = if free(&buckets[0]) >= free(&buckets[1]) { buckets[0] } else { buckets[1] };
+        let index = (from..from + LINES_PER_BUCKET).find(|at| self.lines.get(*at) == Some(&LineState::Free))?;
+        let at = index * self.layout.line_len;
+        for (number, word) in line.bytes().as_chunks().0.iter().enumerate() {
+            self.memory.atomic_u32(at + number * 4).store(u32::from_ne_bytes(*word), Ordering::Relaxed);
+        }
+        self.memory.atomic_u32(at + self.layout.generation()).store(generation, Ordering::Relaxed);
+        // Whoever sees that it is live sees all of the above.
+        let state = self.memory.atomic_u32(at + self.layout.state());
+        let [target, ..] = state.load(Ordering::Relaxed).to_ne_bytes();
+        state.store(u32::from_ne_bytes([target, 1, 0, 0]), Ordering::Release);
+        *self.lines.get_mut(index)? = LineState::Live;
+        u32::try_from(index).ok()
+    }
+
+    /// Takes a line out; false if it is not live.
+    fn remove(&mut self, number: u32) -> bool {
+        let Some(state) = self.lines.get_mut(number as usize).filter(|state| **state == LineState::Live) else {
+            return false;
+        };
+        *state = LineState::Leaving;
+        self.memory.atomic_u32(self.at(number) + self.layout.state()).store(0, Ordering::Release);
+        true
+    }
+
+    fn counts(&self, number: u32) -> FlowCounts {
+        let at = self.at(number);
+        FlowCounts {
+            packets: self.memory.atomic_u64(at + self.layout.packets()).load(Ordering::Relaxed),
+            bytes: self.memory.atomic_u64(at + self.layout.bytes()).load(Ordering::Relaxed),
+            seen_ms: self.memory.atomic_u32(at + self.layout.seen()).load(Ordering::Relaxed),
+        }
+    }
+
+    fn free(&mut self, number: u32) {
+        if let Some(state) = self.lines.get_mut(number as usize) {
+            *state = LineState::Free;
+        }
+    }
+
+    fn at(&self, number: u32) -> usize {
+        number as usize * self.layout.line_len
+    }
 }
 
 impl FlowTable {
-    /// The table in this memory, whose hash has this key.
-    pub(super) fn new(memory: MappedMemory, key: [u64; 2], generation: u32) -> io::Result<FlowTable> {
+    /// The table in this memory, one for each family, whose hash has this key.
+    pub(super) fn new([v4, v6]: [MappedMemory; 2], key: [u64; 2], generation: u32) -> io::Result<FlowTable> {
         let (grace, begun) = channel::<Vec<FlowLine>>();
         let (ended, after_grace) = channel();
         std::thread::Builder::new().name("grace period".to_owned()).spawn(move || {
@@ -127,10 +143,10 @@ impl FlowTable {
             }
         })?;
         Ok(FlowTable {
-            memory,
+            v4: LineMemory::new(v4, &LineLayout::V4),
+            v6: LineMemory::new(v6, &LineLayout::V6),
             key,
             generation,
-            lines: vec![LineState::Free; BUCKETS * LINES_PER_BUCKET],
             live: 0,
             leaving: Vec::new(),
             grace: Some(grace),
@@ -139,9 +155,11 @@ impl FlowTable {
         })
     }
 
-    /// Maps a table out of a BPF map.
-    pub(super) fn of_map(map: BorrowedFd<'_>, key: [u64; 2], generation: u32) -> io::Result<FlowTable> {
-        FlowTable::new(MappedMemory::bpf_map(map, TABLE_LEN)?, key, generation)
+    /// Maps a table out of its BPF maps.
+    pub(super) fn of_maps([v4, v6]: [BorrowedFd<'_>; 2], key: [u64; 2], generation: u32) -> io::Result<FlowTable> {
+        let v4 = MappedMemory::bpf_map(v4, LineLayout::V4.table_len())?;
+        let v6 = MappedMemory::bpf_map(v6, LineLayout::V6.table_len())?;
+        FlowTable::new([v4, v6], key, generation)
     }
 
     /// How many lines are live.
@@ -159,71 +177,33 @@ impl FlowTable {
         self.generation = generation;
     }
 
-    /// Enters a flow; `None` if both its buckets are full.
+    /// Enters a flow; `None` if both its buckets are full, or its addresses are not of one family.
     pub fn insert(&mut self, flow: &TcFlow) -> Option<FlowLine> {
-        let key = encode_key(flow);
+        let line = EncodedLine::new(flow)?;
         let mut hasher = SipHasher13::new_with_keys(self.key[0], self.key[1]);
-        hasher.write(&key);
-        let hash = hasher.finish();
-        let buckets = [hash as usize, (hash >> 32) as usize].map(|at| at % BUCKETS * LINES_PER_BUCKET);
-        let free = |from: &usize| {
-            let lines = self.lines.get(*from..*from + LINES_PER_BUCKET).unwrap_or_default();
-            lines.iter().filter(|line| **line == LineState::Free).count()
-        };
-        // The emptier of the two.
-        let from = if free(&buckets[0]) >= free(&buckets[1]) { buckets[0] } else { buckets[1] };
-        let index = (from..from + LINES_PER_BUCKET).find(|at| self.lines.get(*at) == Some(&LineState::Free))?;
-        self.write_line(index * LINE_LEN, &key, flow);
-        *self.lines.get_mut(index)? = LineState::Live;
+        hasher.write(line.key());
+        let is_v6 = flow.source.0.is_ipv6();
+        let (hash, generation) = (hasher.finish(), self.generation);
+        let number = self.of_family(is_v6).insert(&line, hash, generation)?;
         self.live += 1;
-        u32::try_from(index).ok().map(FlowLine)
+        Some(FlowLine { is_v6, number })
     }
 
-    fn write_line(&self, at: usize, key: &[u8; 16], flow: &TcFlow) {
-        let word = |offset: usize, bytes: [u8; 4]| {
-            self.memory.atomic_u32(at + offset).store(u32::from_ne_bytes(bytes), Ordering::Relaxed);
-        };
-        for (number, bytes) in key.as_chunks().0.iter().enumerate() {
-            word(number * 4, *bytes);
-        }
-        word(offset::NEW_ADDRESSES, flow.new_source.0.octets());
-        word(offset::NEW_ADDRESSES + 4, flow.new_destination.0.octets());
-        let ([s0, s1], [d0, d1]) = (flow.new_source.1.to_be_bytes(), flow.new_destination.1.to_be_bytes());
-        word(offset::NEW_PORTS, [s0, s1, d0, d1]);
-        let (target, oif, next_hop) = match flow.target {
-            TcFlowTarget::Forward(oif, next_hop) => (0, oif, next_hop),
-            TcFlowTarget::Host => (1, 0, Ipv4Addr::UNSPECIFIED),
-            TcFlowTarget::LetOut => (2, 0, Ipv4Addr::UNSPECIFIED),
-        };
-        word(offset::NEXT_HOP, next_hop.octets());
-        word(offset::GENERATION, self.generation.to_ne_bytes());
-        word(offset::OIF, oif.to_ne_bytes());
-        word(offset::SEEN, [0; 4]);
-        self.memory.atomic_u64(at + offset::PACKETS).store(0, Ordering::Relaxed);
-        self.memory.atomic_u64(at + offset::BYTES).store(0, Ordering::Relaxed);
-        // Whoever sees that it is live sees all of the above.
-        self.memory.atomic_u32(at + offset::STATE).store(u32::from_ne_bytes([target, 1, 0, 0]), Ordering::Release);
+    fn of_family(&mut self, is_v6: bool) -> &mut LineMemory {
+        if is_v6 { &mut self.v6 } else { &mut self.v4 }
     }
 
     /// What a line has counted so far.
     pub fn counts(&self, line: FlowLine) -> FlowCounts {
-        let at = line.0 as usize * LINE_LEN;
-        FlowCounts {
-            packets: self.memory.atomic_u64(at + offset::PACKETS).load(Ordering::Relaxed),
-            bytes: self.memory.atomic_u64(at + offset::BYTES).load(Ordering::Relaxed),
-            seen_ms: self.memory.atomic_u32(at + offset::SEEN).load(Ordering::Relaxed),
-        }
+        if line.is_v6 { self.v6.counts(line.number) } else { self.v4.counts(line.number) }
     }
 
     /// Takes a line out: no packet that comes from now on finds it.
     pub fn remove(&mut self, line: FlowLine) {
-        let Some(state) = self.lines.get_mut(line.0 as usize).filter(|state| **state == LineState::Live) else {
-            return;
-        };
-        *state = LineState::Leaving;
-        self.live -= 1;
-        self.memory.atomic_u32(line.0 as usize * LINE_LEN + offset::STATE).store(0, Ordering::Release);
-        self.leaving.push(line);
+        if self.of_family(line.is_v6).remove(line.number) {
+            self.live -= 1;
+            self.leaving.push(line);
+        }
     }
 
     /// The lines taken out that no program reads any more, with their last counts. Call it now and then.
@@ -233,9 +213,7 @@ impl FlowTable {
             self.waiting = false;
             for line in lines {
                 removed.push((line, self.counts(line)));
-                if let Some(state) = self.lines.get_mut(line.0 as usize) {
-                    *state = LineState::Free;
-                }
+                self.of_family(line.is_v6).free(line.number);
             }
         }
         if !self.waiting
@@ -260,19 +238,6 @@ impl Drop for FlowTable {
     }
 }
 
-/// `struct flow_key`.
-fn encode_key(flow: &TcFlow) -> [u8; 16] {
-    let mut key = [0; 16];
-    key[..4].copy_from_slice(&flow.source.0.octets());
-    key[4..8].copy_from_slice(&flow.destination.0.octets());
-    key[8..10].copy_from_slice(&flow.source.1.to_be_bytes());
-    key[10..12].copy_from_slice(&flow.destination.1.to_be_bytes());
-    key[12] = flow.protocol;
-    key[13] = u8::from(flow.is_egress);
-    key[14..].copy_from_slice(&flow.ifindex.to_ne_bytes());
-    key
-}
-
 /// Waits until every BPF program that runs now has ended: `MEMBARRIER_CMD_GLOBAL` waits for a grace period of RCU, under which they run.
 #[allow(unsafe_code, reason = "membarrier(2) has no safe wrapper")]
 fn wait_for_grace_period() {
@@ -288,17 +253,23 @@ fn wait_for_grace_period() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tc::TcFlowTarget;
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
     fn table() -> FlowTable {
-        FlowTable::new(MappedMemory::anonymous(TABLE_LEN).unwrap(), [1, 2], 7).unwrap()
+        let memory = |layout: &LineLayout| MappedMemory::anonymous(layout.table_len()).unwrap();
+        FlowTable::new([memory(&LineLayout::V4), memory(&LineLayout::V6)], [1, 2], 7).unwrap()
     }
 
-    fn flow(port: u16) -> TcFlow {
-        let (client, server) = (Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(192, 0, 2, 9));
+    fn flow(source: IpAddr, port: u16) -> TcFlow {
+        let (server, outside): (IpAddr, IpAddr) = match source {
+            IpAddr::V4(_) => (Ipv4Addr::new(192, 0, 2, 9).into(), Ipv4Addr::new(198, 51, 100, 1).into()),
+            IpAddr::V6(_) => ("2001:db8::9".parse().unwrap(), "2001:db8:1::1".parse().unwrap()),
+        };
         TcFlow {
-            source: (client, port),
+            source: (source, port),
             destination: (server, 80),
-            new_source: (Ipv4Addr::new(198, 51, 100, 1), port),
+            new_source: (outside, port),
             new_destination: (server, 80),
             protocol: 6,
             is_egress: false,
@@ -307,27 +278,36 @@ mod tests {
         }
     }
 
+    const CLIENTS: [IpAddr; 2] =
+        [IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2))];
+
     #[test]
     fn a_line_is_used_again_only_after_a_grace_period() {
-        let mut table = table();
-        let line = table.insert(&flow(1)).unwrap();
-        assert_eq!(table.counts(line), FlowCounts::default());
-        table.memory.atomic_u64(line.0 as usize * LINE_LEN + offset::PACKETS).store(9, Ordering::Relaxed);
-        table.remove(line);
-        table.remove(line);
-        assert_eq!((table.len(), table.has_leaving()), (0, true));
-        // The program that counts on is still at it.
-        table.memory.atomic_u64(line.0 as usize * LINE_LEN + offset::BYTES).store(90, Ordering::Relaxed);
-        assert_ne!(table.insert(&flow(1)), Some(line));
-        let removed = loop {
-            let removed = table.poll_removed();
-            if !removed.is_empty() {
-                break removed;
-            }
-            std::thread::yield_now();
-        };
-        assert_eq!(removed, [(line, FlowCounts { packets: 9, bytes: 90, seen_ms: 0 })]);
-        assert_eq!((table.lines[line.0 as usize], table.has_leaving()), (LineState::Free, false));
+        for client in CLIENTS {
+            let mut table = table();
+            let line = table.insert(&flow(client, 1)).unwrap();
+            assert_eq!(table.counts(line), FlowCounts::default());
+            let of_family = table.of_family(line.is_v6);
+            let at = of_family.at(line.number);
+            of_family.memory.atomic_u64(at + of_family.layout.packets()).store(9, Ordering::Relaxed);
+            table.remove(line);
+            table.remove(line);
+            assert_eq!((table.len(), table.has_leaving()), (0, true));
+            // The program that counts on is still at it.
+            let of_family = table.of_family(line.is_v6);
+            of_family.memory.atomic_u64(at + of_family.layout.bytes()).store(90, Ordering::Relaxed);
+            assert_ne!(table.insert(&flow(client, 1)), Some(line));
+            let removed = loop {
+                let removed = table.poll_removed();
+                if !removed.is_empty() {
+                    break removed;
+                }
+                std::thread::yield_now();
+            };
+            assert_eq!(removed, [(line, FlowCounts { packets: 9, bytes: 90, seen_ms: 0 })]);
+            let state = table.of_family(line.is_v6).lines[line.number as usize];
+            assert_eq!((state, table.has_leaving()), (LineState::Free, false));
+        }
     }
 
     /// Two choices of buckets: half full, nearly every flow finds a place.
@@ -336,11 +316,14 @@ mod tests {
         let mut table = table();
         let mut refused = 0;
         for number in 0..131_072_u32 {
-            let mut flow = flow((number % 60_000) as u16);
-            flow.source.0 = Ipv4Addr::from_bits(0x0a00_0000 + number / 60_000);
-            refused += usize::from(table.insert(&flow).is_none());
+            let client = Ipv4Addr::from_bits(0x0a00_0000 + number / 60_000);
+            refused += usize::from(table.insert(&flow(client.into(), (number % 60_000) as u16)).is_none());
         }
-        assert!(refused < 20, "{refused} of 131072");
-        assert_eq!(table.len(), 131_072 - refused);
+        for number in 0..65_536_u32 {
+            let client = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, (number / 60_000) as u16);
+            refused += usize::from(table.insert(&flow(client.into(), (number % 60_000) as u16)).is_none());
+        }
+        assert!(refused < 20, "{refused} of 196608");
+        assert_eq!(table.len(), 196_608 - refused);
     }
 }

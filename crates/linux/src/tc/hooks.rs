@@ -7,7 +7,7 @@ use super::flow_table::FlowTable;
 use super::pin_dir::PinDir;
 use crate::mapped_memory::MappedMemory;
 use aya::Ebpf;
-use aya::maps::{Array, HashMap, Map, MapError, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
@@ -178,10 +178,8 @@ impl TcHooks {
     /// # Errors
     /// It cannot be mapped.
     pub fn flow_table(&self, secrets: HookSecrets) -> Result<FlowTable, TcError> {
-        let Some(Map::Array(map)) = self.ebpf.map("flows") else {
-            return Err(tc_error("BPF map flows")("not in the object file"));
-        };
-        let table = FlowTable::of_map(map.fd().as_fd(), secrets.key, FIRST_GENERATION);
+        let (v4, v6) = (array(&self.ebpf, "flows")?, array(&self.ebpf, "flows_v6")?);
+        let table = FlowTable::of_maps([v4.fd().as_fd(), v6.fd().as_fd()], secrets.key, FIRST_GENERATION);
         table.map_err(tc_error("cannot map the table of known flows"))
     }
 
@@ -275,10 +273,15 @@ impl TcHooks {
 const FIRST_GENERATION: u32 = 1;
 
 fn map_heartbeat(ebpf: &Ebpf) -> Result<MappedMemory, TcError> {
-    let Some(Map::Array(map)) = ebpf.map("heartbeat") else {
-        return Err(tc_error("BPF map heartbeat")("not in the object file"));
-    };
+    let map = array(ebpf, "heartbeat")?;
     MappedMemory::bpf_map(map.fd().as_fd(), 8).map_err(tc_error("cannot map the BPF map heartbeat"))
+}
+
+fn array<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a MapData, TcError> {
+    match ebpf.map(name) {
+        Some(Map::Array(map)) => Ok(map),
+        _ => Err(tc_error(format!("BPF map {name}"))("not in the object file")),
+    }
 }
 
 fn write_config(ebpf: &mut Ebpf, config: Config) -> Result<(), TcError> {

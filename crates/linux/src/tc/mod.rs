@@ -3,11 +3,13 @@
 //! [`TcHooks`] loads the programs and attaches them; [`Carrier`] reads and writes packets. Both outlive the process: the programs' links are pinned (see [`PinDir`]) and the carrier is
 //! persistent, so that a process that dies leaves the interfaces closed, and the next one takes them over without a gap. [`TcHooks::detach`] gives an interface back to the kernel.
 mod carrier;
+mod flow_line;
 mod flow_table;
 mod hooks;
 mod pin_dir;
 
 pub use carrier::{CARRIER_NAME, CARRIER_OVERHEAD, CarriedPacket, Carrier, CarrierAction, TcHook};
-pub use flow_table::{FlowCounts, FlowLine, FlowTable, TcFlow, TcFlowTarget};
+pub use flow_line::{TcFlow, TcFlowTarget};
+pub use flow_table::{FlowCounts, FlowLine, FlowTable};
 pub use hooks::{HookCounters, HookSecrets, TcError, TcHooks};
 pub use pin_dir::PinDir;

@@ -248,9 +248,7 @@ impl Router {
             (true, _, Some(device)) => FlowSource::Host(device.index),
             _ => return,
         };
-        // Data paths have lines for IPv4 only, so far.
-        let is_v4 = pkt.bytes.first().is_some_and(|first| first >> 4 == 4);
-        if is_v4 && pkt.meta.rewrites.is_empty() {
+        if pkt.meta.rewrites.is_empty() {
             flows.note(of, (source, target), &pkt.meta.trace, &mut self.engine, pkt.now);
         }
     }
