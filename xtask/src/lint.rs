@@ -50,6 +50,7 @@ const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
             "keepstate-conntrack",
         ],
     ),
+    ("keepstate-live", &["keepstate-types", "keepstate-linux", "keepstate-conntrack"]),
     ("keepstate-lab", &["keepstate-linux", "keepstate-advisor", "keepstate-gateway"]),
     ("keepstate", HOUSE),
     // What stands outside the house may look at all of it.
@@ -76,6 +77,7 @@ const HOUSE: &[&str] = &[
     "keepstate-capture",
     "keepstate-conntrack",
     "keepstate-gateway",
+    "keepstate-live",
     "keepstate-lab",
 ];
 
@@ -93,6 +95,7 @@ const OUTSIDE: &[&str] = &[
     "keepstate-capture",
     "keepstate-conntrack",
     "keepstate-gateway",
+    "keepstate-live",
     "keepstate-lab",
     "keepstate",
     "keepstate-bench",

@@ -19,6 +19,7 @@ mod output;
 mod parse;
 mod parsed_opts;
 mod request;
+mod selection;
 mod stats;
 mod target;
 mod tcp_info;
@@ -30,6 +31,7 @@ pub use gateway_socket::GatewaySocket;
 use grammar::{Command, Table};
 pub use help::HELP_TEXT as HELP;
 use request::ConntrackRequest;
+pub use selection::FlowSelection;
 use std::process::ExitCode;
 use target::Target;
 
