@@ -51,6 +51,7 @@ const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
         ],
     ),
     ("keepstate-live", &["keepstate-types", "keepstate-linux", "keepstate-conntrack"]),
+    ("keepstate-serve", &["keepstate-conntrack", "keepstate-live"]),
     ("keepstate-lab", &["keepstate-linux", "keepstate-advisor", "keepstate-gateway"]),
     ("keepstate", HOUSE),
     // What stands outside the house may look at all of it.
@@ -78,6 +79,7 @@ const HOUSE: &[&str] = &[
     "keepstate-conntrack",
     "keepstate-gateway",
     "keepstate-live",
+    "keepstate-serve",
     "keepstate-lab",
 ];
 
@@ -96,6 +98,7 @@ const OUTSIDE: &[&str] = &[
     "keepstate-conntrack",
     "keepstate-gateway",
     "keepstate-live",
+    "keepstate-serve",
     "keepstate-lab",
     "keepstate",
     "keepstate-bench",

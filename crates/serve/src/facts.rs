@@ -1,0 +1,66 @@
+//! What the program knows besides the table: a gateway's numbers, its services, doctor's findings. Read in the background, never by a scrape.
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The facts, as of the last reading. What is not known is empty.
+#[derive(Clone, Debug, Default)]
+pub struct OwnerFacts {
+    /// A gateway's own counters by name: packets received, forwarded and so on.
+    pub packets: Vec<(String, u64)>,
+    /// A gateway's memory, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// The longest time that packets have waited for the router, in microseconds.
+    pub longest_turn_us: Option<u64>,
+    /// Events that a gateway itself has lost.
+    pub events_lost: Option<u64>,
+    /// Seconds since a gateway's state file was last known to be written; `None` without one.
+    pub state_age_seconds: Option<f64>,
+    /// Can it not be written?
+    pub state_failed: Option<bool>,
+    /// Log lines that a gateway could not write.
+    pub log_dropped: Option<u64>,
+    /// Services.
+    pub services: Vec<ServiceFacts>,
+    /// Names of all findings that doctor may report.
+    pub finding_names: Vec<&'static str>,
+    /// Those that it reports now.
+    pub findings: Vec<ActiveFinding>,
+    /// When doctor ran last, in seconds since 1970.
+    pub diagnosed_at: Option<u64>,
+    /// Why facts could not be read, for the page.
+    pub error: Option<String>,
+}
+
+/// One service of a gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceFacts {
+    /// Its name.
+    pub name: String,
+    /// Backends by status: up, down and so on.
+    pub backends: Vec<(String, u64)>,
+    /// Connections to its backends.
+    pub connections: u64,
+    /// New connections that no backend could take.
+    pub refused: u64,
+}
+
+/// A finding of the doctor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActiveFinding {
+    /// Its name.
+    pub name: &'static str,
+    /// `warning` or `critical`.
+    pub severity: &'static str,
+    /// What is wrong, in one line.
+    pub title: String,
+}
+
+/// The facts, as who reads them and who shows them share them.
+#[derive(Debug, Default)]
+pub struct FactBoard(Mutex<OwnerFacts>);
+
+impl FactBoard {
+    /// The facts. Do not hold it over anything slow.
+    pub fn lock(&self) -> MutexGuard<'_, OwnerFacts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
