@@ -1,17 +1,21 @@
 //! What a gateway is started with, as plain values: the program makes them from its command line, an embedder from what it likes.
 use crate::clock::{SystemTimeSource, TimeSource};
+use crate::control_server::ControlSocket;
 use crate::driver::Driver;
+use crate::health::{HealthMonitor, HealthStarter};
 use crate::load::LoadedConfig;
+use crate::main_loop::{self, LoopContext};
 use crate::nfqueue_driver::NfqueueDriver;
 use crate::ruleset::RulesetOptions;
+use crate::sandbox::{self, ConfigDirs};
 use crate::state_store::StateStore;
 use crate::static_fib::StaticFib;
 use crate::tc::{InterfacePattern, TcDriver, TcOptions};
 use crate::tun_driver::TunDriver;
 use crate::xdp::{XdpDriver, XdpTxMode};
-use crate::{control_server, main_loop};
 use anyhow::{Context, Result};
 use keepstate_engine::{Engine, Helper, Instant, NatPolicy, Secret, Sysctls};
+use keepstate_linux::file_access::FileAccess;
 use keepstate_linux::privileges::{self, CapabilitySet};
 use keepstate_linux::tc::HookSecrets;
 use keepstate_linux::xdp::XskMode;
@@ -88,7 +92,10 @@ impl GatewayConfig {
     /// # Errors
     /// A file cannot be read, or is refused.
     pub fn router(&self) -> Result<(Router, Option<StateStore>)> {
-        let loaded = self.load()?;
+        self.router_of(self.load()?)
+    }
+
+    fn router_of(&self, loaded: LoadedConfig) -> Result<(Router, Option<StateStore>)> {
         let fib = self.fib.build().map_err(anyhow::Error::msg)?;
         let mut engine = Engine::new(self.sysctls.clone(), Secret(self.secret));
         for (helper, port) in &self.helpers {
@@ -145,8 +152,7 @@ impl GatewayConfig {
             }
         };
         // Root may do this to another user's files only with it.
-        let files =
-            [Some(&self.ruleset), self.services.as_ref(), self.state_file.as_ref(), self.control_socket.as_ref()];
+        let files = [Some(&self.ruleset), self.services.as_ref(), self.control_socket.as_ref()];
         if files.into_iter().flatten().any(|path| privileges::is_other_users(path)) {
             needed |= CapabilitySet::DAC_OVERRIDE;
         }
@@ -158,7 +164,14 @@ impl GatewayConfig {
     /// # Errors
     /// A file cannot be read or is refused; the interfaces cannot be used; the driver is [`DriverConfig::External`].
     pub fn run(&self) -> Result<()> {
-        let (mut router, store) = self.router()?;
+        let loaded = self.load()?;
+        let config_dirs = ConfigDirs::of(
+            &self.ruleset,
+            self.services.as_deref(),
+            &self.ruleset_options.include_dirs,
+            loaded.sources(),
+        );
+        let (mut router, store) = self.router_of(loaded)?;
         let (mut driver, note): (Box<dyn Driver>, String) = match &self.driver {
             DriverConfig::Xdp { interfaces, mode, tx } => {
                 let driver = XdpDriver::new(interfaces, *mode, *tx)?;
@@ -192,13 +205,21 @@ impl GatewayConfig {
             // Nothing stands behind these interfaces but the router.
             router = router.with_local_replies();
         }
-        // Threads inherit what this one has: before the first of them.
+        // Threads inherit what this one has: before the first of them. Those that run already, of the log and the state file, have limited themselves.
         privileges::keep_capabilities(self.needed_capabilities()).context("dropping capabilities")?;
-        let control = self.control_socket.as_deref().map(control_server::ControlServer::open).transpose()?;
+        let socket = self.control_socket.as_deref().map(ControlSocket::bind).transpose()?;
+        let starter = self.services.is_some().then(HealthStarter::start).transpose().context("starting a thread")?;
+        sandbox::limit(&config_dirs, self.control_socket.as_deref(), driver.allow_files(FileAccess::default()))?;
+        let control = socket.map(ControlSocket::serve).transpose()?;
         tracing::info!("{note}");
         tracing::debug!("limits: one reassembler for all zones and interfaces, 4 MiB of fragments a family");
         let config = self.clone();
-        let load = Arc::new(move || config.load());
-        main_loop::run(router, &mut *driver, control.as_ref(), store, Arc::new(SystemTimeSource), self.busy_poll, load)
+        let context = LoopContext {
+            time: Arc::new(SystemTimeSource),
+            busy_poll: self.busy_poll,
+            load: Arc::new(move || config.load()),
+            health: HealthMonitor::started_by(starter),
+        };
+        main_loop::run(router, &mut *driver, control.as_ref(), store, context)
     }
 }

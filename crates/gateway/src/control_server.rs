@@ -51,12 +51,18 @@ pub(super) struct ControlServer {
     jobs: JobRunner,
 }
 
-impl ControlServer {
+/// The socket before anybody is served. It is removed at the end.
+pub(super) struct ControlSocket {
+    path: PathBuf,
+    listener: UnixListener,
+}
+
+impl ControlSocket {
     /// Creates the socket and listens.
     ///
     /// # Errors
     /// It cannot be created there, or another gateway listens on it.
-    pub(super) fn open(path: &Path) -> Result<ControlServer> {
+    pub(super) fn bind(path: &Path) -> Result<ControlSocket> {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir).with_context(|| format!("cannot create directory {}", dir.display()))?;
         }
@@ -74,6 +80,15 @@ impl ControlServer {
         // 0660 at once: a mode set afterwards would leave a moment in which others may connect. No other thread makes files yet.
         let listener = privileges::with_umask(0o117, || UnixListener::bind(path))
             .with_context(|| format!("cannot create socket {}", path.display()))?;
+        Ok(ControlSocket { path: path.to_owned(), listener })
+    }
+
+    /// Starts to serve clients, by threads that can do what this one can.
+    ///
+    /// # Errors
+    /// There is no thread.
+    pub(super) fn serve(self) -> Result<ControlServer> {
+        let ControlSocket { path, listener } = self;
         let (sender, requests) = channel();
         let (runner, jobs) = JobRunner::new();
         let handle = ControlHandle { requests: sender, jobs };
@@ -81,9 +96,11 @@ impl ControlServer {
             .name("control".into())
             .spawn(move || accept_loop(&listener, &handle))
             .context("starting the control thread")?;
-        Ok(ControlServer { path: path.to_owned(), requests, jobs: runner })
+        Ok(ControlServer { path, requests, jobs: runner })
     }
+}
 
+impl ControlServer {
     /// The next request, if one waits.
     pub(super) fn next_request(&self) -> Option<PendingRequest> {
         self.requests.try_recv().ok().inspect(|_| self.jobs.mark_active())

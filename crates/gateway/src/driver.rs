@@ -3,6 +3,7 @@ use super::route_follower::FibUpdate;
 use super::shared::SharedGateway;
 use anyhow::Result;
 use keepstate_engine::Instant;
+use keepstate_linux::file_access::FileAccess;
 use keepstate_router::Router;
 
 /// Carries packets in and out. The main loop knows nothing of how.
@@ -30,6 +31,11 @@ pub(super) trait Driver {
     /// There are none.
     fn start(&mut self) -> Result<()> {
         Ok(())
+    }
+
+    /// Adds the files that it needs after its start.
+    fn allow_files(&self, access: FileAccess) -> FileAccess {
+        access
     }
 
     /// Interfaces and routes, or changes of them, since the last call: a batch at most, and no wait.

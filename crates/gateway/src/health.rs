@@ -3,6 +3,7 @@
 //! The threads live from one load of the services to the next; those of an older load end by themselves, and their results are ignored. The first result after
 //! the start decides alone, later ones only in a row ([`RiseFall`]). No packet ever waits for a check.
 use keepstate_engine::Instant;
+use keepstate_linux::file_access::FileAccess;
 use keepstate_linux::{privileges, signal};
 use keepstate_router::Router;
 use keepstate_router::service::{BackendId, HealthCheckConfig, Probe};
@@ -31,6 +32,52 @@ pub(super) struct HealthMonitor {
     pending: Vec<(HealthCheck, Sender<HealthChange>)>,
     /// What is to be logged.
     notes: Vec<(BackendHealth, String)>,
+    /// The thread that starts them, if not the one of the main loop.
+    starter: Option<HealthStarter>,
+}
+
+/// A thread that starts checks: one that began before the gateway limited its access to files, so that their commands still find what they need.
+pub(super) struct HealthStarter(Sender<NewCheck>);
+
+/// A check, where it sends its results, and what ends it.
+type NewCheck = (HealthCheck, Sender<HealthChange>, Receiver<()>);
+
+impl HealthStarter {
+    /// Starts the thread. It has no capabilities, and may read and start everything that its user may, but write only devices and temporary files. It ends with its gateway.
+    ///
+    /// # Errors
+    /// There is no thread.
+    pub(super) fn start() -> std::io::Result<HealthStarter> {
+        let (checks, new_checks) = channel();
+        let start_all = move || {
+            if let Err(error) = privileges::drop_thread_capabilities().and_then(|()| {
+                COMMAND_WRITES
+                    .iter()
+                    .fold(FileAccess::default().execute("/"), |access, path| access.write(*path))
+                    .device("/dev")
+                    .limit_thread()
+                    .map(drop)
+            }) {
+                tracing::error!("no health checks, backend states unchanged: dropping what they do not need: {error}");
+                return;
+            }
+            for (check, results, stopped) in new_checks {
+                spawn_check(check, results, stopped);
+            }
+        };
+        thread::Builder::new().name("health-start".into()).spawn(start_all)?;
+        Ok(HealthStarter(checks))
+    }
+}
+
+/// Where the commands of checks may write, beside devices.
+const COMMAND_WRITES: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
+
+fn spawn_check(check: HealthCheck, results: Sender<HealthChange>, stopped: Receiver<()>) {
+    let thread = thread::Builder::new().name("health".into()).stack_size(STACK_SIZE);
+    if let Err(error) = thread.spawn(move || check.run(&results, &stopped)) {
+        tracing::warn!("health check not started, backend state unchanged: no thread: {error}");
+    }
 }
 
 /// Whether a note is about a backend that is up or down.
@@ -67,6 +114,11 @@ struct RiseFall {
 }
 
 impl HealthMonitor {
+    /// A monitor whose checks are started by this thread.
+    pub(super) fn started_by(starter: Option<HealthStarter>) -> HealthMonitor {
+        HealthMonitor { starter, ..HealthMonitor::default() }
+    }
+
     /// Passes changes to the router. It is called under the router's lock: what takes longer is left to [`HealthMonitor::finish_poll`].
     pub(super) fn poll(&mut self, router: &mut Router, now: Instant) {
         let generation = router.services().generation();
@@ -106,14 +158,13 @@ impl HealthMonitor {
                 BackendHealth::Down => tracing::warn!("{note}"),
             }
         }
-        for (check, sender) in self.pending.drain(..) {
+        for (check, results) in self.pending.drain(..) {
             let (stop, stopped) = channel();
-            let thread = thread::Builder::new().name("health".into()).stack_size(STACK_SIZE);
-            match thread.spawn(move || check.run(&sender, &stopped)) {
-                Ok(_) => self.stop_senders.push(stop),
-                Err(error) => {
-                    tracing::warn!("health check not started, backend state unchanged: no thread: {error}");
-                }
+            self.stop_senders.push(stop);
+            match &self.starter {
+                // If that thread has ended, it has said why.
+                Some(HealthStarter(starter)) => drop(starter.send((check, results, stopped))),
+                None => spawn_check(check, results, stopped),
             }
         }
     }

@@ -28,6 +28,7 @@ mod procfs;
 mod reload;
 mod route_follower;
 pub mod ruleset;
+mod sandbox;
 mod sd_notify;
 pub mod services_file;
 mod shared;

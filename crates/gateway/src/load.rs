@@ -5,7 +5,7 @@ use anyhow::{Result, anyhow, bail};
 use keepstate_engine::{Instant, Sysctl};
 use keepstate_router::Router;
 use keepstate_router::service::ServiceConfig;
-use keepstate_rules::{Program, RulesetUpdate, RunningRuleset};
+use keepstate_rules::{Program, RulesetUpdate, RunningRuleset, Sources};
 use std::path::Path;
 
 /// A ruleset and services that were checked.
@@ -27,6 +27,11 @@ impl LoadedConfig {
             Some(Err(refused)) => bail!("the services file has errors\n{refused}"),
         };
         Ok(LoadedConfig { ruleset, services })
+    }
+
+    /// The texts of the ruleset.
+    pub(crate) fn sources(&self) -> &Sources {
+        &self.ruleset.sources
     }
 
     /// Uses both in a router that has none yet.

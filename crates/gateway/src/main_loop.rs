@@ -33,7 +33,17 @@ const MAX_FIB_BATCHES_PER_TURN: usize = 16;
 /// Turns with nothing but packets.
 const MAX_BUSY_TURNS: u32 = 16;
 
-/// Routes until SIGINT or SIGTERM; `load` reads the ruleset again at SIGHUP.
+/// What the loop uses beside router, driver, control socket and state file.
+pub(super) struct LoopContext {
+    pub(super) time: Arc<dyn TimeSource>,
+    /// How long to busy-poll before sleeping.
+    pub(super) busy_poll: Duration,
+    /// Reads ruleset and services again, at SIGHUP.
+    pub(super) load: Arc<LoadConfig>,
+    pub(super) health: HealthMonitor,
+}
+
+/// Routes until SIGINT or SIGTERM.
 ///
 /// # Errors
 /// The signal handlers cannot be installed; the driver fails.
@@ -42,10 +52,9 @@ pub(super) fn run(
     driver: &mut dyn Driver,
     control: Option<&ControlServer>,
     store: Option<StateStore>,
-    time: Arc<dyn TimeSource>,
-    busy_poll: Duration,
-    load: Arc<LoadConfig>,
+    context: LoopContext,
 ) -> Result<()> {
+    let LoopContext { time, busy_poll, load, health } = context;
     let signals = SignalFlags::install().context("installing signal handlers")?;
     let gateway = SharedGateway::new(router, store, Arc::clone(&time));
     driver.start()?;
@@ -58,7 +67,7 @@ pub(super) fn run(
             let spawned = thread.spawn_scoped(scope, move || worker_loop(gateway, worker, busy_poll, stop));
             threads.push(spawned.context("starting a worker thread")?);
         }
-        let result = control_loop(&gateway, driver, control, busy_poll, &signals, Reloader::new(load));
+        let result = control_loop(&gateway, driver, control, busy_poll, &signals, Reloader::new(load), health);
         signals.stop.store(true, Ordering::Relaxed);
         let others = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| bail!("a worker panicked")));
         others.fold(result, Result::and)
@@ -87,8 +96,8 @@ fn control_loop(
     busy_poll: Duration,
     signals: &SignalFlags,
     mut reloader: Reloader,
+    mut health: HealthMonitor,
 ) -> Result<()> {
-    let mut health = HealthMonitor::default();
     let mut notifier = ServiceNotifier::ready();
     while !signals.is_stopped() {
         if signals.take_reload() {

@@ -1,5 +1,6 @@
 //! A ruleset in files: read with its includes and compiled, or refused with all its errors.
 use super::control_protocol::IncludedText;
+use super::sandbox;
 use super::system_names;
 use anyhow::{Context, Result, anyhow, bail};
 use keepstate_rules::{
@@ -43,7 +44,10 @@ impl RulesetOptions {
         if path == Path::new("-") {
             std::io::stdin().read_to_string(&mut text).context("standard input is not UTF-8 text")?;
         } else {
-            text = fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+            text = fs::read_to_string(path).map_err(|error| {
+                let hint = sandbox::denied_hint(&error);
+                anyhow!("{} cannot be read: {error}{hint}", path.display())
+            })?;
         }
         let includes = IncludePath(&self.include_dirs);
         let name = path.to_string_lossy();
@@ -147,7 +151,10 @@ impl IncludeResolver for IncludePath<'_> {
                 match fs::read_to_string(&file) {
                     Ok(text) => texts.push((file.to_string_lossy().into_owned(), text)),
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound && !wild => break,
-                    Err(error) => return Err(format!("{} cannot be read: {error}", file.display())),
+                    Err(error) => {
+                        let hint = sandbox::denied_hint(&error);
+                        return Err(format!("{} cannot be read: {error}{hint}", file.display()));
+                    }
                 }
             }
             if !texts.is_empty() {

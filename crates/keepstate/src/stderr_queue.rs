@@ -1,6 +1,7 @@
 //! Standard error behind a bounded queue with a writer thread of its own: whoever logs never waits for whoever reads.
 //!
 //! Lines that find the queue full are dropped and counted; the writer says how many as soon as it can write again, at most once a second.
+use keepstate_linux::privileges;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,7 +38,12 @@ impl StderrQueue {
         let (events, queued) = sync_channel(MAX_QUEUED);
         let dropped = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&dropped);
-        std::thread::Builder::new().name("log".into()).spawn(move || write_events(&queued, sink, &counter, &note))?;
+        let write = move || {
+            // It begins before the program has dropped what it does not need. Without that it works too.
+            let _ = privileges::drop_thread_privileges();
+            write_events(&queued, sink, &counter, &note);
+        };
+        std::thread::Builder::new().name("log".into()).spawn(write)?;
         Ok(StderrQueue { events, dropped })
     }
 

@@ -11,6 +11,7 @@ pub mod command;
 pub mod cpus;
 pub mod ct_users;
 pub mod ctnetlink;
+pub mod file_access;
 pub mod kernel_log;
 mod mapped_memory;
 pub mod meminfo;

@@ -1,6 +1,7 @@
 //! What a process may do beyond its user's rights, given up for good: capabilities, and gaining new ones by exec.
 //!
 //! Linux keeps both for each thread, and a thread begins with those of the one that started it: drop them before the first thread, or in the thread itself.
+use crate::file_access::FileAccess;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::umask;
@@ -46,6 +47,15 @@ pub fn keep_capabilities(wanted: CapabilitySet) -> io::Result<()> {
 /// As [`keep_capabilities`].
 pub fn drop_thread_capabilities() -> io::Result<()> {
     keep_capabilities(CapabilitySet::empty())
+}
+
+/// Drops all capabilities of the calling thread and its access to files that are not open yet, as far as the kernel can: for a thread that only computes, waits, or uses what it has.
+///
+/// # Errors
+/// As [`keep_capabilities`] and [`FileAccess::limit_thread`].
+pub fn drop_thread_privileges() -> io::Result<()> {
+    drop_thread_capabilities()?;
+    FileAccess::default().limit_thread().map(drop)
 }
 
 /// Runs `work` with another file mode creation mask. The mask is the whole process's: only for a time in which no other thread makes files.

@@ -124,6 +124,11 @@ impl Sources {
         self.texts.get(&file).map_or("", |source| &source.text)
     }
 
+    /// Names and contents of all texts.
+    pub fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.texts.values().map(|source| (source.name.as_str(), source.text.as_str()))
+    }
+
     pub(crate) fn included_from(&self, file: u32) -> Option<Span> {
         self.texts.get(&file)?.included_from
     }

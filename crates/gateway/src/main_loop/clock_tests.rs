@@ -125,7 +125,7 @@ fn run_script(rules: &str, steps: Vec<Step>) {
     let signals = SignalFlags::none();
     let mut driver = ScriptDriver { clocks, steps: steps.into_iter(), stop: signals.stop.clone(), was_idle: false };
     let reloader = Reloader::new(Arc::new(|| bail!("nothing is reloaded")));
-    control_loop(&gateway, &mut driver, None, Duration::ZERO, &signals, reloader).unwrap();
+    control_loop(&gateway, &mut driver, None, Duration::ZERO, &signals, reloader, HealthMonitor::default()).unwrap();
     assert!(driver.steps.next().is_none(), "not all steps ran");
 }
 

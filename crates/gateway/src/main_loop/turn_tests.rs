@@ -2,6 +2,7 @@
 //!
 //! The sizes of docs/benchmarks.md: `KEEPSTATE_LONGEST_TURN=full cargo test --release -p keepstate-gateway --lib longest_turn -- --nocapture`.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+use super::super::control_server::ControlSocket;
 use super::*;
 use crate::clock::SystemTimeSource;
 use crate::control_client::fetch;
@@ -179,7 +180,7 @@ fn longest_turn_while_everything_happens() {
         &super::super::load::LoadedConfig::read(&options, &ruleset, None).unwrap().apply(&mut router, time.now()),
     );
     let gateway = SharedGateway::new(router, Some(store), Arc::new(time));
-    let control = ControlServer::open(&socket).unwrap();
+    let control = ControlSocket::bind(&socket).unwrap().serve().unwrap();
     let signals = Arc::new(SignalFlags::none());
     let reloaded = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&reloaded);
@@ -209,7 +210,8 @@ fn longest_turn_while_everything_happens() {
         client_done.store(true, Ordering::Relaxed);
     });
     let reloader = Reloader::new(Arc::new(load));
-    control_loop(&gateway, &mut driver, Some(&control), Duration::ZERO, &signals, reloader).unwrap();
+    control_loop(&gateway, &mut driver, Some(&control), Duration::ZERO, &signals, reloader, HealthMonitor::default())
+        .unwrap();
     client.join().unwrap();
     let turns = gateway.turns.values();
     let shown: Vec<String> = turns.iter().map(|(name, value)| format!("{name}={value}")).collect();

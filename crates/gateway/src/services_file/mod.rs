@@ -6,7 +6,8 @@ mod toml_schema;
 
 pub use toml_schema::parse_backend_address;
 
-use anyhow::{Context, Result};
+use crate::sandbox;
+use anyhow::{Result, anyhow};
 use keepstate_router::service::{ServiceConfig, validate};
 use std::fmt;
 use std::fs;
@@ -37,7 +38,10 @@ pub struct ServicesFileDiagnostic {
 /// # Errors
 /// The file cannot be read.
 pub fn load(path: &Path) -> Result<Result<Vec<ServiceConfig>, ServicesFileError>> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = fs::read_to_string(path).map_err(|error| {
+        let hint = sandbox::denied_hint(&error);
+        anyhow!("cannot read {}: {error}{hint}", path.display())
+    })?;
     Ok(parse(&path.to_string_lossy(), &text))
 }
 

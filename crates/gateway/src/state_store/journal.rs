@@ -4,6 +4,8 @@
 //! like a full one. What the thread has written is in the page cache, and survives this process; another thread syncs it to the disk before the rename, so that it survives the machine
 //! too. A file whose write failed is never appended to again.
 use super::state_file::{self, ClockPair};
+use keepstate_linux::file_access::FileAccess;
+use keepstate_linux::privileges::{self, CapabilitySet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -54,12 +56,22 @@ enum FileState {
 }
 
 impl FileWriter {
-    /// Starts the thread. It ends with the last handle.
-    pub(super) fn start() -> io::Result<FileWriter> {
+    /// Starts the thread, which can do nothing but write files in the directory of `path`. It ends with the last handle.
+    pub(super) fn start(path: &Path) -> io::Result<FileWriter> {
         let (work, queued) = channel();
         let queued_bytes = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&queued_bytes);
-        std::thread::Builder::new().name("state-write".into()).spawn(move || write_files(&queued, &counter))?;
+        let (needed, access) = (needed_capabilities(path), FileAccess::default().write(directory_of(path)));
+        let (limited, is_limited) = channel();
+        let write = move || {
+            let result = privileges::keep_capabilities(needed).and_then(|()| access.limit_thread());
+            let failed = result.is_err();
+            if limited.send(result).is_ok() && !failed {
+                write_files(&queued, &counter);
+            }
+        };
+        std::thread::Builder::new().name("state-write".into()).spawn(write)?;
+        is_limited.recv().unwrap_or_else(|_| Err(thread_gone()))?;
         Ok(FileWriter { work, queued_bytes })
     }
 
@@ -249,8 +261,17 @@ fn sync_and_rename(file: &File, from: &Path, to: &Path) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(from, to)?;
     // The name is durable once its directory is synced.
-    let dir = to.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(dir)?.sync_all()
+    File::open(directory_of(to))?.sync_all()
+}
+
+/// The directory that a file is in.
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Root writes the files of another user only with CAP_DAC_OVERRIDE.
+fn needed_capabilities(path: &Path) -> CapabilitySet {
+    if privileges::is_other_users(path) { CapabilitySet::DAC_OVERRIDE } else { CapabilitySet::empty() }
 }
 
 #[cfg(test)]
@@ -263,7 +284,7 @@ mod tests {
         const FRAME: usize = 1 << 20;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("table");
-        let writer = FileWriter::start().unwrap();
+        let writer = FileWriter::start(&path).unwrap();
         let mut journal = Journal::create(&writer, &path, &ClockPair::default()).unwrap();
         writer.flush();
         // The thread cannot write now. If handing over waited for it, this would never end.
@@ -287,8 +308,9 @@ mod tests {
 
     #[test]
     fn the_error_of_a_write_comes_with_a_later_call() {
-        let writer = FileWriter::start().unwrap();
-        let mut journal = Journal::create(&writer, Path::new("/nonexistent/table"), &ClockPair::default()).unwrap();
+        let path = Path::new("/nonexistent/table");
+        let writer = FileWriter::start(path).unwrap();
+        let mut journal = Journal::create(&writer, path, &ClockPair::default()).unwrap();
         writer.flush();
         assert_eq!(journal.append(b"frame").unwrap_err().kind(), io::ErrorKind::NotFound);
         assert!(journal.append(b"frame").is_err(), "and never works again");

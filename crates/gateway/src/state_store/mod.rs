@@ -109,7 +109,7 @@ impl StateStore {
     ) -> Result<(StateStore, RestoreReport)> {
         let path = state_path(path)?;
         let lock = lock_state_file(&path)?;
-        let writer = FileWriter::start().context("starting the thread that writes the state file")?;
+        let writer = FileWriter::start(&path).context("starting the thread that writes the state file")?;
         let mut store = StateStore {
             path,
             writer,

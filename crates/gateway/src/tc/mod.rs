@@ -19,6 +19,7 @@ use flows::TcFlows;
 use governed::GovernedInterfaces;
 pub use governed::InterfacePattern;
 use keepstate_engine::Instant;
+use keepstate_linux::file_access::FileAccess;
 use keepstate_linux::poll;
 use keepstate_linux::rtnetlink::{RtLink, RtMessage};
 use keepstate_linux::tc::{
@@ -300,6 +301,10 @@ fn route_gso(router: &mut Router, gso: &GsoPacket, bytes: &mut Vec<u8>, carried:
 }
 
 impl Driver for TcDriver {
+    fn allow_files(&self, access: FileAccess) -> FileAccess {
+        self.hooks.pins().allow(access)
+    }
+
     fn wait(&mut self, milliseconds: i32) -> Result<()> {
         // Lines that are given back soon make room, and their last counts are wanted.
         let leaving = self.flows.as_ref().is_some_and(TcFlows::has_leaving);

@@ -5,6 +5,7 @@
 //! User space is the only writer but for the counters.
 use super::flow_line::{EncodedLine, LINES_PER_BUCKET, LineLayout, TcFlow};
 use crate::mapped_memory::MappedMemory;
+use crate::privileges;
 use rustix::time::{ClockId, clock_gettime};
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
@@ -135,6 +136,8 @@ impl FlowTable {
         let (grace, begun) = channel::<Vec<FlowLine>>();
         let (ended, after_grace) = channel();
         std::thread::Builder::new().name("grace period".to_owned()).spawn(move || {
+            // It begins before its process has dropped what it does not need. Without that it works too.
+            let _ = privileges::drop_thread_privileges();
             for lines in begun {
                 wait_for_grace_period();
                 if ended.send(lines).is_err() {

@@ -3,6 +3,7 @@
 //! A pin keeps a program attached when its process is gone. It must be in a mount namespace that lives longer than that process (`ip netns exec`, for one, runs a command in a mount namespace
 //! of its own), so it is made where the outermost process above this one sees it that lets itself be looked into: process 1, mostly.
 #![allow(unsafe_code, reason = "a thread leaves the file system information that it shares")]
+use crate::file_access::FileAccess;
 use rustix::fs::{CWD, FsWord, Mode, OFlags, openat, statfs};
 use rustix::mount::{MountFlags, mount};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
@@ -46,6 +47,11 @@ impl PinDir {
         fs::create_dir_all(parent.join(&name))?;
         let open = |path: &Path| openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         Ok(PinDir { directory: open(&parent.join(&name))?, parent: open(&parent)?, name })
+    }
+
+    /// What a process that has this directory may still do there, once its access to files is limited.
+    pub fn allow(&self, access: FileAccess) -> FileAccess {
+        access.write(fd_path(&self.directory)).remove(fd_path(&self.parent))
     }
 
     /// The path of a pin.
