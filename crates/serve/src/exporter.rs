@@ -111,7 +111,9 @@ async fn metrics(State(shared): State<Shared>, headers: HeaderMap) -> Response {
 async fn ready(State(shared): State<Shared>) -> Response {
     let state = shared.feed.table().state().clone();
     match state.error {
-        Some(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("the table cannot be read: {error}\n")).into_response(),
+        Some(error) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("the table cannot be read: {error}\n")).into_response()
+        }
         None if state.dumps == 0 => {
             let read = state.dumped.unwrap_or(0);
             (StatusCode::SERVICE_UNAVAILABLE, format!("reading the table: {read} connections so far\n")).into_response()

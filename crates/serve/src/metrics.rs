@@ -3,7 +3,9 @@ use crate::facts::{FactBoard, OwnerFacts};
 use keepstate_conntrack::format::protocol_name;
 use keepstate_live::{GroupBy, LiveFeed};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, NoLabelSet, prometheus_text, text};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, NoLabelSet, prometheus_text, text,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use std::collections::BTreeMap;
@@ -121,8 +123,7 @@ impl TableNumbers {
                 .nat_ports()
                 .iter()
                 .map(|used| {
-                    let numbers =
-                        [used.connections, used.addresses, used.most_to_one_peer, used.most_of_one_address];
+                    let numbers = [used.connections, used.addresses, used.most_to_one_peer, used.most_of_one_address];
                     (protocol_label(used.protocol), numbers)
                 })
                 .collect(),
@@ -166,9 +167,8 @@ fn write_table(out: &mut MetricWriter<'_>, numbers: &TableNumbers) -> fmt::Resul
     if let Some(limit) = numbers.limit {
         out.gauge("keepstate_conntrack_entries_limit", "Connections that the table may hold", limit)?;
     }
-    let states = numbers.states.iter().map(|((protocol, state), count)| {
-        ([("protocol", *protocol), ("state", *state)], *count)
-    });
+    let states =
+        numbers.states.iter().map(|((protocol, state), count)| ([("protocol", *protocol), ("state", *state)], *count));
     out.gauges("keepstate_conntrack_state_entries", "Connections by protocol and state", states)?;
     let groups = numbers.groups.map(|(by, count)| ([("by", by)], count));
     out.gauges("keepstate_conntrack_groups", "Different sources, services and zones in the table", groups)?;
@@ -177,8 +177,16 @@ fn write_table(out: &mut MetricWriter<'_>, numbers: &TableNumbers) -> fmt::Resul
     let events = ["new", "update", "destroy"].into_iter().zip(numbers.events);
     let events = events.map(|(kind, count)| ([("type", kind)], count));
     out.counters("keepstate_conntrack_events", "Events received since this process began", events)?;
-    out.counter("keepstate_conntrack_event_overruns", "How often events were lost because they came too fast", numbers.overruns)?;
-    out.counter("keepstate_conntrack_dumps", "Dumps of the table since this process began; a scrape causes none", numbers.dumps)
+    out.counter(
+        "keepstate_conntrack_event_overruns",
+        "How often events were lost because they came too fast",
+        numbers.overruns,
+    )?;
+    out.counter(
+        "keepstate_conntrack_dumps",
+        "Dumps of the table since this process began; a scrape causes none",
+        numbers.dumps,
+    )
 }
 
 fn write_counters(out: &mut MetricWriter<'_>, numbers: &TableNumbers, names: MetricNames) -> fmt::Result {
@@ -211,9 +219,8 @@ fn write_nat(out: &mut MetricWriter<'_>, numbers: &TableNumbers) -> fmt::Result 
         // Without NAT there is nothing to count, and the metric says so.
         let none = [("tcp", [0; 4])];
         let rows = if numbers.nat.is_empty() { none.as_slice() } else { numbers.nat.as_slice() };
-        let rows = rows.iter().map(|(protocol, values)| {
-            ([("protocol", *protocol)], values.get(at).copied().unwrap_or(0))
-        });
+        let rows =
+            rows.iter().map(|(protocol, values)| ([("protocol", *protocol)], values.get(at).copied().unwrap_or(0)));
         out.gauges(name, help, rows)?;
     }
     Ok(())
@@ -237,7 +244,11 @@ fn write_gateway(out: &mut MetricWriter<'_>, numbers: &TableNumbers, facts: &Own
         out.counter("keepstate_gateway_events_lost", "Events that the gateway could not queue", lost)?;
     }
     if let Some(age) = facts.state_age_seconds {
-        out.gauge("keepstate_gateway_state_age_seconds", "Seconds since the state file was last written or needed no change", age)?;
+        out.gauge(
+            "keepstate_gateway_state_age_seconds",
+            "Seconds since the state file was last written or needed no change",
+            age,
+        )?;
     }
     if let Some(failed) = facts.state_failed {
         let failed = u64::from(failed);
@@ -256,9 +267,7 @@ fn write_services(out: &mut MetricWriter<'_>, facts: &OwnerFacts) -> fmt::Result
     }
     let backends = services.iter().flat_map(|service| {
         let name = service.name.as_str();
-        service.backends.iter().map(move |(status, count)| {
-            ([("service", name), ("status", status.as_str())], *count)
-        })
+        service.backends.iter().map(move |(status, count)| ([("service", name), ("status", status.as_str())], *count))
     });
     out.gauges("keepstate_service_backends", "Backends of a service by status", backends)?;
     let connections = services.iter().map(|service| ([("service", service.name.as_str())], service.connections));

@@ -32,7 +32,7 @@ impl Router {
         // Before those of an answer to the packet.
         self.queue_log(&mut pkt.meta.log_lines);
         // An error quotes the packet as the rules have changed it.
-        self.rewrite_headers(pkt)?;
+        pkt.take_rewritten();
         self.apply_verdict(verdict, pkt)
     }
 
@@ -57,6 +57,7 @@ impl Router {
         };
         let verdict = self.program.eval_nat_chains(hook, &mut eval_ctx);
         self.queue_log(&mut pkt.meta.log_lines);
+        pkt.take_rewritten();
         if pkt.backend.is_some()
             && let Some(ctx) = &mut pkt.ctx
         {

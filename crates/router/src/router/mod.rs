@@ -10,7 +10,6 @@
 mod drop_reason;
 mod egress;
 mod flow_api;
-mod header_rewrite;
 mod hooks;
 mod local_replies;
 mod log_line;

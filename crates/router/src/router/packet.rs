@@ -59,6 +59,19 @@ impl InFlightPacket {
         }
     }
 
+    /// Takes over what rules have changed.
+    pub(super) fn take_rewritten(&mut self) {
+        if !self.meta.rewritten.is_empty() {
+            let protocol_of = |bytes: &[u8]| bytes.get(9).copied().filter(|_| is_v4(bytes));
+            if protocol_of(&self.bytes) != protocol_of(&self.meta.rewritten) {
+                // The next hook reads the transport header anew.
+                self.layout = None;
+            }
+            std::mem::swap(&mut self.bytes, &mut self.meta.rewritten);
+            self.meta.rewritten.clear();
+        }
+    }
+
     /// The packet before NAT.
     pub(super) fn pre_nat_packet(&self) -> Option<Packet<'_>> {
         let sent = if self.pre_nat.is_empty() { &self.bytes } else { &self.pre_nat };
@@ -70,6 +83,10 @@ impl InFlightPacket {
     pub(super) fn destination(&self) -> Result<IpAddr, DropReason> {
         Ok(destination_address(&self.packet()?))
     }
+}
+
+fn is_v4(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|first| first >> 4 == 4)
 }
 
 /// The destination address.

@@ -248,9 +248,7 @@ impl Router {
             (true, _, Some(device)) => FlowSource::Host(device.index),
             _ => return,
         };
-        if pkt.meta.rewrites.is_empty() {
-            flows.note(of, (source, target), &pkt.meta.trace, &mut self.engine, pkt.now);
-        }
+        flows.note(of, (source, target), &pkt.meta.trace, &mut self.engine, pkt.now);
     }
 
     /// A packet in the pieces that it leaves in: fragments, if it came in fragments or is longer than the MTU.

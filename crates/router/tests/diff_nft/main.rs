@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
 
 mod fib;
+mod header_changes;
 mod ipv4_options;
 mod kernel;
 mod kernel_log;

@@ -103,8 +103,11 @@ pub struct PayloadField {
 }
 
 impl PayloadField {
-    /// Is it the checksum of a transport header? Writing it changes no other.
+    /// Is it a checksum? Writing it changes no other.
     pub fn is_checksum(&self) -> bool {
+        if self.base == PayloadBase::Network {
+            return self.v6 == Some(false) && self.bits == BitRange::new(80, 16);
+        }
         let bits = match self.protocol {
             Some(6) => BitRange::new(128, 16),
             Some(17 | 136) => BitRange::new(48, 16),
@@ -361,6 +364,9 @@ impl IpField {
             (IpField::Ecn, false) => Some(BitRange::new(14, 2)),
             (IpField::Ecn, true) => Some(BitRange::new(10, 2)),
             (IpField::Id, false) => Some(BitRange::new(32, 16)),
+            (IpField::Fragment, false) => Some(BitRange::new(48, 16)),
+            (IpField::Protocol, false) => Some(BitRange::new(72, 8)),
+            (IpField::Checksum, false) => Some(BitRange::new(80, 16)),
             (IpField::FlowLabel, true) => Some(BitRange::new(12, 20)),
             _ => None,
         }

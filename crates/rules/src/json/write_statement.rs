@@ -292,7 +292,8 @@ fn assign_key(target: &AssignTarget) -> JsonValue {
 fn ip_bits(of: &crate::ast::PayloadField) -> Option<JsonValue> {
     use crate::ast::IpField;
     let v6 = of.v6.filter(|_| of.base == crate::ast::PayloadBase::Network)?;
-    let fields = [IpField::Ecn, IpField::Id, IpField::FlowLabel];
+    let fields =
+        [IpField::Ecn, IpField::Id, IpField::Fragment, IpField::Protocol, IpField::Checksum, IpField::FlowLabel];
     let known = fields.into_iter().find(|one| one.rewritable_bits(v6) == Some(of.bits))?;
     Some(selector(if v6 { Selector::Ip6(known) } else { Selector::Ip(known) }))
 }

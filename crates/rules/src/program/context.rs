@@ -1,10 +1,9 @@
 //! Input and output of an evaluation: packet, connection, metadata, verdict.
 use super::trace::EvalTrace;
-use crate::ast::{Endpoint, PayloadField, Reject, SynproxyInfo};
+use crate::ast::{Reject, SynproxyInfo};
 use crate::fib::{Fib, InterfaceInfo};
 use keepstate_engine::{Engine, Instant, PacketCtx, Zone};
 use keepstate_wire::Packet;
-use std::net::IpAddr;
 
 /// One packet at one hook.
 pub struct EvalCtx<'a, 'p> {
@@ -41,31 +40,12 @@ pub struct PacketMeta {
     pub zone: Option<Zone>,
     /// `notrack` was applied.
     pub untracked: bool,
-    /// Header changes to apply after this hook.
-    pub rewrites: Vec<HeaderRewrite>,
+    /// The packet as rules have changed it: what leaves the hook in its place. Empty if none has.
+    pub rewritten: Vec<u8>,
     /// What the evaluations so far have consulted.
     pub trace: EvalTrace,
     /// Log lines: level and text.
     pub log_lines: Vec<(u8, String)>,
-}
-
-/// A change of a packet's header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeaderRewrite {
-    /// DSCP.
-    Dscp(u8),
-    /// TTL or hop limit.
-    Ttl(u8),
-    /// MSS of a SYN, never raised. 0 stands for the MTU of the route.
-    TcpMss(u16),
-    /// An address, without NAT of the connection.
-    Address(Endpoint, IpAddr),
-    /// A port, without NAT of the connection.
-    Port(Endpoint, u16),
-    /// Bits of a header.
-    Payload(PayloadField, u128),
-    /// Replaces the TCP option of this number by no-operations.
-    TcpOptStrip(u8),
 }
 
 /// Result of the chains of a hook.

@@ -99,9 +99,10 @@ impl Evaluator<'_> {
 
 /// Addresses, ports and protocol, the smaller end first: the same for both directions.
 fn symhash_key(ctx: &EvalCtx<'_, '_>) -> [u128; 5] {
-    let (source, destination) = ctx.packet.ports().unwrap_or_default();
-    let one = (address_value(packet_address(ctx.packet, Endpoint::Source)), source);
-    let other = (address_value(packet_address(ctx.packet, Endpoint::Destination)), destination);
+    let packet = &ctx.current_packet();
+    let (source, destination) = packet.ports().unwrap_or_default();
+    let one = (address_value(packet_address(packet, Endpoint::Source)), source);
+    let other = (address_value(packet_address(packet, Endpoint::Destination)), destination);
     let (first, second) = (one.min(other), one.max(other));
-    [first.0, first.1.into(), second.0, second.1.into(), ctx.packet.protocol().into()]
+    [first.0, first.1.into(), second.0, second.1.into(), packet.protocol().into()]
 }

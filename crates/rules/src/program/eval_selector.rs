@@ -1,14 +1,11 @@
 //! Reading selectors from a packet, its connection and its metadata.
-use super::context::{EvalCtx, HeaderRewrite};
+use super::context::EvalCtx;
 use super::exthdr;
 use super::fib_expr::eval_fib;
 use super::header_bits::{address_value, be16, be32, extract_bits, packet_address};
 use super::hold::holds_of_selector;
 use super::state::State;
-use crate::ast::{
-    CtCounterKey, CtKey, CtTupleField, Endpoint, ExthdrField, ExthdrOp, IpField, MetaKey, PayloadBase, PayloadField,
-    Selector,
-};
+use crate::ast::{CtCounterKey, CtKey, CtTupleField, Endpoint, IpField, MetaKey, PayloadBase, PayloadField, Selector};
 use crate::datatype;
 use keepstate_engine::{Accounting, Connection, CtInfo, Direction, Tuple};
 use keepstate_wire::{Family, Packet};
@@ -19,66 +16,8 @@ const DAY: u64 = 86_400;
 
 /// The value of a selector, including changes by earlier rules; `None` where the packet does not have it.
 pub(super) fn eval_selector(selector: Selector, ctx: &EvalCtx<'_, '_>, state: &mut State) -> Option<u128> {
-    if let Selector::Exthdr(ExthdrField { op: ExthdrOp::TcpOptions, number, bits, .. }) = selector
-        && ctx.meta.rewrites.contains(&HeaderRewrite::TcpOptStrip(number))
-    {
-        return bits.is_none().then_some(0);
-    }
     state.trace.holds |= holds_of_selector(&selector);
-    let there = read_selector(selector, ctx, state)?;
-    let changes = ctx.meta.rewrites.iter();
-    Some(
-        changes
-            .fold(there, |there, change| pending_rewrite(selector, change, ctx.packet).map_or(there, |now| now(there))),
-    )
-}
-
-/// How a pending header change affects the value of a selector; `None` if it does not.
-fn pending_rewrite(
-    selector: Selector,
-    change: &HeaderRewrite,
-    packet: &Packet<'_>,
-) -> Option<impl FnOnce(u128) -> u128> {
-    let (now, only_less) = match (selector, *change) {
-        (Selector::Ip(IpField::Dscp) | Selector::Ip6(IpField::Dscp), HeaderRewrite::Dscp(class)) => {
-            (class.into(), false)
-        }
-        (Selector::Ip(IpField::Ttl) | Selector::Ip6(IpField::Ttl), HeaderRewrite::Ttl(hops)) => (hops.into(), false),
-        (Selector::Exthdr(ExthdrField::TCP_MSS), HeaderRewrite::TcpMss(most)) if most > 0 => (most.into(), true),
-        (Selector::Port(_, end), HeaderRewrite::Port(which, port)) if end == which && packet.ports().is_some() => {
-            (port.into(), false)
-        }
-        (Selector::Payload(field), HeaderRewrite::Payload(same, value))
-            if (field.base, field.bits) == (same.base, same.bits) =>
-        {
-            (value, false)
-        }
-        (Selector::Ip(field), HeaderRewrite::Payload(same, value))
-            if field.rewritable_bits(false) == Some(same.bits) =>
-        {
-            (value, false)
-        }
-        (Selector::Ip6(field), HeaderRewrite::Payload(same, value))
-            if field.rewritable_bits(true) == Some(same.bits) =>
-        {
-            (value, false)
-        }
-        (Selector::Ip(field) | Selector::Ip6(field), HeaderRewrite::Address(end, address)) => {
-            let which = if end == Endpoint::Source { IpField::Source } else { IpField::Destination };
-            let now = match address {
-                IpAddr::V4(address) => u128::from(address.to_bits()),
-                IpAddr::V6(address) => address.to_bits(),
-            };
-            (field == which).then_some((now, false))?
-        }
-        _ => return None,
-    };
-    Some(move |there: u128| if only_less { there.min(now) } else { now })
-}
-
-/// The value of a selector, without pending changes.
-fn read_selector(selector: Selector, ctx: &EvalCtx<'_, '_>, state: &mut State) -> Option<u128> {
-    let packet = ctx.packet;
+    let packet = &ctx.current_packet();
     match selector {
         Selector::Ip(field) if packet.family() == Family::V4 => eval_ip4(packet, field),
         Selector::Ip6(field) if packet.family() == Family::V6 => eval_ip6(packet, field),
@@ -91,7 +30,7 @@ fn read_selector(selector: Selector, ctx: &EvalCtx<'_, '_>, state: &mut State) -
             // As in Linux, `th dport` loads the bytes of any protocol.
             be16(packet.transport(), if end == Endpoint::Source { 0 } else { 2 })
         }
-        Selector::Payload(field) => eval_payload(&field, ctx),
+        Selector::Payload(field) => eval_payload(&field, packet, ctx),
         Selector::Exthdr(piece) => exthdr::eval_exthdr(piece, packet),
         Selector::Meta(meta) => eval_meta(meta, ctx, state),
         Selector::Ct(ct) => eval_ct(ct, ctx),
@@ -106,8 +45,7 @@ fn read_selector(selector: Selector, ctx: &EvalCtx<'_, '_>, state: &mut State) -
 }
 
 /// The packet from the start of a header on.
-fn payload_base<'a>(ctx: &'a EvalCtx<'_, '_>, layer: PayloadBase) -> Option<&'a [u8]> {
-    let packet = ctx.packet;
+fn payload_base<'a>(packet: &Packet<'a>, ctx: &'a EvalCtx<'_, '_>, layer: PayloadBase) -> Option<&'a [u8]> {
     let transport = packet.transport();
     match layer {
         PayloadBase::Link => ctx.meta.link_header.as_ref().map(<[u8; 14]>::as_slice),
@@ -131,13 +69,12 @@ fn payload_base<'a>(ctx: &'a EvalCtx<'_, '_>, layer: PayloadBase) -> Option<&'a 
 }
 
 /// A header field, if the packet has it.
-fn eval_payload(field: &PayloadField, ctx: &EvalCtx<'_, '_>) -> Option<u128> {
-    let packet = ctx.packet;
+fn eval_payload(field: &PayloadField, packet: &Packet<'_>, ctx: &EvalCtx<'_, '_>) -> Option<u128> {
     let v6 = packet.family() == Family::V6;
     if field.protocol.is_some_and(|one| one != packet.protocol()) || field.v6.is_some_and(|six| six != v6) {
         return None;
     }
-    let header = payload_base(ctx, field.base)?;
+    let header = payload_base(packet, ctx, field.base)?;
     if !field.icmp_types.is_empty() && !field.icmp_types.contains(header.first()?) {
         return None;
     }
@@ -207,7 +144,7 @@ fn eval_meta(key: MetaKey, ctx: &EvalCtx<'_, '_>, state: &mut State) -> Option<u
         }
         MetaKey::Length => ctx.packet.total_len() as u128,
         MetaKey::Priority => meta.priority.into(),
-        MetaKey::PacketType => match packet_address(ctx.packet, Endpoint::Destination) {
+        MetaKey::PacketType => match packet_address(&ctx.current_packet(), Endpoint::Destination) {
             IpAddr::V4(address) if address.is_broadcast() => 1,
             address if address.is_multicast() => 2,
             _ => 0,

@@ -1,10 +1,11 @@
 //! Evaluating the chains of a hook for one packet.
 use super::compiled::Program;
-use super::context::{EvalCtx, HeaderRewrite, Verdict};
+use super::context::{EvalCtx, Verdict};
 use super::eval_expr::Evaluator;
 use super::eval_selector::eval_selector;
 use super::exthdr::can_be_stripped;
 use super::flow_offload::may_be_offloaded;
+use super::header_rewrite::HeaderRewrite;
 use super::hold::holds_of_instr;
 use super::instr::{BaseChain, CompiledExpr, CompiledRhs, CompiledRule, CompiledVerdict, Instr};
 use super::log::format_log_line;
@@ -239,8 +240,9 @@ impl Evaluator<'_> {
             Instr::Reject(reject) => InstrOutcome::Final(Verdict::Reject(*reject)),
             Instr::Synproxy(proxy) => {
                 const SYN_OR_ACK: u8 = 0x12;
-                match (ctx.packet.protocol(), ctx.packet.transport().get(13)) {
-                    (6, Some(_)) if !ctx.packet.transport_checksum_ok() => InstrOutcome::Final(Verdict::Drop),
+                let packet = ctx.current_packet();
+                match (packet.protocol(), packet.transport().get(13)) {
+                    (6, Some(_)) if !packet.transport_checksum_ok() => InstrOutcome::Final(Verdict::Drop),
                     (6, Some(flags)) if flags & SYN_OR_ACK != 0 => InstrOutcome::Final(Verdict::Synproxy(*proxy)),
                     (6, Some(_)) => InstrOutcome::Continue,
                     _ => InstrOutcome::Break,
@@ -250,6 +252,8 @@ impl Evaluator<'_> {
                 let Some(key) = self.eval_key(key, ctx) else { return InstrOutcome::Break };
                 self.note_set(*map);
                 match self.sets.get(*map).and_then(|map| map.find(&key, ctx.now)) {
+                    // As in Linux, the rule itself goes on.
+                    Some(ElementValue::Verdict(CompiledVerdict::Continue)) => InstrOutcome::Continue,
                     Some(ElementValue::Verdict(verdict)) => InstrOutcome::Verdict(*verdict),
                     _ => InstrOutcome::Break,
                 }
@@ -259,11 +263,10 @@ impl Evaluator<'_> {
                     return InstrOutcome::Break;
                 }
                 // As in Linux: a packet whose option cannot be removed completely is dropped.
-                if !can_be_stripped(ctx.packet.transport(), *number) {
+                if !can_be_stripped(ctx.current_packet().transport(), *number) {
                     return InstrOutcome::Final(Verdict::Drop);
                 }
-                ctx.meta.rewrites.push(HeaderRewrite::TcpOptStrip(*number));
-                InstrOutcome::Continue
+                continue_or_break(ctx.rewrite_header(HeaderRewrite::TcpOptStrip(*number)).is_some())
             }
             Instr::Dynset { op, set, key, timeout, stateful, data } => {
                 let Some(key) = self.eval_key(key, ctx) else { return InstrOutcome::Break };
@@ -371,26 +374,28 @@ impl Evaluator<'_> {
             AssignTarget::Dscp { v6 } | AssignTarget::Ttl { v6 } if v6 != (ctx.packet.family() == Family::V6) => {
                 return None;
             }
-            AssignTarget::Dscp { .. } => ctx.meta.rewrites.push(HeaderRewrite::Dscp(low as u8)),
-            AssignTarget::Ttl { .. } => ctx.meta.rewrites.push(HeaderRewrite::Ttl(low as u8)),
+            AssignTarget::Dscp { .. } => return ctx.rewrite_header(HeaderRewrite::Dscp(low as u8)),
+            AssignTarget::Ttl { .. } => return ctx.rewrite_header(HeaderRewrite::Ttl(low as u8)),
             AssignTarget::Address { v6, .. } if v6 != (ctx.packet.family() == Family::V6) => return None,
             AssignTarget::Address { v6, endpoint: end } => {
                 let address = if v6 { IpAddr::from(value.to_be_bytes()) } else { IpAddr::from(low.to_be_bytes()) };
-                ctx.meta.rewrites.push(HeaderRewrite::Address(end, address));
+                return ctx.rewrite_header(HeaderRewrite::Address(end, address));
             }
             AssignTarget::Port { protocol, .. } if protocol.is_some_and(|one| one != ctx.packet.protocol()) => {
                 return None;
             }
-            AssignTarget::Port { endpoint: end, .. } => ctx.meta.rewrites.push(HeaderRewrite::Port(end, low as u16)),
+            AssignTarget::Port { endpoint: end, .. } => {
+                return ctx.rewrite_header(HeaderRewrite::Port(end, low as u16));
+            }
             AssignTarget::Payload(field) => {
                 let v6 = ctx.packet.family() == Family::V6;
                 let fits = field.protocol.is_none_or(|one| one == ctx.packet.protocol());
                 if !fits || field.v6.is_some_and(|six| six != v6) {
                     return None;
                 }
-                ctx.meta.rewrites.push(HeaderRewrite::Payload(field, value & kind.max_value()));
+                return ctx.rewrite_header(HeaderRewrite::Payload(field, value & kind.max_value()));
             }
-            AssignTarget::TcpMss => ctx.meta.rewrites.push(HeaderRewrite::TcpMss(low as u16)),
+            AssignTarget::TcpMss => return ctx.rewrite_header(HeaderRewrite::TcpMss(low as u16)),
         }
         Some(())
     }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 /// The value of a `fib` expression; 0 is no interface, what `missing` compares with.
 pub(super) fn eval_fib(fib: FibExpr, ctx: &EvalCtx<'_, '_>) -> Option<u128> {
-    let address = packet_address(ctx.packet, fib.endpoint);
+    let address = packet_address(&ctx.current_packet(), fib.endpoint);
     // The interface that the packet is at: the outgoing one only at the end of its way, where no interface is looked up.
     let at = ctx.meta.iif.or(ctx.meta.oif);
     let through = match (fib.iif, fib.oif) {
@@ -29,9 +29,10 @@ pub(super) fn eval_fib(fib: FibExpr, ctx: &EvalCtx<'_, '_>) -> Option<u128> {
 
 /// A host without an address yet speaks to its link (DHCP, IGMP): it may use any interface.
 fn asks_the_link(ctx: &EvalCtx<'_, '_>) -> bool {
-    let (IpAddr::V4(from), IpAddr::V4(to)) =
-        (packet_address(ctx.packet, Endpoint::Source), packet_address(ctx.packet, Endpoint::Destination))
-    else {
+    let (IpAddr::V4(from), IpAddr::V4(to)) = (
+        packet_address(&ctx.current_packet(), Endpoint::Source),
+        packet_address(&ctx.current_packet(), Endpoint::Destination),
+    ) else {
         return false;
     };
     let [a, b, c, _] = to.octets();

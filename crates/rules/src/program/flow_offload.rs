@@ -11,7 +11,7 @@ const FIN_OR_RST: u8 = 5;
 
 /// May the connection of this packet be offloaded? Else the rule does not match.
 pub(super) fn may_be_offloaded(ctx: &EvalCtx<'_, '_>) -> bool {
-    let packet = ctx.packet;
+    let packet = ctx.current_packet();
     let has_options = packet.family() == Family::V4 && packet.bytes().first().is_some_and(|first| first & 15 > 5);
     let Some(known) = connection(ctx).filter(|_| !has_options) else { return false };
     if !known.status.contains(Status::CONFIRMED) || known.helper.is_some() {

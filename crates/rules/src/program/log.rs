@@ -30,9 +30,10 @@ fn write_line(line: &mut LogBuf, log: &Log, ctx: &EvalCtx<'_, '_>) -> fmt::Resul
         write_link_header(line, log.flags, header)?;
     }
     let mut dump = LogDump { line: &mut *line, flags: log.flags };
-    let ended = match ctx.packet.family() {
-        Family::V4 => dump.ipv4(ctx.packet.bytes(), true)?,
-        Family::V6 => dump.ipv6(ctx.packet.bytes(), true)?,
+    let packet = ctx.current_packet();
+    let ended = match packet.family() {
+        Family::V4 => dump.ipv4(packet.bytes(), true)?,
+        Family::V6 => dump.ipv6(packet.bytes(), true)?,
     };
     // As in the kernel, a packet that cannot be read to its end has no mark.
     if ended && ctx.meta.mark != 0 {

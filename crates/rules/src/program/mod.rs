@@ -15,6 +15,7 @@ mod flow_offload;
 mod format_state;
 mod hash_input;
 mod header_bits;
+mod header_rewrite;
 mod hold;
 mod instr;
 #[cfg(feature = "json")]
@@ -36,7 +37,7 @@ mod update;
 
 pub use compile::compile;
 pub use compiled::Program;
-pub use context::{EvalCtx, HeaderRewrite, PacketMeta, Verdict};
+pub use context::{EvalCtx, PacketMeta, Verdict};
 pub use listing::ListOptions;
 pub use snapshot::RulesetSnapshot;
 pub use trace::{EvalTrace, HoldReasons, RuleCounters};

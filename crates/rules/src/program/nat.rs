@@ -52,12 +52,13 @@ fn nat_range(evaluator: &mut Evaluator<'_>, nat: &CompiledNat, ctx: &EvalCtx<'_,
             Some(address_from_value(*first, v6)..=address_from_value(*last, v6))
         }
         NatAddress::Masquerade => single_address(
-            ctx.fib.source_address(ctx.meta.oif?.index, packet_address(ctx.packet, Endpoint::Destination))?,
+            ctx.fib
+                .source_address(ctx.meta.oif?.index, packet_address(&ctx.current_packet(), Endpoint::Destination))?,
         ),
         NatAddress::Redirect => match ctx.meta.iif {
-            Some(device) => {
-                single_address(ctx.fib.source_address(device.index, packet_address(ctx.packet, Endpoint::Source))?)
-            }
+            Some(device) => single_address(
+                ctx.fib.source_address(device.index, packet_address(&ctx.current_packet(), Endpoint::Source))?,
+            ),
             None if v6 => single_address(IpAddr::V6(Ipv6Addr::LOCALHOST)),
             None => single_address(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         },

@@ -1,0 +1,84 @@
+//! Header changes by rules: made at once, on a copy of the packet that the rules and chains behind read.
+use super::context::EvalCtx;
+use crate::ast::{BitRange, Endpoint, PayloadBase, PayloadField};
+use keepstate_wire::rewrite::{ChecksumMode, HeaderBase, PacketMut};
+use keepstate_wire::{Family, Packet};
+use std::net::IpAddr;
+
+/// A change of a packet's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HeaderRewrite {
+    /// DSCP.
+    Dscp(u8),
+    /// TTL or hop limit.
+    Ttl(u8),
+    /// MSS of a SYN, never raised. 0 stands for the MTU of the route.
+    TcpMss(u16),
+    /// An address, without NAT of the connection.
+    Address(Endpoint, IpAddr),
+    /// A port, without NAT of the connection.
+    Port(Endpoint, u16),
+    /// Bits of a header.
+    Payload(PayloadField, u128),
+    /// Replaces the TCP option of this number by no-operations.
+    TcpOptStrip(u8),
+}
+
+impl EvalCtx<'_, '_> {
+    /// The packet as the rules so far have changed it.
+    pub(super) fn current_packet(&self) -> Packet<'_> {
+        if self.meta.rewritten.is_empty() {
+            return *self.packet;
+        }
+        // No change has another length, so there is a view.
+        self.packet.layout().and_then(|layout| layout.view(&self.meta.rewritten)).unwrap_or(*self.packet)
+    }
+
+    /// Changes the packet; `None` if it does not have the field.
+    pub(super) fn rewrite_header(&mut self, change: HeaderRewrite) -> Option<()> {
+        let layout = self.packet.layout()?;
+        if self.meta.rewritten.is_empty() {
+            self.meta.rewritten.extend_from_slice(self.packet.bytes());
+        }
+        let mtu = self.meta.oif.map_or(u32::MAX, |device| self.fib.mtu(device.index));
+        let mut rewrite = PacketMut::from_layout(&mut self.meta.rewritten, layout)?;
+        let changed = match change {
+            HeaderRewrite::Dscp(class) => {
+                rewrite.set_dscp(class);
+                true
+            }
+            HeaderRewrite::Ttl(hops) => {
+                rewrite.set_hop_limit(hops);
+                true
+            }
+            HeaderRewrite::TcpMss(_) if self.packet.protocol() != 6 => false,
+            HeaderRewrite::TcpMss(most) => {
+                let headers = if self.packet.family() == Family::V6 { 60 } else { 40 };
+                let of_route = u16::try_from(mtu.saturating_sub(headers)).unwrap_or(u16::MAX);
+                // As in Linux, a segment without the option, or with a lower value, goes on to the next statement.
+                rewrite.clamp_mss(if most == 0 { of_route } else { most });
+                true
+            }
+            HeaderRewrite::Address(Endpoint::Source, address) => rewrite.set_source(address),
+            HeaderRewrite::Address(Endpoint::Destination, address) => rewrite.set_destination(address),
+            HeaderRewrite::Port(Endpoint::Source, port) => rewrite.set_source_port(port),
+            HeaderRewrite::Port(Endpoint::Destination, port) => rewrite.set_destination_port(port),
+            HeaderRewrite::Payload(field, value) => {
+                let BitRange { offset: from, count } = field.bits;
+                // As in Linux, a raw payload expression (`@th,…`) leaves checksums as they are.
+                let is_named = field.protocol.is_some() || field.v6.is_some();
+                let checksums =
+                    if is_named && !field.is_checksum() { ChecksumMode::Update } else { ChecksumMode::Keep };
+                let base =
+                    if field.base == PayloadBase::Transport { HeaderBase::Transport } else { HeaderBase::Network };
+                let from = usize::from(from);
+                rewrite.set_bits(base, from..from + usize::from(count), value, checksums)
+            }
+            HeaderRewrite::TcpOptStrip(kind) => {
+                rewrite.strip_tcp_option(kind);
+                true
+            }
+        };
+        changed.then_some(())
+    }
+}
