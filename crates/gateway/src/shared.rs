@@ -69,7 +69,9 @@ impl SharedGateway {
             let now = self.now();
             let mut turn = self.lock(TurnKind::State);
             let GatewayState { router, store } = &mut *turn;
-            if !store.as_mut().is_some_and(|store| store.poll(router.engine_mut(), now)) {
+            let more = store.as_mut().is_some_and(|store| store.poll(router.engine_mut(), now));
+            self.turns.note_state_file(store.as_ref().is_some_and(StateStore::is_suspended));
+            if !more {
                 break;
             }
         }

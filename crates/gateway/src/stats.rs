@@ -15,6 +15,8 @@ pub(super) struct GatewayStats {
     table: Vec<(&'static str, u64)>,
     /// How long packets have waited at most, by what for.
     turns: Vec<(&'static str, u64)>,
+    /// Whether the state file can be written; empty without one.
+    state_file: Vec<(&'static str, u64)>,
     /// Connections whose packets go on in the kernel, and why others do not; empty without such a data path.
     offload: Vec<(&'static str, u64)>,
     /// SYN proxy counters, by Linux's names; empty without synproxy rules.
@@ -60,6 +62,7 @@ pub(super) fn collect(at: &mut JobCtx<'_>) -> GatewayStats {
             ("draining", draining.into()),
         ],
         turns: at.turns.values(),
+        state_file: at.turns.state_file_values(),
         offload,
         synproxy: [
             ("syn_received", handshakes.syn_received),
@@ -88,6 +91,9 @@ impl GatewayStats {
         keepstate_conntrack::format::write_stats(out, &self.engine, &Default::default())?;
         write_row(out, &self.table)?;
         write_row(out, &self.turns)?;
+        if !self.state_file.is_empty() {
+            write_row(out, &self.state_file)?;
+        }
         if !self.offload.is_empty() {
             write_row(out, &self.offload)?;
         }
@@ -120,8 +126,9 @@ impl Serialize for GatewayStats {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let linux = keepstate_conntrack::format::counters(&self.engine);
         let mut map = to.serialize_map(None)?;
-        for (name, value) in self.router.iter().chain(&linux).chain(&self.table).chain(&self.turns).chain(&self.offload)
-        {
+        let rows: [&[(&str, u64)]; 6] =
+            [&self.router, &linux, &self.table, &self.turns, &self.state_file, &self.offload];
+        for (name, value) in rows.into_iter().flatten() {
             map.serialize_entry(name, value)?;
         }
         map.serialize_entry("synproxy", &NamedCounters(&self.synproxy))?;

@@ -11,6 +11,7 @@ use crate::lab::Lab;
 use crate::man::Man;
 use crate::mqtt::Mqtt;
 use crate::replay::Replay;
+use crate::serve::Serve;
 use crate::simulate::Simulate;
 use crate::size::SizeCommand;
 use crate::tune::Tune;
@@ -38,6 +39,7 @@ Examples:
   sudo keepstate conntrack -L      the kernel's table, as conntrack shows it
   keepstate replay trace.pcapng    the connections of a capture
   sudo keepstate watch eth0        the same, live; q or Ctrl-C ends
+  sudo keepstate serve             metrics for Prometheus, read only
   keepstate simulate --clients 100k --memory 4G --as-linux 5.15    how a table fills
   sudo keepstate lab               a demonstration in network namespaces
   keepstate check /etc/nftables.conf    can the gateway load this ruleset?
@@ -63,6 +65,7 @@ impl Cli {
             Command::Size(size) => ("size", size.check()),
             Command::Tune(tune) => ("tune", tune.check()),
             Command::Simulate(simulate) => ("simulate", simulate.check()),
+            Command::Serve(serve) => ("serve", serve.check()),
             Command::Check(check) => ("check", check.check()),
             Command::Gateway(gateway) => ("gateway", gateway.check()),
             Command::Control(control) => ("control", control.check()),
@@ -93,6 +96,7 @@ pub enum Command {
     Simulate(Simulate),
     Replay(Replay),
     Watch(Watch),
+    Serve(Serve),
     Check(CheckCommand),
     Gateway(GatewayArgs),
     Control(Control),

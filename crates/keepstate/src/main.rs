@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         Command::Size(size) => size.run(),
         Command::Tune(tune) => tune.run(),
         Command::Simulate(simulate) => simulate.run(),
+        Command::Serve(serve) => serve.run(),
         Command::Check(check) => check.run(),
         Command::Gateway(gateway) => gateway.run(),
         Command::Control(control) => control.run(),

@@ -16,8 +16,6 @@ pub struct OwnerFacts {
     pub state_age_seconds: Option<f64>,
     /// Can it not be written?
     pub state_failed: Option<bool>,
-    /// Log lines that a gateway could not write.
-    pub log_dropped: Option<u64>,
     /// Services.
     pub services: Vec<ServiceFacts>,
     /// Names of all findings that doctor may report.

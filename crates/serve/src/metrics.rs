@@ -254,9 +254,6 @@ fn write_gateway(out: &mut MetricWriter<'_>, numbers: &TableNumbers, facts: &Own
         let failed = u64::from(failed);
         out.gauge("keepstate_gateway_state_failed", "1 if the state file cannot be written", failed)?;
     }
-    if let Some(dropped) = facts.log_dropped {
-        out.counter("keepstate_gateway_log_dropped", "Log lines that nobody read in time", dropped)?;
-    }
     Ok(())
 }
 

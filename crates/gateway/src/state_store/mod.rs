@@ -171,6 +171,11 @@ impl StateStore {
         Ok(more)
     }
 
+    /// Did the last attempt to write fail? Then it is tried again later.
+    pub fn is_suspended(&self) -> bool {
+        self.retry_at.is_some()
+    }
+
     /// Is a next file due?
     fn needs_new_snapshot(&self, clocks: &ClockPair) -> bool {
         let Some(current) = &self.current else { return self.retry_at.is_none_or(|again| clocks.since_boot >= again) };

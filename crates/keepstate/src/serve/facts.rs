@@ -1,0 +1,210 @@
+//! The facts that are read in the background: a gateway's counters and services, doctor's findings.
+//!
+//! Counters come with each reading of the table's size, services every ten seconds, findings as often as was asked for. What cannot be read keeps its last value, and the
+//! reason is kept beside it.
+use crate::doctor::gather::{GatherOptions, gather_live};
+use crate::live_table::LiveTableArgs;
+use anyhow::{Context, Result};
+use keepstate_advisor::doctor::{RULES, Report, Severity, diagnose};
+use keepstate_gateway::control_client;
+use keepstate_gateway::control_protocol::ControlRequest;
+use keepstate_serve::{ActiveFinding, FactBoard, ServiceFacts};
+use serde_json::Value;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Between two readings of the services.
+const SERVICES_INTERVAL: Duration = Duration::from_secs(10);
+/// Between two looks whether it is to end.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// Doctor reads counters twice, so far apart.
+const DOCTOR_INTERVAL: Duration = Duration::from_secs(2);
+/// Entries that doctor looks at.
+const DOCTOR_SAMPLE: usize = 20_000;
+/// Namespaces that doctor looks at.
+const DOCTOR_NAMESPACES: usize = 256;
+
+/// Threads that read facts until they are told to end.
+pub(super) struct FactReader {
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl FactReader {
+    pub(super) fn start(
+        table: &LiveTableArgs,
+        doctor: Duration,
+        board: Arc<FactBoard>,
+        stop: Arc<AtomicBool>,
+    ) -> Result<FactReader> {
+        let mut threads = Vec::new();
+        if let Some(socket) = table.gateway.clone() {
+            let (board, stop) = (Arc::clone(&board), Arc::clone(&stop));
+            threads.push(spawn("serve-services", move || {
+                repeat(&stop, SERVICES_INTERVAL, || read_services(&socket, &board));
+            })?);
+        }
+        if !doctor.is_zero() {
+            let table = table.clone();
+            threads.push(spawn("serve-doctor", move || {
+                repeat(&stop, doctor, || match run_doctor(&table) {
+                    Ok(report) => note_report(&board, &report),
+                    Err(error) => tracing::warn!("doctor could not run: {error:#}"),
+                });
+            })?);
+        }
+        Ok(FactReader { threads })
+    }
+
+    /// Waits for the threads, which have been told to end.
+    pub(super) fn join(self) {
+        for thread in self.threads {
+            // A thread that panicked has ended too.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.into()).spawn(work).context("cannot start a thread")
+}
+
+fn repeat(stop: &AtomicBool, every: Duration, mut work: impl FnMut()) {
+    while !stop.load(Ordering::Relaxed) {
+        let begun = Instant::now();
+        work();
+        while !stop.load(Ordering::Relaxed) && begun.elapsed() < every {
+            std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+}
+
+/// Takes a gateway's counters over.
+pub(super) fn note_stats(board: &FactBoard, document: &Value) {
+    const RESULTS: [(&str, &str); 5] = [
+        ("received", "received"),
+        ("forwarded", "forwarded"),
+        ("delivered", "delivered"),
+        ("answered", "answered"),
+        ("lost", "dropped"),
+    ];
+    let number = |name: &str| document.get(name).and_then(Value::as_u64);
+    let mut facts = board.lock();
+    facts.packets = RESULTS.iter().filter_map(|(name, label)| Some(((*label).to_owned(), number(name)?))).collect();
+    facts.memory_bytes = number("memory");
+    facts.longest_turn_us = number("longest_turn_us");
+    facts.events_lost = number("events_lost");
+    facts.state_failed = number("state_file_failed").map(|failed| failed != 0);
+    facts.state_age_seconds = number("state_file_age_ms").map(|age| age as f64 / 1000.0);
+}
+
+fn read_services(socket: &Path, board: &FactBoard) {
+    let text = control_client::fetch(socket, ControlRequest::Services);
+    let mut facts = board.lock();
+    match text {
+        Ok(text) => (facts.services, facts.error) = (parse_services(&text), None),
+        Err(error) => facts.error = Some(format!("{error:#}")),
+    }
+}
+
+/// The lines of `keepstate control services`: a service at the beginning of a line, its backends indented below.
+fn parse_services(text: &str) -> Vec<ServiceFacts> {
+    let value = |line: &str, key: &str| {
+        let word = line.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+        word.and_then(|number| number.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let mut services: Vec<ServiceFacts> = Vec::new();
+    for line in text.lines() {
+        if !line.starts_with(' ') {
+            let name = line.split(' ').next().unwrap_or_default().to_owned();
+            services.push(ServiceFacts { name, refused: value(line, "refused"), ..ServiceFacts::default() });
+            continue;
+        }
+        let Some(service) = services.last_mut() else { continue };
+        let status = line.split_whitespace().nth(1).unwrap_or_default();
+        match service.backends.iter_mut().find(|(known, _)| known == status) {
+            Some((_, count)) => *count += 1,
+            None => service.backends.push((status.to_owned(), 1)),
+        }
+        service.connections += value(line, "connections");
+    }
+    // What is not there is 0, not absent: an alert may ask for it.
+    for service in &mut services {
+        for status in ["up", "down"] {
+            if !service.backends.iter().any(|(known, _)| known == status) {
+                service.backends.push((status.to_owned(), 0));
+            }
+        }
+    }
+    services
+}
+
+fn run_doctor(table: &LiveTableArgs) -> Result<Report> {
+    let seen = match &table.gateway {
+        Some(socket) => crate::doctor::gateway::gather(socket, DOCTOR_SAMPLE, DOCTOR_INTERVAL)?,
+        None => gather_live(&GatherOptions {
+            netns: table.netns.clone(),
+            interval: DOCTOR_INTERVAL,
+            sample: DOCTOR_SAMPLE,
+            namespaces: DOCTOR_NAMESPACES,
+            log: None,
+        })?,
+    };
+    Ok(diagnose(&seen))
+}
+
+fn note_report(board: &FactBoard, report: &Report) {
+    let mut names: Vec<&'static str> = RULES.iter().copied().flatten().map(|rule| rule.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    let findings = report.findings.iter().map(|finding| ActiveFinding {
+        name: finding.name,
+        severity: match finding.severity {
+            Severity::Warning => "warning",
+            Severity::Critical => "critical",
+        },
+        title: finding
+            .namespace
+            .as_ref()
+            .map_or_else(|| finding.title.to_owned(), |namespace| format!("{} ({namespace})", finding.title)),
+    });
+    let mut facts = board.lock();
+    facts.finding_names = names;
+    facts.findings = findings.collect();
+    facts.diagnosed_at = SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs());
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+    use super::*;
+
+    #[test]
+    fn services_are_counted_by_status() {
+        let text = "web tcp 192.0.2.1:443 scheduler=round-robin refused=4\n  \
+                    10.0.0.1:443 up weight=1 connections=3 picked=9\n  \
+                    10.0.0.2:443 up weight=1 connections=2 picked=9 (not checked yet)\n  \
+                    10.0.0.3:443 drained weight=1 connections=1 picked=9\n\
+                    dns udp 192.0.2.1:53 scheduler=maglev refused=0\n";
+        let services = parse_services(text);
+        assert_eq!(services.len(), 2);
+        assert_eq!((services[0].name.as_str(), services[0].connections, services[0].refused), ("web", 6, 4));
+        let backends = [("up".to_owned(), 2), ("drained".to_owned(), 1), ("down".to_owned(), 0)];
+        assert_eq!(services[0].backends, backends);
+        assert_eq!(services[1].backends, [("up".to_owned(), 0), ("down".to_owned(), 0)]);
+    }
+
+    #[test]
+    fn a_gateways_counters_are_facts() {
+        let board = FactBoard::default();
+        note_stats(
+            &board,
+            &serde_json::json!({"received": 5, "lost": 1, "state_file_failed": 1, "state_file_age_ms": 2500}),
+        );
+        let facts = board.lock();
+        assert_eq!(facts.packets, [("received".to_owned(), 5), ("dropped".to_owned(), 1)]);
+        assert_eq!((facts.state_failed, facts.state_age_seconds), (Some(true), Some(2.5)));
+    }
+}

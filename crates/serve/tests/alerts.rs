@@ -1,0 +1,71 @@
+//! Alert rules and dashboard: valid, tested by promtool, and about metrics that exist.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod common;
+
+use common::{Served, get};
+use keepstate_serve::{ActiveFinding, MetricNames, ServiceFacts};
+use keepstate_test_support::report_skipped;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::Command;
+
+fn packaging(file: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../packaging").join(file)
+}
+
+/// Runs promtool below packaging/prometheus; false if it is not installed.
+fn promtool(arguments: &[&str]) -> bool {
+    let Ok(output) = Command::new("promtool").args(arguments).current_dir(packaging("prometheus")).output() else {
+        report_skipped("promtool (Debian's package prometheus) is not installed");
+        return false;
+    };
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "promtool {arguments:?}: {said}");
+    true
+}
+
+#[test]
+fn promtool_accepts_the_rules() {
+    promtool(&["check", "rules", "keepstate.rules.yaml"]);
+}
+
+#[test]
+fn the_alerts_fire_when_they_should() {
+    promtool(&["test", "rules", "keepstate.test.yaml"]);
+}
+
+/// The words of a text that begin with `keepstate_`.
+fn metric_names(text: &str) -> BTreeSet<String> {
+    let words = text.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
+    words.filter(|word| word.starts_with("keepstate_")).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_metric_of_rules_and_dashboard_exists() {
+    let Some(served) = Served::start(MetricNames::Keepstate) else { return };
+    {
+        let mut facts = served.facts.lock();
+        facts.finding_names = vec!["table-full"];
+        facts.findings =
+            vec![ActiveFinding { name: "table-full", severity: "critical", title: "the table is full".into() }];
+        facts.diagnosed_at = Some(1);
+        let backends = vec![("up".into(), 1), ("down".into(), 0)];
+        facts.services = vec![ServiceFacts { name: "web".into(), backends, connections: 0, refused: 0 }];
+        facts.packets = vec![("forwarded".into(), 1)];
+        (facts.state_age_seconds, facts.state_failed) = (Some(0.5), Some(false));
+        served.feed.table().reasons.set(&[("table_full".into(), 1)], served.feed.now());
+    }
+    let there = metric_names(&get(&served, "/metrics"));
+    let mut named = BTreeSet::new();
+    for file in ["prometheus/keepstate.rules.yaml", "prometheus/keepstate.test.yaml", "grafana/keepstate.json"] {
+        let found = metric_names(&std::fs::read_to_string(packaging(file)).unwrap());
+        assert!(!found.is_empty(), "{file} names no metric");
+        named.extend(found);
+    }
+    assert!(named.len() > 15, "{named:?}");
+    let missing: Vec<&String> = named.difference(&there).collect();
+    assert!(missing.is_empty(), "not in /metrics: {missing:?}\nthere are {there:?}");
+    let documented = std::fs::read_to_string(packaging("../docs/metrics.md")).unwrap();
+    let undocumented: Vec<String> = there.difference(&metric_names(&documented)).cloned().collect();
+    assert!(undocumented.is_empty(), "not in docs/metrics.md: {undocumented:?}");
+}
