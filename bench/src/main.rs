@@ -6,6 +6,7 @@ mod conntrack_cli;
 mod counting_alloc;
 mod engine_bench;
 mod gateway;
+mod instructions;
 mod kernel_table;
 mod median;
 mod process;
@@ -14,6 +15,7 @@ mod router;
 mod rules;
 mod state_store;
 mod table;
+mod table_case;
 mod tcp_segment;
 
 use clap::Parser;

@@ -1,5 +1,5 @@
 //! `bench replay`: packets per second of `keepstate replay` over a large capture, end to end, with the whole process timed from outside.
-use crate::tcp_segment::{SegmentBuf, SegmentSpec};
+use crate::tcp_segment::{FlowSpec, SegmentBuf, SegmentSpec};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use std::io::Write;
@@ -71,7 +71,7 @@ impl ReplayBench {
         for first in (0..self.connections).step_by(CONCURRENT as usize) {
             for say in tcp_conversation() {
                 for connection in first..(first + CONCURRENT).min(self.connections) {
-                    segment.write(connection, false, say);
+                    segment.write(FlowSpec { connection, ..FlowSpec::default() }, say);
                     let micros = 1_700_000_000_000_000 + packets;
                     let length = (segment.bytes().len() as u32).to_le_bytes();
                     out.write_all(&((micros / 1_000_000) as u32).to_le_bytes())?;

@@ -1,7 +1,9 @@
 //! `bench table`: the engine and Linux's table in turns, for each table size; medians, and ratios within the same turn.
-use crate::engine_bench::{EngineFigures, EngineWorkload};
+use crate::engine_bench::{CountedPackets, EngineFigures, EngineWorkload};
+use crate::instructions::{self, InstructionFigures};
 use crate::kernel_table;
 use crate::median::median;
+use crate::table_case::TableCase;
 use anyhow::Result;
 use clap::Args;
 
@@ -17,9 +19,21 @@ pub struct TableBench {
     /// Only the engine, without Linux
     #[arg(long)]
     alone: bool,
-    /// IPv6 connections (Linux is measured with IPv4)
+    /// Traffic, one row for each size; several separated by commas (Linux is measured with TCP over IPv4)
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [TableCase::Tcp, TableCase::Tcp6, TableCase::Udp, TableCase::Udp6, TableCase::Nat, TableCase::Zone, TableCase::Track])]
+    cases: Vec<TableCase>,
+    /// Packets to known connections to measure, at least
+    #[arg(long, default_value_t = 4_000_000)]
+    packets: u32,
+    /// Only the instructions a packet, counted by valgrind's callgrind in tables of 2,048 connections
     #[arg(long)]
-    ipv6: bool,
+    instructions: bool,
+    /// What callgrind runs: send the packets whose instructions it counts
+    #[arg(long, value_enum, hide = true)]
+    count: Option<CountedPackets>,
+    /// Of `count`: one packet at a time
+    #[arg(long, hide = true)]
+    single: bool,
 }
 
 /// One round: the engine's result, and Linux's if it was measured.
@@ -28,12 +42,19 @@ type RoundFigures = (EngineFigures, Option<kernel_table::KernelFigures>);
 impl TableBench {
     /// Runs the measurements, and prints the results.
     pub fn run(&self) -> Result<()> {
+        if let Some(count) = self.count {
+            return self.count_packets(count);
+        }
+        if self.instructions {
+            return self.print_instructions();
+        }
         println!(
             "ns a packet (new, expiry: a connection); median of {} turns; lookup and insert are Linux's bare ones",
             self.turns
         );
         println!(
-            "{:>11} | {:>6} | {:>6} {:>6} {:>6} | {:>6} {:>6} {:>6} {:>6} | {:>6} | {:>6} {:>6} | {:>7} {:>7} | {:>6}",
+            "{:>5} {:>11} | {:>6} | {:>6} {:>6} {:>6} | {:>6} {:>6} {:>6} {:>6} | {:>6} | {:>6} {:>6} | {:>7} {:>7} | {:>6}",
+            "",
             "connections",
             "parse",
             "known",
@@ -51,21 +72,51 @@ impl TableBench {
             "bytes/"
         );
         println!(
-            "{:>11} | {:>6} | {:>6} {:>6} {:>6} | {:>6} {:>6} {:>6} {:>6} | {:>6} | {:>6} {:>6} | {:>7} {:>7} | {:>6}",
-            "", "", "x32", "", "Linux", "x32", "x32", "", "Linux", "", "known", "new", "lookup", "insert", "conn."
+            "{:>5} {:>11} | {:>6} | {:>6} {:>6} {:>6} | {:>6} {:>6} {:>6} {:>6} | {:>6} | {:>6} {:>6} | {:>7} {:>7} | {:>6}",
+            "", "", "", "x32", "", "Linux", "x32", "x32", "", "Linux", "", "known", "new", "lookup", "insert", "conn."
         );
-        for connections in &self.sizes {
-            let turns = self.measure_rounds(*connections)?;
-            print(*connections, &turns);
+        for case in &self.cases {
+            for connections in &self.sizes {
+                let turns = self.measure_rounds(*connections, *case)?;
+                print(*connections, *case, &turns);
+            }
         }
         Ok(())
     }
 
-    fn measure_rounds(&self, connections: u32) -> Result<Vec<RoundFigures>> {
+    fn print_instructions(&self) -> Result<()> {
+        println!("instructions a packet, by callgrind; ways of calling the engine: in batches of 32, and one by one");
+        println!("{:>5} | {:>9} {:>9} | {:>9} {:>9}", "", "known x32", "single", "new x32", "single");
+        for case in &self.cases {
+            let Some(InstructionFigures { known, known_single, new, new_single }) = instructions::measure(*case)?
+            else {
+                return Ok(());
+            };
+            println!("{:>5} | {known:>9.0} {known_single:>9.0} | {new:>9.0} {new_single:>9.0}", case.name());
+        }
+        Ok(())
+    }
+
+    fn count_packets(&self, count: CountedPackets) -> Result<()> {
+        for case in &self.cases {
+            for connections in &self.sizes {
+                let work = EngineWorkload {
+                    connections: *connections,
+                    case: *case,
+                    packets: self.packets,
+                    count: Some(count),
+                };
+                println!("packets {}", work.count_packets(!self.single)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn measure_rounds(&self, connections: u32, case: TableCase) -> Result<Vec<RoundFigures>> {
         let mut turns = Vec::new();
-        let mut linux = !self.alone;
+        let mut linux = !self.alone && case == TableCase::Tcp;
         for _ in 0..self.turns {
-            let ours = EngineWorkload { connections, ipv6: self.ipv6 }.measure()?;
+            let ours = EngineWorkload { connections, case, packets: self.packets, count: None }.measure()?;
             let theirs = if linux { kernel_table::measure(connections)? } else { None };
             linux &= theirs.is_some();
             turns.push((ours, theirs));
@@ -74,7 +125,7 @@ impl TableBench {
     }
 }
 
-fn print(connections: u32, turns: &[RoundFigures]) {
+fn print(connections: u32, case: TableCase, turns: &[RoundFigures]) {
     let ours =
         |pick: fn(&EngineFigures) -> f64| median(turns.iter().map(|turn| pick(&turn.0)).collect()).unwrap_or(f64::NAN);
     let theirs = |pick: fn(&kernel_table::KernelFigures) -> f64| {
@@ -84,7 +135,8 @@ fn print(connections: u32, turns: &[RoundFigures]) {
         median(turns.iter().filter_map(|turn| Some(pick(&turn.0, turn.1.as_ref()?))).collect()).unwrap_or(f64::NAN)
     };
     println!(
-        "{connections:>11} | {:>6.1} | {:>6.1} {:>6.1} {:>6.0} | {:>6.1} {:>6.1} {:>6.1} {:>6.0} | {:>6.1} | {:>6.3} {:>6.3} | {:>7} {:>7} | {:>6.1}",
+        "{:>5} {connections:>11} | {:>6.1} | {:>6.1} {:>6.1} {:>6.0} | {:>6.1} {:>6.1} {:>6.1} {:>6.0} | {:>6.1} | {:>6.3} {:>6.3} | {:>7} {:>7} | {:>6.1}",
+        case.name(),
         ours(|f| f.parse),
         ours(|f| f.known_batched),
         ours(|f| f.known_single),

@@ -13,7 +13,7 @@ impl Engine {
     /// The value is out of range, or the sysctl is read-only.
     pub fn set_sysctl(&mut self, sysctl: Sysctl, value: u64) -> Result<(), SysctlError> {
         self.sysctls.set(sysctl, value)?;
-        self.tcp_fast_timeouts = FastPathTimeouts::from(&self.sysctls);
+        self.fast_timeouts = FastPathTimeouts::from(&self.sysctls);
         self.refresh_timeout_policies();
         if sysctl == Sysctl::Buckets {
             self.table.set_target_size(self.sysctls[Sysctl::Buckets] as usize);

@@ -45,26 +45,23 @@ impl Engine {
     pub fn mark(&self, ctx: &PacketCtx) -> Option<u32> {
         match (&ctx.pending, ctx.outcome.connection) {
             (Pending::Unconfirmed(fresh), _) => Some(fresh.mark),
-            (_, Some(conn_id)) => self.table.records.cold(conn_id.slot).map(|cold| cold.mark),
+            (_, Some(conn_id)) => Some(self.table.records.mark(conn_id.slot)),
             _ => ctx.ended.as_ref().map(|ended| ended.mark),
         }
     }
 
-    /// Sets the mark of the packet's connection. False without a connection.
+    /// Sets the mark of the packet's connection. False without a connection, or without memory.
     pub fn set_mark(&mut self, ctx: &mut PacketCtx, mark: u32) -> bool {
         match (&mut ctx.pending, ctx.outcome.connection) {
             (Pending::Unconfirmed(fresh), _) => {
                 fresh.mark = mark;
                 true
             }
-            (_, Some(conn_id)) => match self.table.records.cold_mut(conn_id.slot) {
-                Some(cold) => {
-                    cold.mark = mark;
-                    self.dirty.mark_dirty(conn_id.slot);
-                    true
-                }
-                None => false,
-            },
+            (_, Some(conn_id)) => {
+                let done = self.table.records.set_mark(conn_id.slot, mark);
+                self.dirty.mark_dirty(conn_id.slot);
+                done
+            }
             _ => false,
         }
     }

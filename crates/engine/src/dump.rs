@@ -11,7 +11,7 @@ impl Engine {
     /// The connection in `slot`, if the slot exists.
     pub(crate) fn dump_entry(&self, slot: u32, now: Instant) -> Option<Entry> {
         let records = &self.table.records;
-        let (hot, cold) = (records.hot(slot)?, records.cold(slot)?);
+        let hot = records.hot(slot)?;
         let remaining = (hot.deadline.wrapping_sub(now.tick()) as i32).max(0);
         let start = records.start(slot);
         let id = self.id_keys.hash([u64::from(slot) << 32 | u64::from(records.generation(slot))]);
@@ -25,7 +25,7 @@ impl Engine {
             zone: records.zone(slot),
             status: hot.status(),
             timeout: (remaining as u64 / TICKS_PER_SECOND) as u32,
-            mark: cold.mark,
+            mark: records.mark(slot),
             labels: extension.and_then(|extension| extension.labels),
             protocol: protocol_info(hot),
             accounting: counts.map(|counts| [0, 2].map(|at| Accounting { packets: counts[at], bytes: counts[at + 1] })),

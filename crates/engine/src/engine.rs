@@ -32,7 +32,7 @@ use core::fmt;
 #[derive(Clone)]
 pub struct Engine {
     pub(crate) sysctls: Sysctls,
-    pub(crate) tcp_fast_timeouts: FastPathTimeouts,
+    pub(crate) fast_timeouts: FastPathTimeouts,
     pub(crate) table: Table,
     pub(crate) extensions: Extensions,
     pub(crate) expectations: ExpectationTable,
@@ -65,7 +65,7 @@ impl Engine {
             table: Table::new(HashKeys::derive(&secret, 0), connections),
             id_keys: HashKeys::derive(&secret, 1),
             secret: HashKeys::derive(&secret, 2).words(),
-            tcp_fast_timeouts: FastPathTimeouts::from(&sysctls),
+            fast_timeouts: FastPathTimeouts::from(&sysctls),
             sysctls,
             extensions: Extensions::new(),
             expectations: ExpectationTable::new(HashKeys::derive(&secret, 3).sip_key()),

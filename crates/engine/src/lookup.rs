@@ -2,22 +2,10 @@
 use crate::classify::{Classification, is_icmp_of_family};
 use crate::packet_ctx::Pending;
 use crate::table::LookupKey;
-use crate::{CtInfo, Engine, Instant, Outcome, PacketCtx, Reason, Zone};
+use crate::{CtInfo, Engine, Instant, Outcome, PacketCtx, Reason};
 use keepstate_wire::{LinuxAction, Packet, ParseError};
 
 impl Engine {
-    /// Tracks one packet. A connection it begins is only inserted by [`Engine::confirm`]. If a rule drops the packet, drop the [`PacketCtx`].
-    #[inline]
-    pub fn track(&mut self, packet: &Packet<'_>, zone: Zone, now: Instant) -> PacketCtx {
-        let (identity, key) = self.classify(packet);
-        let probe = self.table.lookup_key(key, zone);
-        // A caller of `track` has a ruleset, which may read the connection that this packet ends: keep a copy.
-        self.nat.keep_ended = true;
-        let ctx = self.lookup_or_create(packet, identity, &probe, now);
-        self.nat.keep_ended = false;
-        ctx
-    }
-
     /// Handles the packet in its known connection or in a new one. Looks up again if the known connection had expired or is restarted.
     #[inline(never)]
     pub(crate) fn lookup_or_create(

@@ -33,7 +33,7 @@ impl Engine {
             self.destroy(master.slot, now);
             return None;
         }
-        let mark = self.table.records.cold(master.slot)?.mark;
+        let mark = self.table.records.mark(master.slot);
         let tuple = self.table.records.key(TupleRef::new(master.slot, Direction::Original))?.tuple();
         Some((
             Master { slot: master.slot, generation: self.table.records.generation(master.slot), tuple, mark },
@@ -43,11 +43,10 @@ impl Engine {
 
     /// The master of an imported child, by its original tuple. If it has ended, only the tuple is kept.
     pub(crate) fn master_by_tuple(&self, tuple: &Tuple, zone: Zone) -> Master {
-        let found = self.find_by_original(tuple, zone);
-        let cold = found.and_then(|slot| self.table.records.cold(slot));
-        let (slot, generation, mark) = match (found, cold) {
-            (Some(slot), Some(cold)) => (slot, self.table.records.generation(slot), cold.mark),
-            _ => (u32::MAX, 0, 0),
+        let records = &self.table.records;
+        let (slot, generation, mark) = match self.find_by_original(tuple, zone) {
+            Some(slot) => (slot, records.generation(slot), records.mark(slot)),
+            None => (u32::MAX, 0, 0),
         };
         Master { slot, generation, tuple: *tuple, mark }
     }

@@ -70,8 +70,10 @@ impl Sum {
         self.add_word(sum)
     }
 
+    /// Adds eight bytes in memory order.
     #[inline(always)]
-    fn add_word(self, word: u64) -> Self {
+    #[must_use]
+    pub(crate) fn add_word(self, word: u64) -> Self {
         let (added, carry) = self.0.overflowing_add(word);
         Sum(added + u64::from(carry))
     }

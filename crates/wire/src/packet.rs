@@ -360,6 +360,23 @@ impl<'a> Packet<'a> {
         Some((u64::from_be_bytes(*addresses), u32::from_be_bytes(*ports)))
     }
 
+    /// As [`Packet::flow_key_v4`] for an IPv6 packet: source, then destination, each as upper half and lower half; and the ports.
+    #[inline(always)]
+    pub fn flow_key_v6(&self) -> Option<([[u64; 2]; 2], u32)> {
+        let has_ports = matches!(self.protocol, protocol::TCP | protocol::UDP | protocol::UDPLITE | protocol::SCTP);
+        if self.family != Family::V6 || self.fragment_at != 0 || !has_ports {
+            return None;
+        }
+        let addresses: &[u8; 32] = self.bytes.get(8..40)?.first_chunk()?;
+        let ports = self.bytes.get(self.transport_at as usize..)?.first_chunk()?;
+        let mut halves = [0; 4];
+        for (half, bytes) in halves.iter_mut().zip(addresses.as_chunks::<8>().0) {
+            *half = u64::from_be_bytes(*bytes);
+        }
+        let [a, b, c, d] = halves;
+        Some(([[a, b], [c, d]], u32::from_be_bytes(*ports)))
+    }
+
     /// The hop limit (RFC 8200, section 3), or the time to live (RFC 791, section 3.1).
     pub fn hop_limit(&self) -> u8 {
         let at = match self.family {

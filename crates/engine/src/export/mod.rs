@@ -125,7 +125,7 @@ impl Engine {
             zone: records.zone(slot),
             status: hot.status(),
             remaining_ms: ticks_to_millis(hot.deadline.wrapping_sub(now.tick())),
-            mark: records.cold(slot)?.mark,
+            mark: records.mark(slot),
             labels: extension.and_then(|extension| extension.labels),
             accounting: counts.map(|counts| [0, 2].map(|at| Accounting { packets: counts[at], bytes: counts[at + 1] })),
             start: (start != 0).then_some(UnixTime(start)),

@@ -29,9 +29,7 @@ impl Stateless {
     /// Creates a connection from its first packet.
     pub(crate) fn from_first_packet(tuple: &Tuple, context: &TrackCtx<'_>) -> Result<Stateless, Reason> {
         Ok(match tuple.protocol {
-            ipproto::UDP => {
-                Stateless::Udp { stream_after: context.now.wrapping_add(seconds_to_ticks(STREAM_AFTER_SECONDS)) }
-            }
+            ipproto::UDP => Stateless::first_udp(context.now),
             ipproto::UDPLITE => Stateless::UdpLite,
             ipproto::ICMP if is_icmp_query(tuple.icmp_type()) => Stateless::Icmp,
             ipproto::ICMPV6 if is_icmpv6_query(tuple.icmp_type()) => Stateless::Icmpv6,
@@ -42,6 +40,12 @@ impl Stateless {
             },
             other => Stateless::Other(other),
         })
+    }
+
+    /// A UDP connection whose first packet is seen now.
+    #[inline]
+    pub(crate) const fn first_udp(now: u32) -> Stateless {
+        Stateless::Udp { stream_after: now.wrapping_add(seconds_to_ticks(STREAM_AFTER_SECONDS)) }
     }
 
     /// Tracks one packet.

@@ -1,4 +1,5 @@
-//! An array that grows without moving its elements: fixed-size chunks, zeroed by the allocator and not touched until used.
+//! Arrays that grow without moving their elements: fixed-size chunks, zeroed by the allocator and not touched until used. [`DenseArray`] has all chunks up to its
+//! last one, which saves a check at every access; [`ChunkedArray`] has those that were asked for.
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use zerocopy::FromZeros;
@@ -51,5 +52,48 @@ impl<T: FromZeros, const N: usize> ChunkedArray<T, N> {
     pub(crate) fn memory_bytes(&self) -> usize {
         let made = self.chunks.iter().filter(|chunk| chunk.is_some()).count();
         made * size_of::<[T; N]>() + self.chunks.capacity() * size_of::<usize>()
+    }
+}
+
+/// As [`ChunkedArray`], with no chunk missing before the last one.
+#[derive(Clone)]
+pub(crate) struct DenseArray<T, const N: usize> {
+    chunks: Vec<Box<[T; N]>>,
+}
+
+impl<T: FromZeros, const N: usize> DenseArray<T, N> {
+    const SHIFT: u32 = ChunkedArray::<T, N>::SHIFT;
+
+    pub(crate) const fn new() -> Self {
+        DenseArray { chunks: Vec::new() }
+    }
+
+    /// The element at `at`, if its chunk is allocated.
+    #[inline(always)]
+    pub(crate) fn get(&self, at: usize) -> Option<&T> {
+        self.chunks.get(at >> Self::SHIFT).map(|chunk| &chunk[at & (N - 1)])
+    }
+
+    /// As [`DenseArray::get`], mutable.
+    #[inline(always)]
+    pub(crate) fn get_mut(&mut self, at: usize) -> Option<&mut T> {
+        self.chunks.get_mut(at >> Self::SHIFT).map(|chunk| &mut chunk[at & (N - 1)])
+    }
+
+    /// Allocates the chunks up to that of `at`, unless they exist. False if out of memory.
+    pub(crate) fn ensure_chunk(&mut self, at: usize) -> bool {
+        while self.chunks.len() <= at >> Self::SHIFT {
+            if self.chunks.try_reserve(1).is_err() {
+                return false;
+            }
+            let Ok(chunk) = <[T; N]>::new_box_zeroed() else { return false };
+            self.chunks.push(chunk);
+        }
+        true
+    }
+
+    /// Bytes of all allocated chunks.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.chunks.len() * size_of::<[T; N]>() + self.chunks.capacity() * size_of::<usize>()
     }
 }

@@ -76,7 +76,7 @@ fn fingerprint(hash: u64) -> u16 {
 }
 
 impl Index {
-    /// Creates an index of `buckets` buckets. Their memory is not touched until used.
+    /// Creates an index of `buckets` buckets. Their memory is not taken until used.
     pub(crate) fn new(buckets: usize) -> Self {
         let mut index = Index {
             buckets: ChunkedArray::new(),
@@ -87,14 +87,9 @@ impl Index {
             overflow: Vec::new(),
             free_overflow: 0,
         };
-        index.buckets.ensure_chunk(0);
         index.set_target(buckets);
-        // The index is empty: growing only needs chunks, no entry has to move.
-        let mut made = BUCKETS_PER_CHUNK;
-        while made < index.target_length && index.buckets.ensure_chunk(made) {
-            made += BUCKETS_PER_CHUNK;
-        }
-        index.length = index.target_length.min(made);
+        // The index is empty: growing moves nothing, and a chunk that is missing is a chunk of empty buckets.
+        index.length = index.target_length;
         index.mask = index.length.next_power_of_two() - 1;
         index
     }
@@ -137,12 +132,28 @@ impl Index {
         }
     }
 
-    /// The first reference with the fingerprint of `hash` in its bucket. Overflow buckets are not searched.
+    /// The first reference with the fingerprint of `hash`, in its bucket or those that continue it.
     #[inline(always)]
     pub(crate) fn first_match(&self, hash: u64) -> Option<TupleRef> {
         let bucket = self.buckets.get(self.bucket_of(hash))?;
         let fits = bucket.match_mask(fingerprint(hash));
-        bucket.references.get(fits.trailing_zeros() as usize).copied().map(TupleRef)
+        match bucket.references.get(fits.trailing_zeros() as usize) {
+            Some(reference) => Some(TupleRef(*reference)),
+            None if bucket.overflow == 0 => None,
+            None => self.first_match_in_overflow(bucket.overflow, fingerprint(hash)),
+        }
+    }
+
+    #[cold]
+    fn first_match_in_overflow(&self, mut next: u32, wanted: u16) -> Option<TupleRef> {
+        loop {
+            let bucket = self.overflow.get((next as usize).checked_sub(1)?)?;
+            let fits = bucket.match_mask(wanted);
+            if let Some(reference) = bucket.references.get(fits.trailing_zeros() as usize) {
+                return Some(TupleRef(*reference));
+            }
+            next = bucket.overflow;
+        }
     }
 
     /// Calls `try_reference` with each reference whose fingerprint matches, until it returns `Some`.
@@ -177,7 +188,7 @@ impl Index {
         for step in 0..count.min(self.length) {
             let mut found = [TupleRef(0); ENTRIES_PER_BUCKET];
             let mut length = 0;
-            let bucket = self.buckets.get((home + step) % self.length)?;
+            let Some(bucket) = self.buckets.get((home + step) % self.length) else { continue };
             for (mark, reference) in bucket.fingerprints.iter().zip(bucket.references) {
                 if *mark != 0 {
                     found[length] = TupleRef(reference);
@@ -199,6 +210,9 @@ impl Index {
     }
 
     fn insert_entry(&mut self, home: usize, mark: u16, reference: TupleRef) -> bool {
+        if !self.buckets.ensure_chunk(home) {
+            return false;
+        }
         let Some(bucket) = self.buckets.get_mut(home) else { return false };
         if bucket.insert_slot(mark, reference) {
             return true;
@@ -307,15 +321,7 @@ impl Bucket {
     /// One bit for each slot whose fingerprint is `wanted`, slot 0 lowest.
     #[inline(always)]
     fn match_mask(&self, wanted: u16) -> u32 {
-        let (first, rest) = self.fingerprints.split_at(8);
-        let mut fits = match first.first_chunk() {
-            Some(first) => simd::match_fingerprints(first, wanted),
-            None => 0,
-        };
-        for (place, mark) in rest.iter().enumerate() {
-            fits |= u32::from(*mark == wanted) << (place + 8);
-        }
-        fits
+        simd::match_fingerprints(&self.fingerprints, wanted)
     }
 
     fn insert_slot(&mut self, mark: u16, reference: TupleRef) -> bool {

@@ -1,4 +1,6 @@
 //! A packed tuple, for hashing and comparison, and the keyed hash of the table.
+use super::simd::Avx2;
+use super::siphash;
 use crate::Secret;
 use crate::Tuple;
 use core::hash::Hasher;
@@ -54,64 +56,42 @@ impl HashKeys {
         (self.first, self.second)
     }
 
+    /// The hashes of a group of IPv4 keys: `addresses` and [`key_tail`] of each. `lanes` says whether this processor hashes several at once.
+    #[inline(always)]
+    pub(crate) fn hash_group<const N: usize>(
+        &self,
+        addresses: &[u64; N],
+        tails: &[u64; N],
+        lanes: Option<Avx2>,
+        hashes: &mut [u64; N],
+    ) {
+        siphash::sip13_group((self.first, self.second), addresses, tails, lanes, hashes);
+    }
+
     /// SipHash-1-3 of whole words.
     #[inline(always)]
     pub(crate) fn hash<const N: usize>(&self, words: [u64; N]) -> u64 {
-        sip13(self.first, self.second, words, (N as u64 * 8) << 56)
+        siphash::sip13((self.first, self.second), words, (N as u64 * 8) << 56)
     }
 
     /// SipHash-1-3 of whole words and seven more bytes. Those are part of the final block, so they cost nothing.
     #[inline(always)]
     fn hash_with_tail<const N: usize>(&self, words: [u64; N], tail: u64) -> u64 {
-        sip13(self.first, self.second, words, (N as u64 * 8 + 7) << 56 | tail)
+        siphash::sip13((self.first, self.second), words, (N as u64 * 8 + 7) << 56 | tail)
     }
 }
 
-/// SipHash-1-3 of `N` whole words and the final block `last`: the length, and up to seven bytes (Aumasson and Bernstein, "SipHash: a fast
-/// short-input PRF", 2012). Unrolled for the fixed lengths used here: [`siphasher`] buffers bytes and takes twice as long. A test
-/// compares the two.
+/// The last seven bytes that are hashed: keys, zone and protocol. Never 0.
 #[inline(always)]
-fn sip13<const N: usize>(first: u64, second: u64, words: [u64; N], last: u64) -> u64 {
-    let mut v = [
-        first ^ 0x736f_6d65_7073_6575,
-        second ^ 0x646f_7261_6e64_6f6d,
-        first ^ 0x6c79_6765_6e65_7261,
-        second ^ 0x7465_6462_7974_6573,
-    ];
-    for word in words {
-        v[3] ^= word;
-        sip_round(&mut v);
-        v[0] ^= word;
-    }
-    v[3] ^= last;
-    sip_round(&mut v);
-    v[0] ^= last;
-    v[2] ^= 0xff;
-    sip_round(&mut v);
-    sip_round(&mut v);
-    sip_round(&mut v);
-    v[0] ^ v[1] ^ v[2] ^ v[3]
-}
-
-#[inline(always)]
-fn sip_round(v: &mut [u64; 4]) {
-    v[0] = v[0].wrapping_add(v[1]);
-    v[2] = v[2].wrapping_add(v[3]);
-    v[1] = v[1].rotate_left(13) ^ v[0];
-    v[3] = v[3].rotate_left(16) ^ v[2];
-    v[0] = v[0].rotate_left(32);
-    v[2] = v[2].wrapping_add(v[1]);
-    v[0] = v[0].wrapping_add(v[3]);
-    v[1] = v[1].rotate_left(17) ^ v[2];
-    v[3] = v[3].rotate_left(21) ^ v[0];
-    v[2] = v[2].rotate_left(32);
+pub(crate) fn key_tail(keys: u32, zone: u16, protocol: u8) -> u64 {
+    u64::from(keys) << 24 | u64::from(zone) << 8 | u64::from(protocol)
 }
 
 impl TupleKey {
     /// The hash of this key in `zone`.
     #[inline(always)]
     pub(crate) fn hash(&self, zone: u16, hash_keys: &HashKeys) -> u64 {
-        let tail = u64::from(self.keys) << 24 | u64::from(zone) << 8 | u64::from(self.protocol);
+        let tail = key_tail(self.keys, zone, self.protocol);
         match self.addresses {
             PackedAddrs::V4(both) => hash_keys.hash_with_tail([both], tail),
             PackedAddrs::V6([[a, b], [c, d]]) => hash_keys.hash_with_tail([a, b, c, d], tail),

@@ -9,6 +9,7 @@ mod new_record;
 pub(crate) mod record;
 mod records;
 mod simd;
+mod siphash;
 mod timer_bounds;
 
 pub(crate) use chunked::ChunkedArray;
@@ -22,12 +23,15 @@ use index::Index;
 use keepstate_wire::Family;
 use key::{HashKeys, TupleKey};
 use record::HotRecord;
+use simd::Avx2;
 use timer_bounds::TimerBounds;
 
 /// The table. See the module documentation.
 #[derive(Clone)]
 pub(crate) struct Table {
     keys: HashKeys,
+    /// This processor can hash several keys at once.
+    lanes: Option<Avx2>,
     index: Index,
     /// The records, by slot.
     pub(crate) records: Records,
@@ -53,7 +57,15 @@ impl Table {
     /// Creates an empty table whose index is sized for `connections`.
     pub(crate) fn new(keys: HashKeys, connections: usize) -> Self {
         let index = Index::new(Index::buckets_for(connections));
-        Table { keys, index, records: Records::new(), timer_bounds: TimerBounds::new(), count: 0, epoch: 0 }
+        Table {
+            keys,
+            lanes: Avx2::detect(),
+            index,
+            records: Records::new(),
+            timer_bounds: TimerBounds::new(),
+            count: 0,
+            epoch: 0,
+        }
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -73,6 +85,12 @@ impl Table {
     #[inline(always)]
     pub(crate) fn hash(&self, key: &TupleKey, zone: Zone) -> u64 {
         key.hash(zone.id_for(Direction::Original), &self.keys)
+    }
+
+    /// The hashes of a group of IPv4 keys: see [`HashKeys::hash_group`].
+    #[inline(always)]
+    pub(crate) fn hash_group<const N: usize>(&self, addresses: &[u64; N], tails: &[u64; N], hashes: &mut [u64; N]) {
+        self.keys.hash_group(addresses, tails, self.lanes, hashes);
     }
 
     #[inline(always)]

@@ -8,10 +8,10 @@
 //!   │ destin.│      │        │        │      │       │ 2×u8  │ 2×4bit │         │ TCP: end, max end, max window,│
 //!   │ (IPv4) │      │        │        │      │       │       │        │         │ max ack ×2, last end, last tag│
 //!   └────────┴──────┴────────┴────────┴──────┴───────┴───────┴────────┴─────────┴───────────────────────────────┘
-//! ColdRecord: 16 bytes, read if NAT changed the reply tuple, and for listings
-//!   reply addresses 2 × 4 │ reply keys 4 │ mark 4
 //! generation: 4 bytes, counts the connections of a slot
-//! Ipv6Addrs: 64 bytes, IPv6 only: original source, destination; reply source, destination
+//! ColdRecord: 16 bytes, only where NAT changed a reply tuple or a connection has a mark
+//!   reply addresses 2 × 4 │ reply keys 4 │ mark 4
+//! Ipv6Addrs: 32 bytes, IPv6 only: original source, destination. The reply's: another 32, only where NAT changed them
 //! ZoneRecord: 4 bytes, only for zones other than the default
 //! ```
 //! A record is valid from insertion until its slot is freed, which zeroes the hot part. Only the generation survives: it must never repeat for
@@ -43,7 +43,7 @@ pub(crate) struct HotRecord {
 
 const _: () = assert!(size_of::<HotRecord>() == 64);
 
-/// The cold part of a connection, which most packets do not read.
+/// What few connections have: a reply tuple that is not the inverse of the original one, and a mark.
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct ColdRecord {
@@ -63,17 +63,8 @@ pub(crate) struct ZoneRecord {
     direction: u16,
 }
 
-/// The addresses of an IPv6 connection.
-#[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C, align(64))]
-pub(crate) struct Ipv6Addrs {
-    /// Source, destination.
-    pub(crate) original: [[u64; 2]; 2],
-    /// Source, destination.
-    pub(crate) reply: [[u64; 2]; 2],
-}
-
-const _: () = assert!(size_of::<Ipv6Addrs>() == 64);
+/// The addresses of one direction of an IPv6 connection: source, destination.
+pub(crate) type Ipv6Addrs = [[u64; 2]; 2];
 
 /// Protocol class and flags of a record in one byte.
 #[derive(Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -105,13 +96,29 @@ impl RecordKind {
     /// Is it an untranslated IPv4 connection of `protocol` (TCP or UDP) in the default zone?
     #[inline(always)]
     pub(crate) fn is_untranslated_v4(self, protocol: u8) -> bool {
-        let class = match protocol {
-            ipproto::TCP => 0,
-            ipproto::UDP => 1,
-            _ => return false,
-        };
+        match protocol {
+            ipproto::TCP => self.class_and_layout() == RecordKind::UNTRANSLATED,
+            ipproto::UDP => self.class_and_layout() == RecordKind::UNTRANSLATED | 1,
+            _ => false,
+        }
+    }
+
+    /// All that says where the tuples are and what they mean.
+    #[inline(always)]
+    const fn class_and_layout(self) -> u8 {
         self.0 & (RecordKind::PROTOCOL_MASK | RecordKind::IPV6 | RecordKind::UNTRANSLATED | RecordKind::ZONED)
-            == class | RecordKind::UNTRANSLATED
+    }
+
+    /// Is it a TCP connection?
+    #[inline(always)]
+    pub(crate) const fn is_tcp(self) -> bool {
+        self.0 & RecordKind::PROTOCOL_MASK == 0
+    }
+
+    /// Is it a UDP connection?
+    #[inline(always)]
+    pub(crate) const fn is_udp(self) -> bool {
+        self.0 & RecordKind::PROTOCOL_MASK == 1
     }
 
     #[inline(always)]

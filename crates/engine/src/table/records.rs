@@ -1,8 +1,8 @@
-//! The records of all connections, by slot. Hot and cold parts are in separate arrays; IPv6 addresses, counters, start times and zones are only
-//! allocated where used.
+//! The records of all connections, by slot. What only some connections have is in arrays of its own, of which only those chunks exist in which one has it: translated reply
+//! tuples, marks, IPv6 addresses, counters, start times, zones.
 //!
 //! A slot is allocated on insert and returned to its family's free list on removal. It never changes its family.
-use super::chunked::ChunkedArray;
+use super::chunked::{ChunkedArray, DenseArray};
 use super::index::TupleRef;
 use super::key::{HashKeys, PackedAddrs, TupleKey};
 use super::new_record::{AcctCounts, NewRecord};
@@ -19,11 +19,12 @@ const MAX_SLOTS: usize = 1 << 31;
 /// The records. See the module documentation.
 #[derive(Clone)]
 pub(crate) struct Records {
-    hot: ChunkedArray<HotRecord, SLOTS_PER_RUN>,
+    hot: DenseArray<HotRecord, SLOTS_PER_RUN>,
     cold: ChunkedArray<ColdRecord, { 1 << 17 }>,
     /// How many connections each slot has had. Never reset: together with the slot it names a connection for ever (but for wrapping), whatever a peer sends.
-    generations: ChunkedArray<u32, { 1 << 19 }>,
-    ipv6_addrs: ChunkedArray<Ipv6Addrs, SLOTS_PER_RUN>,
+    generations: DenseArray<u32, { 1 << 17 }>,
+    ipv6_originals: ChunkedArray<Ipv6Addrs, { 1 << 16 }>,
+    ipv6_replies: ChunkedArray<Ipv6Addrs, { 1 << 16 }>,
     counts: ChunkedArray<AcctCounts, { 1 << 16 }>,
     /// When each was confirmed, in nanoseconds; 0 if not recorded.
     starts: ChunkedArray<u64, { 1 << 18 }>,
@@ -46,10 +47,11 @@ impl Records {
     pub(crate) const fn new() -> Self {
         const NONE: FreeSlots = FreeSlots { freelist_head: 0, unused: 0..0 };
         Records {
-            hot: ChunkedArray::new(),
+            hot: DenseArray::new(),
             cold: ChunkedArray::new(),
-            generations: ChunkedArray::new(),
-            ipv6_addrs: ChunkedArray::new(),
+            generations: DenseArray::new(),
+            ipv6_originals: ChunkedArray::new(),
+            ipv6_replies: ChunkedArray::new(),
             counts: ChunkedArray::new(),
             starts: ChunkedArray::new(),
             zones: ChunkedArray::new(),
@@ -68,12 +70,21 @@ impl Records {
         self.hot.get_mut(slot as usize)
     }
 
-    pub(crate) fn cold(&self, slot: u32) -> Option<&ColdRecord> {
-        self.cold.get(slot as usize)
+    /// The mark of the connection in a slot.
+    pub(crate) fn mark(&self, slot: u32) -> u32 {
+        self.cold.get(slot as usize).map_or(0, |cold| cold.mark)
     }
 
-    pub(crate) fn cold_mut(&mut self, slot: u32) -> Option<&mut ColdRecord> {
-        self.cold.get_mut(slot as usize)
+    /// Sets the mark of the connection in a slot. False if out of memory.
+    pub(crate) fn set_mark(&mut self, slot: u32, mark: u32) -> bool {
+        // Where there is nothing, all marks are 0.
+        if mark != 0 && !self.cold.ensure_chunk(slot as usize) {
+            return false;
+        }
+        if let Some(cold) = self.cold.get_mut(slot as usize) {
+            cold.mark = mark;
+        }
+        true
     }
 
     /// The generation of the connection in a slot, or of the last one.
@@ -115,8 +126,10 @@ impl Records {
         if let Some(generation) = self.generations.get(slot) {
             simd::prefetch(generation);
         }
-        if let (Family::V6, Some(addrs)) = (family, self.ipv6_addrs.get(slot)) {
-            simd::prefetch(addrs);
+        if family == Family::V6
+            && let Some(addresses) = self.ipv6_originals.get(slot)
+        {
+            simd::prefetch(addresses);
         }
     }
 
@@ -134,27 +147,25 @@ impl Records {
     }
 
     /// The key that `reference` names.
+    #[inline]
     pub(crate) fn key(&self, reference: TupleRef) -> Option<TupleKey> {
-        let slot = reference.slot();
+        let (slot, direction) = (reference.slot(), reference.direction());
         let hot = self.hot(slot)?;
-        let (word, keys) = match reference.direction() {
-            Direction::Original => (hot.addresses, hot.keys),
-            // Untranslated IPv4: the hot part is enough, which saves a cache line.
-            Direction::Reply if hot.kind.is_untranslated_v4(hot.protocol()) => {
-                (hot.addresses.rotate_left(32), hot.keys.rotate_left(16))
-            }
-            Direction::Reply => self.cold(slot).map(|cold| (cold.packed_addresses(), cold.keys))?,
+        let is_ipv6 = hot.kind.has(RecordKind::IPV6);
+        if direction == Direction::Original || hot.kind.has(RecordKind::UNTRANSLATED) {
+            let addresses = match is_ipv6 {
+                true => PackedAddrs::V6(*self.ipv6_originals.get(slot as usize)?),
+                false => PackedAddrs::V4(hot.addresses),
+            };
+            let original = TupleKey { addresses, keys: hot.keys, protocol: hot.protocol() };
+            return if direction == Direction::Original { Some(original) } else { original.invert() };
+        }
+        let cold = self.cold.get(slot as usize)?;
+        let addresses = match is_ipv6 {
+            true => PackedAddrs::V6(*self.ipv6_replies.get(slot as usize)?),
+            false => PackedAddrs::V4(cold.packed_addresses()),
         };
-        let addresses = if hot.kind.has(RecordKind::IPV6) {
-            let addrs = self.ipv6_addrs.get(slot as usize)?;
-            PackedAddrs::V6(match reference.direction() {
-                Direction::Original => addrs.original,
-                Direction::Reply => addrs.reply,
-            })
-        } else {
-            PackedAddrs::V4(word)
-        };
-        Some(TupleKey { addresses, keys, protocol: hot.protocol() })
+        Some(TupleKey { addresses, keys: cold.keys, protocol: hot.protocol() })
     }
 
     /// Does `reference` name a confirmed connection with tuple `key` in `zone`?
@@ -188,7 +199,10 @@ impl Records {
         let is_ipv6 = matches!(record.original.addresses, PackedAddrs::V6(_));
         let slot = self.alloc_slot(is_ipv6)?;
         let at = slot as usize;
-        let allocated = (record.counts.is_none() || self.counts.ensure_chunk(at))
+        let is_translated = record.kind & RecordKind::UNTRANSLATED == 0;
+        let allocated = (record.mark == 0 && !is_translated || self.cold.ensure_chunk(at))
+            && (!is_translated || !is_ipv6 || self.ipv6_replies.ensure_chunk(at))
+            && (record.counts.is_none() || self.counts.ensure_chunk(at))
             && (record.start == 0 || self.starts.ensure_chunk(at))
             && (record.zone.id == 0 || self.zones.ensure_chunk(at));
         if !allocated {
@@ -205,12 +219,18 @@ impl Records {
             kind: RecordKind::new(record.original.protocol, kind),
             ..record.hot
         };
-        self.cold.get_mut(at)?.init(record.reply, record.mark);
+        if let Some(cold) = self.cold.get_mut(at) {
+            cold.init(record.reply, record.mark);
+        }
         let generation = self.generations.get_mut(at)?;
         *generation = generation.wrapping_add(1);
-        if let (PackedAddrs::V6(original), PackedAddrs::V6(reply)) = (record.original.addresses, record.reply.addresses)
+        if let (PackedAddrs::V6(addresses), Some(original)) =
+            (record.original.addresses, self.ipv6_originals.get_mut(at))
         {
-            *self.ipv6_addrs.get_mut(at)? = Ipv6Addrs { original, reply };
+            *original = addresses;
+        }
+        if let (PackedAddrs::V6(addresses), Some(reply)) = (record.reply.addresses, self.ipv6_replies.get_mut(at)) {
+            *reply = addresses;
         }
         if let (Some(counts), Some(counters)) = (record.counts, self.counts.get_mut(at)) {
             *counters = counts;
@@ -239,9 +259,8 @@ impl Records {
             let (begin, end) = (self.slot_count, self.slot_count + SLOTS_PER_RUN);
             if end > MAX_SLOTS
                 || !self.hot.ensure_chunk(begin)
-                || !self.cold.ensure_chunk(begin)
                 || !self.generations.ensure_chunk(begin)
-                || is_ipv6 && !self.ipv6_addrs.ensure_chunk(begin)
+                || is_ipv6 && !self.ipv6_originals.ensure_chunk(begin)
             {
                 return None;
             }
@@ -266,7 +285,8 @@ impl Records {
         self.hot.memory_bytes()
             + self.cold.memory_bytes()
             + self.generations.memory_bytes()
-            + self.ipv6_addrs.memory_bytes()
+            + self.ipv6_originals.memory_bytes()
+            + self.ipv6_replies.memory_bytes()
             + optional
     }
 }

@@ -134,8 +134,8 @@ impl Engine {
             hot.deadline = deadline;
             self.table.lower_timer_bound(slot, deadline);
         }
-        if let (Some(mark), Some(cold)) = (changes.mark, self.table.records.cold_mut(slot)) {
-            cold.mark = mark;
+        if let Some(mark) = changes.mark {
+            self.table.records.set_mark(slot, mark);
         }
         if let Some(labels) = changes.labels {
             self.set_labels(slot, labels);

@@ -305,3 +305,44 @@ fn addresses_have_one_family_and_are_given_as_ip_addresses() {
         );
     }
 }
+
+/// The common cases have code of their own: it equals the sum over pseudo-header and transport, for every length and family.
+#[test]
+fn transport_checksum_equals_the_sum_over_everything() {
+    for length in 0..200usize {
+        for (protocol, at, ipv6) in [(6u8, 16, false), (6, 16, true), (17, 6, false), (17, 6, true)] {
+            let mut transport: Vec<u8> = (0..length).map(|byte| (byte * 37 + 11) as u8).collect();
+            let addresses: Vec<u8> = (0..if ipv6 { 32 } else { 8 }).map(|byte| (byte * 29 + 200) as u8).collect();
+            let total = u16::try_from(length).unwrap();
+            let pseudo = Sum::new().add_bytes(&addresses).add_u16(protocol.into()).add_u16(total);
+            if length >= at + 2 {
+                transport[at..at + 2].fill(0);
+                let check = pseudo.add_bytes(&transport).finish();
+                transport[at..at + 2].copy_from_slice(&check.to_be_bytes());
+            }
+            for broken in [None, Some(length.saturating_sub(1)), Some(length / 2)] {
+                let mut transport = transport.clone();
+                if let Some(byte) = broken.and_then(|at| transport.get_mut(at)) {
+                    *byte ^= 0x10;
+                }
+                let [high, low] = total.to_be_bytes();
+                let mut bytes = if ipv6 {
+                    [&[0x60, 0, 0, 0, high, low, protocol, 64][..], &addresses].concat()
+                } else {
+                    let [high, low] = (20 + total).to_be_bytes();
+                    [&[0x45, 0, high, low, 0, 0, 0, 0, 64, protocol, 0, 0][..], &addresses].concat()
+                };
+                if !ipv6 {
+                    let check = checksum::internet(&bytes).to_be_bytes();
+                    bytes[10..12].copy_from_slice(&check);
+                }
+                bytes.extend(&transport);
+                let short = length < if protocol == 6 { 20 } else { 8 };
+                let without = protocol == 17 && transport.get(6..8) == Some(&[0, 0]);
+                let expected = short || without || pseudo.add_bytes(&transport).is_valid();
+                let packet = Packet::parse(&bytes).unwrap();
+                assert_eq!(packet.transport_checksum_ok(), expected, "{protocol} {length} {ipv6} {broken:?}");
+            }
+        }
+    }
+}

@@ -11,17 +11,45 @@ impl Packet<'_> {
         if self.checksum_unnecessary {
             return true;
         }
-        // The common case first: TCP over IPv4.
-        if self.protocol == protocol::TCP && self.family == Family::V4 && self.fragment_at == 0 && !self.is_snapped() {
+        // The common cases first: TCP and UDP, whole and not fragmented.
+        if self.fragment_at == 0 && !self.is_snapped() {
             let transport = self.transport();
-            let Some(addresses) = self.bytes.get(12..20).and_then(<[u8]>::first_chunk) else { return true };
             let length = self.total_len.saturating_sub(self.transport_at);
-            let sum = Sum::from_word(u64::from_ne_bytes(*addresses)).add_u32(length + u32::from(protocol::TCP));
-            let Some((header, rest)) = transport.split_first_chunk::<20>() else { return true };
-            let sum = sum.add_20_bytes(header);
-            return if rest.is_empty() { sum } else { sum.add_bytes(rest) }.is_valid();
+            match self.protocol {
+                protocol::TCP => {
+                    let Some((header, rest)) = transport.split_first_chunk::<20>() else { return true };
+                    let sum = self.address_sum().add_u32(length + u32::from(protocol::TCP)).add_20_bytes(header);
+                    return if rest.is_empty() { sum } else { sum.add_bytes(rest) }.is_valid();
+                }
+                protocol::UDP => {
+                    let Some((header, rest)) = transport.split_first_chunk::<8>() else { return true };
+                    let [.., 0, 0] = header else {
+                        let sum = self.address_sum().add_u32(length + u32::from(protocol::UDP));
+                        return sum.add_word(u64::from_ne_bytes(*header)).add_bytes(rest).is_valid();
+                    };
+                    return true;
+                }
+                _ => (),
+            }
         }
         self.transport_checksum_ok_slow()
+    }
+
+    /// The sum of both addresses.
+    #[inline(always)]
+    fn address_sum(&self) -> Sum {
+        match self.family {
+            Family::V4 => {
+                let addresses = self.bytes.get(12..20).and_then(<[u8]>::first_chunk).copied().unwrap_or_default();
+                Sum::from_word(u64::from_ne_bytes(addresses))
+            }
+            Family::V6 => {
+                let addresses: [u8; 32] =
+                    self.bytes.get(8..40).and_then(<[u8]>::first_chunk).copied().unwrap_or_default();
+                let (words, _) = addresses.as_chunks::<8>();
+                words.iter().fold(Sum::new(), |sum, word| sum.add_word(u64::from_ne_bytes(*word)))
+            }
+        }
     }
 
     #[inline(never)]
@@ -31,11 +59,6 @@ impl Packet<'_> {
         }
         let transport = self.transport();
         match self.protocol {
-            protocol::TCP => transport.len() < 20 || self.pseudo_header().add_bytes(transport).is_valid(),
-            protocol::UDP => match transport.first_chunk::<8>() {
-                None | Some([.., 0, 0]) => true,
-                Some(_) => self.pseudo_header().add_bytes(transport).is_valid(),
-            },
             protocol::UDPLITE => self.udp_lite_checksum_ok(self.pseudo_header()),
             protocol::ICMP if self.family == Family::V4 => {
                 transport.len() < 8 || Sum::new().add_bytes(transport).is_valid()

@@ -22,6 +22,9 @@ pub(crate) struct FastPathTimeouts {
     /// Timeout while data is unacknowledged, in ticks.
     unacknowledged: u32,
     max_retrans: u32,
+    /// Timeouts of a UDP connection, in ticks: before it is a stream, and then.
+    pub(crate) udp: u32,
+    pub(crate) udp_stream: u32,
 }
 
 impl From<&Sysctls> for FastPathTimeouts {
@@ -31,6 +34,8 @@ impl From<&Sysctls> for FastPathTimeouts {
             established: super::super::seconds_to_ticks(established),
             unacknowledged: super::super::seconds_to_ticks(established.min(sysctls[Sysctl::TcpTimeoutUnacknowledged])),
             max_retrans: sysctls[Sysctl::TcpMaxRetrans],
+            udp: super::super::seconds_to_ticks(sysctls[Sysctl::UdpTimeout]),
+            udp_stream: super::super::seconds_to_ticks(sysctls[Sysctl::UdpTimeoutStream]),
         }
     }
 }

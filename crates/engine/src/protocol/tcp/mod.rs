@@ -12,7 +12,7 @@ mod window;
 
 use super::{TrackCtx, TrackResult};
 use crate::{Direction, Reason, Status, Sysctl, Sysctls, TcpState};
-use keepstate_wire::tcp::TcpSegment;
+use keepstate_wire::tcp::{TcpFlags, TcpSegment};
 use layout::{ConnFlag, OtherFields, Side, Windows, side_flag};
 pub(crate) use layout::{IgnoredSyn, Tcp};
 use seq::Seq;
@@ -76,6 +76,32 @@ impl Tcp {
         tcp.set_flag(ConnFlag::ZeroWindow, true);
         tcp.set_last_segment(SegmentClass::Nothing, Direction::Original);
         Ok(tcp)
+    }
+
+    /// As [`Tcp::from_first_packet`] and then [`Tcp::track_packet`] for a plain SYN, and its timeout in ticks: what those make of it can be said at once. `None` for any
+    /// other segment.
+    #[inline]
+    pub(crate) fn from_plain_syn(segment: &TcpSegment<'_>, sysctls: &Sysctls) -> Option<(Tcp, u32)> {
+        const CLASS: u8 = TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST | TcpFlags::ACK;
+        if segment.flags.0 & CLASS != TcpFlags::SYN {
+            return None;
+        }
+        let (end, window) = (segment_end(segment), u32::from(segment.window).max(1));
+        let sender = Side { end, max_window: window, max_end: end, max_ack: Seq(0) };
+        // It may send one byte into a window of zero.
+        let receiver = Side { max_end: Seq(window), ..Side::default() };
+        let mut tcp = Tcp {
+            other_fields: OtherFields::default(),
+            windows: Windows { sides: [sender, receiver], ..Windows::default() },
+            state: TcpState::SynSent as u8 | (SegmentClass::Syn as u8) << 4,
+            flags: [0; 2],
+            scales: 0,
+            retrans: 0,
+        };
+        tcp.set_flag(ConnFlag::ZeroWindow, true);
+        tcp.read_options(segment, Direction::Original);
+        let timeout = tcp.select_timeout(SegmentClass::Syn, sysctls);
+        Some((tcp, super::seconds_to_ticks(timeout)))
     }
 
     /// Reads the options of a SYN. They replace the earlier ones, unless the SYN has no options at all.

@@ -67,6 +67,39 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(5_000))]
+    #[test]
+    fn plain_syn_at_once_equals_first_packet_and_tracking(
+        seq in near_boundary(), ack in near_boundary(), flags in any::<u8>(), window in prop_oneof![Just(0), Just(1), any::<u16>()],
+        data_len in prop_oneof![Just(0), 0usize..65_000], options in 0usize..6, options_cut in any::<bool>(),
+        timeouts in proptest::collection::vec(0u64..400, 4), max_retrans in 0u64..3,
+    ) {
+        const SYN_OPTIONS: [&[u8]; 2] = [&[2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7], &[4, 2, 3, 3, 15, 1, 1, 1]];
+        let mut sysctls = Sysctls::default();
+        let names = [Sysctl::TcpTimeoutSynSent, Sysctl::TcpTimeoutMaxRetrans, Sysctl::TcpTimeoutUnacknowledged, Sysctl::TcpTimeoutClose];
+        for (sysctl, value) in names.into_iter().zip(timeouts) {
+            sysctls.set(sysctl, value).unwrap();
+        }
+        sysctls.set(Sysctl::TcpMaxRetrans, max_retrans).unwrap();
+        // One in two is a SYN.
+        let flags = if flags & 1 != 0 { flags & !0x15 | TcpFlags::SYN } else { flags };
+        let segment = TcpSegment {
+            source: 1, destination: 2, seq, ack, flags: TcpFlags(flags), window, data_len,
+            options: OPTIONS.iter().chain(&SYN_OPTIONS).nth(options).unwrap(), options_cut, data: &[],
+        };
+        let context = TrackCtx { sysctls: &sysctls, status: Status::default(), now: 0, remaining_ticks: 0, secret: (3, 5), ack_offset: 0 };
+        if let Some((tcp, timeout)) = Tcp::from_plain_syn(&segment, &sysctls) {
+            let mut full = Tcp::from_first_packet(&segment, &sysctls).unwrap();
+            let result = full.track_packet(&segment, Direction::Original, &context, &mut None);
+            prop_assert_eq!(result, TrackResult::Pass { timeout, changed: true, assured: false });
+            prop_assert_eq!(tcp, full);
+        } else {
+            prop_assert_ne!(flags & 0x17, TcpFlags::SYN);
+        }
+    }
+}
+
 #[test]
 fn plain_ack_takes_the_fast_path() {
     let side = Side { end: Seq(100), max_end: Seq(5000), max_window: 4000, max_ack: Seq(100) };
