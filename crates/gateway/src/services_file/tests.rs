@@ -50,14 +50,14 @@ fn every_setting_is_parsed() {
 fn errors_name_line_and_column() {
     let mut otherwise = Vec::new();
     for (wrong, right, place, words) in [
-        ("scheduler = \"magic\"", "scheduler = \"maglev\"", "5:13", "expected one of `round-robin`, `random`"),
-        ("lissten = 7", "seed = 7", "7:1", "unknown field `lissten`, expected one of"),
+        ("scheduler = \"magic\"", "scheduler = \"maglev\"", "5:13", "unknown value `magic`. Known: round-robin, random"),
+        ("lissten = 7", "seed = 7", "7:1", "unknown key `lissten`; did you mean `listen`?"),
         ("listen = \"192.0.2.80\"", "listen = \"192.0.2.80:80\"", "4:10", "ADDRESS:PORT"),
         ("listen = \"192.0.2.80:90-80\"", "listen = \"192.0.2.80:80\"", "3:8", "the smaller one first"),
         ("affinity = \"2d\"", "affinity = \"3h\"", "8:12", "1s to 24h"),
         ("affinity = \"soon\"", "affinity = \"3h\"", "8:12", "write a time"),
         ("affinity = true", "affinity = \"3h\"", "8:12", "a time like"),
-        ("weight = 70000", "weight = 2", "12:70", "u16"),
+        ("weight = 70000", "weight = 2", "12:70", "from 0 to 65535"),
         ("10.0.0.11:80800", "10.0.0.11:8080", "12:13", "or [fd00::11]:8080"),
         ("address = \"10.0.0.11:8080\"", "address = \"10.0.0.12:8080\"", "12:31", "duplicate backend"),
         ("10.0.0.9", "[fd00::13]", "18:32", "between address families"),
