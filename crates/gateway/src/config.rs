@@ -6,6 +6,7 @@ use crate::health::{HealthMonitor, HealthStarter};
 use crate::load::LoadedConfig;
 use crate::main_loop::{self, LoopContext};
 use crate::nfqueue_driver::NfqueueDriver;
+use crate::reload::Reloader;
 use crate::ruleset::RulesetOptions;
 use crate::sandbox::{self, ConfigDirs};
 use crate::state_store::StateStore;
@@ -24,6 +25,9 @@ use keepstate_rules::Program;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Gives the configuration as it is now.
+pub type RereadConfig = dyn Fn() -> Result<GatewayConfig> + Send + Sync;
 
 /// Where packets come from and go to.
 #[derive(Clone, Debug)]
@@ -61,6 +65,8 @@ pub struct GatewayConfig {
     pub ruleset_options: RulesetOptions,
     /// The services file.
     pub services: Option<PathBuf>,
+    /// Further files that a reload reads.
+    pub other_files: Vec<PathBuf>,
     /// Where packets come from and go to.
     pub driver: DriverConfig,
     /// Interfaces and routes, for [`DriverConfig::Tun`] and [`DriverConfig::External`]; the other drivers follow the kernel's.
@@ -153,24 +159,35 @@ impl GatewayConfig {
         };
         // Root may do this to another user's files only with it.
         let files = [Some(&self.ruleset), self.services.as_ref(), self.control_socket.as_ref()];
-        if files.into_iter().flatten().any(|path| privileges::is_other_users(path)) {
+        if files.into_iter().flatten().chain(&self.other_files).any(|path| privileges::is_other_users(path)) {
             needed |= CapabilitySet::DAC_OVERRIDE;
         }
         needed
     }
 
-    /// Routes until SIGINT or SIGTERM.
+    /// Routes until SIGINT or SIGTERM. A reload reads ruleset and services again.
     ///
     /// # Errors
     /// A file cannot be read or is refused; the interfaces cannot be used; the driver is [`DriverConfig::External`].
     pub fn run(&self) -> Result<()> {
+        let config = self.clone();
+        self.run_rereading(Arc::new(move || Ok(config.clone())))
+    }
+
+    /// As [`GatewayConfig::run`]; a reload takes ruleset, services and changed sysctls from what `reread` gives then, and is refused if that is an error. `reread` must refuse what
+    /// else has changed: it would not be applied.
+    ///
+    /// # Errors
+    /// As [`GatewayConfig::run`].
+    pub fn run_rereading(&self, reread: Arc<RereadConfig>) -> Result<()> {
         let loaded = self.load()?;
         let config_dirs = ConfigDirs::of(
             &self.ruleset,
             self.services.as_deref(),
             &self.ruleset_options.include_dirs,
             loaded.sources(),
-        );
+        )
+        .with_files(&self.other_files);
         let (mut router, store) = self.router_of(loaded)?;
         let (mut driver, note): (Box<dyn Driver>, String) = match &self.driver {
             DriverConfig::Xdp { interfaces, mode, tx } => {
@@ -208,16 +225,21 @@ impl GatewayConfig {
         // Threads inherit what this one has: before the first of them. Those that run already, of the log and the state file, have limited themselves.
         privileges::keep_capabilities(self.needed_capabilities()).context("dropping capabilities")?;
         let socket = self.control_socket.as_deref().map(ControlSocket::bind).transpose()?;
-        let starter = self.services.is_some().then(HealthStarter::start).transpose().context("starting a thread")?;
+        // A file that is read again may name services later.
+        let may_have_services = self.services.is_some() || !self.other_files.is_empty();
+        let starter = may_have_services.then(HealthStarter::start).transpose().context("starting a thread")?;
         sandbox::limit(&config_dirs, self.control_socket.as_deref(), driver.allow_files(FileAccess::default()))?;
         let control = socket.map(ControlSocket::serve).transpose()?;
         tracing::info!("{note}");
         tracing::debug!("limits: one reassembler for all zones and interfaces, 4 MiB of fragments a family");
-        let config = self.clone();
+        let load = Arc::new(move || {
+            let config = reread()?;
+            config.load().map(|loaded| loaded.with_sysctls(config.sysctls))
+        });
         let context = LoopContext {
             time: Arc::new(SystemTimeSource),
             busy_poll: self.busy_poll,
-            load: Arc::new(move || config.load()),
+            reloader: Reloader::new(load, Some(self.sysctls.clone())),
             health: HealthMonitor::started_by(starter),
         };
         main_loop::run(router, &mut *driver, control.as_ref(), store, context)

@@ -16,6 +16,8 @@ mod ctnl_edit;
 mod ctnl_session;
 mod driver;
 pub mod duration;
+pub mod engine_settings;
+pub mod gateway_file;
 mod gso;
 mod health;
 mod jobs;

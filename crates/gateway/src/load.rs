@@ -2,7 +2,7 @@
 use crate::ruleset::{LoadedRuleset, RulesetOptions};
 use crate::services_file;
 use anyhow::{Result, anyhow, bail};
-use keepstate_engine::{Instant, Sysctl};
+use keepstate_engine::{Instant, Sysctl, Sysctls};
 use keepstate_router::Router;
 use keepstate_router::service::ServiceConfig;
 use keepstate_rules::{Program, RulesetUpdate, RunningRuleset, Sources};
@@ -12,6 +12,8 @@ use std::path::Path;
 pub struct LoadedConfig {
     ruleset: LoadedRuleset,
     services: Vec<ServiceConfig>,
+    /// What the configuration says of them; those that it has changed are set.
+    sysctls: Option<Sysctls>,
 }
 
 impl LoadedConfig {
@@ -26,7 +28,13 @@ impl LoadedConfig {
             Some(Ok(services)) => services,
             Some(Err(refused)) => bail!("the services file has errors\n{refused}"),
         };
-        Ok(LoadedConfig { ruleset, services })
+        Ok(LoadedConfig { ruleset, services, sysctls: None })
+    }
+
+    /// With the sysctls that the configuration says now.
+    #[must_use]
+    pub(crate) fn with_sysctls(self, sysctls: Sysctls) -> LoadedConfig {
+        LoadedConfig { sysctls: Some(sysctls), ..self }
     }
 
     /// The texts of the ruleset.
@@ -51,7 +59,7 @@ impl LoadedConfig {
         let LoadedRuleset { tree, sources, .. } = self.ruleset;
         let update = running.prepare_reload(tree, &sources, now);
         let update = update.map_err(|refused| anyhow!("the ruleset has errors\n{refused}"))?;
-        Ok(PreparedConfig { update, services: self.services, left_out })
+        Ok(PreparedConfig { update, services: self.services, sysctls: self.sysctls, left_out })
     }
 }
 
@@ -59,18 +67,42 @@ impl LoadedConfig {
 pub struct PreparedConfig {
     update: RulesetUpdate,
     services: Vec<ServiceConfig>,
+    sysctls: Option<Sysctls>,
     left_out: Vec<String>,
 }
 
 impl PreparedConfig {
     /// Replaces both between two packets; connections are kept. The rest is for when packets go on.
     ///
+    /// `configured` are the sysctls that the configuration said before: what is set at run time (`keepstate control set`) stays, unless the configuration has changed it.
+    ///
     /// `None`: the ruleset was changed after this was prepared, and nothing is changed.
-    pub(crate) fn apply(self, router: &mut Router, now: Instant) -> Option<AppliedConfig> {
+    pub(crate) fn apply(
+        self,
+        router: &mut Router,
+        now: Instant,
+        configured: &mut Option<Sysctls>,
+    ) -> Option<AppliedConfig> {
         let replaced = router.update_program(self.update, now).ok()?;
         router.replace_services(self.services, now);
-        Some(AppliedConfig { replaced, ..AppliedConfig::of(router, self.left_out) })
+        let mut changed = Vec::new();
+        if let Some(sysctls) = self.sysctls {
+            let before = configured.replace(sysctls.clone());
+            changed = set_changed(router, before.as_ref().unwrap_or(&sysctls), &sysctls);
+        }
+        Some(AppliedConfig { replaced, changed, ..AppliedConfig::of(router, self.left_out) })
     }
+}
+
+/// Sets what differs between two configurations; a line for each.
+fn set_changed(router: &mut Router, before: &Sysctls, sysctls: &Sysctls) -> Vec<String> {
+    let differing = Sysctl::ALL.iter().filter(|sysctl| before[**sysctl] != sysctls[**sysctl]);
+    differing
+        .map(|sysctl| match router.engine_mut().set_sysctl(*sysctl, u64::from(sysctls[*sysctl])) {
+            Ok(()) => format!("{} = {}", sysctl.name(), sysctls[*sysctl]),
+            Err(error) => format!("{} stays {}: {error}", sysctl.name(), router.engine().sysctls()[*sysctl]),
+        })
+        .collect()
 }
 
 /// What a load leaves to do once packets go on: to log.
@@ -79,6 +111,8 @@ pub(crate) struct AppliedConfig {
     size: (usize, usize, usize),
     /// A line for each part of the ruleset that is not in force.
     left_out: Vec<String>,
+    /// A line for each sysctl that was set.
+    changed: Vec<String>,
     warns_of_loose_synproxy: bool,
     /// Rules match the Ethernet header, and the driver gives none.
     warns_of_link_header: bool,
@@ -97,6 +131,7 @@ impl AppliedConfig {
         AppliedConfig {
             size: router.program().size(),
             left_out,
+            changed: Vec::new(),
             warns_of_loose_synproxy: warns,
             warns_of_link_header: router.program().reads_link_header() && !router.has_link_headers(),
             replaced: None,
@@ -105,6 +140,7 @@ impl AppliedConfig {
 
     /// Logs what the user should know.
     pub(crate) fn log(&self) {
+        self.changed.iter().for_each(|line| tracing::info!("{line}"));
         if self.warns_of_link_header {
             tracing::warn!(
                 "rules match ether or @ll, but packets come without an Ethernet header here (TUN, NFQUEUE): these rules never match. \
@@ -123,6 +159,7 @@ impl AppliedConfig {
     pub(crate) fn summary(&self) -> String {
         let (chains, rules, elements) = self.size;
         let left_out: String = self.left_out.iter().map(|line| format!("left out, not in force: {line}\n")).collect();
-        format!("loaded: {chains} chains, {rules} rules, {elements} elements; connections kept\n{left_out}")
+        let changed: String = self.changed.iter().map(|line| format!("{line}\n")).collect();
+        format!("loaded: {chains} chains, {rules} rules, {elements} elements; connections kept\n{changed}{left_out}")
     }
 }

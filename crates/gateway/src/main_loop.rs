@@ -9,7 +9,7 @@ use super::control_server::ControlServer;
 use super::driver::Driver;
 use super::health::HealthMonitor;
 use super::load::AppliedConfig;
-use super::reload::{LoadConfig, ReloadOrigin, Reloader};
+use super::reload::{ReloadOrigin, Reloader};
 use super::route_follower::FibUpdate;
 use super::sd_notify::ServiceNotifier;
 use super::shared::{GatewayState, SharedGateway};
@@ -38,8 +38,8 @@ pub(super) struct LoopContext {
     pub(super) time: Arc<dyn TimeSource>,
     /// How long to busy-poll before sleeping.
     pub(super) busy_poll: Duration,
-    /// Reads ruleset and services again, at SIGHUP.
-    pub(super) load: Arc<LoadConfig>,
+    /// Reads the configuration again, at SIGHUP.
+    pub(super) reloader: Reloader,
     pub(super) health: HealthMonitor,
 }
 
@@ -54,7 +54,7 @@ pub(super) fn run(
     store: Option<StateStore>,
     context: LoopContext,
 ) -> Result<()> {
-    let LoopContext { time, busy_poll, load, health } = context;
+    let LoopContext { time, busy_poll, reloader, health } = context;
     let signals = SignalFlags::install().context("installing signal handlers")?;
     let gateway = SharedGateway::new(router, store, Arc::clone(&time));
     driver.start()?;
@@ -67,7 +67,7 @@ pub(super) fn run(
             let spawned = thread.spawn_scoped(scope, move || worker_loop(gateway, worker, busy_poll, stop));
             threads.push(spawned.context("starting a worker thread")?);
         }
-        let result = control_loop(&gateway, driver, control, busy_poll, &signals, Reloader::new(load), health);
+        let result = control_loop(&gateway, driver, control, busy_poll, &signals, reloader, health);
         signals.stop.store(true, Ordering::Relaxed);
         let others = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| bail!("a worker panicked")));
         others.fold(result, Result::and)

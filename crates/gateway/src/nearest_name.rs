@@ -1,13 +1,14 @@
 //! Which known name was meant by an unknown one.
 
-/// The name among `known` that is the fewest edits away from `wrong`, if it is near enough to be meant: at most a third of its letters differ.
+/// The name among `known` that is the fewest edits away from `wrong`, if it is near enough to be meant: at most a third of the letters differ.
 ///
 /// Case, `_` and `-` make no difference: `on_exit` is `on-exit`.
 pub fn nearest_name<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wrong = plain_letters(wrong);
     let distance = |name: &&str| edit_distance(&wrong, &plain_letters(name));
-    let (best, distance) = known.into_iter().map(|name| (name, distance(&name))).min_by_key(|(_, distance)| *distance)?;
-    (distance * 3 <= best.chars().count().max(3)).then_some(best)
+    let (best, distance) =
+        known.into_iter().map(|name| (name, distance(&name))).min_by_key(|(_, distance)| *distance)?;
+    (distance * 3 <= best.chars().count().max(wrong.len()).max(3)).then_some(best)
 }
 
 fn plain_letters(name: &str) -> Vec<char> {

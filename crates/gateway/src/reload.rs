@@ -6,6 +6,7 @@ use super::load::{AppliedConfig, LoadedConfig, PreparedConfig};
 use super::shared::SharedGateway;
 use super::turns::TurnKind;
 use anyhow::{Context, Result, anyhow};
+use keepstate_engine::Sysctls;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 
@@ -23,6 +24,8 @@ pub(super) enum ReloadOrigin {
 /// Reads the files and prepares the change, never on the caller's thread.
 pub(super) struct Reloader {
     load: Arc<LoadConfig>,
+    /// The sysctls that the configuration says, as it was last applied.
+    configured: Option<Sysctls>,
     running: Option<(Vec<ReloadOrigin>, Receiver<Result<PreparedConfig>>)>,
     waiting: Vec<ReloadOrigin>,
     /// How often the load in progress has begun anew, because a script was faster.
@@ -33,8 +36,9 @@ pub(super) struct Reloader {
 const MAX_ATTEMPTS: usize = 10;
 
 impl Reloader {
-    pub(super) fn new(load: Arc<LoadConfig>) -> Reloader {
-        Reloader { load, running: None, waiting: Vec::new(), attempts: 0 }
+    /// `configured`: the sysctls that the configuration said at the start.
+    pub(super) fn new(load: Arc<LoadConfig>, configured: Option<Sysctls>) -> Reloader {
+        Reloader { load, configured, running: None, waiting: Vec::new(), attempts: 0 }
     }
 
     /// Asks for a load.
@@ -56,7 +60,7 @@ impl Reloader {
         let (origins, _) = self.running.take()?;
         let applied = prepared.map(|prepared| {
             let now = gateway.now();
-            prepared.apply(&mut gateway.lock(TurnKind::Reload).router, now)
+            prepared.apply(&mut gateway.lock(TurnKind::Reload).router, now, &mut self.configured)
         });
         match applied {
             Ok(None) if self.attempts < MAX_ATTEMPTS => {

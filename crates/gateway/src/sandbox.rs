@@ -41,6 +41,12 @@ impl ConfigDirs {
         dirs
     }
 
+    /// And where these come from.
+    pub(crate) fn with_files(mut self, files: &[PathBuf]) -> ConfigDirs {
+        files.iter().for_each(|file| self.add_file(file));
+        self
+    }
+
     /// The directory of a file, and the one that it really is in, if it is a link.
     fn add_file(&mut self, file: &Path) {
         if file == Path::new("-") {

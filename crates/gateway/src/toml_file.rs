@@ -36,25 +36,31 @@ pub(crate) fn parse_all<T: DeserializeOwned>(text: &str) -> (Option<T>, Vec<Toml
         }
     };
     let mut faults = Vec::new();
-    loop {
+    // Keys that were taken out: to say that they are missing would be noise.
+    let mut removed: Vec<String> = Vec::new();
+    for _ in 0..MAX_TURNS {
         let error = match T::deserialize(Deserializer::from(table.clone())) {
             Ok(value) => return (Some(value), faults),
             Err(error) => error,
         };
         let span = error.span().unwrap_or(0..0);
-        faults.push(TomlDiagnostic { span: span.clone(), message: plain_message(error.message()) });
+        let missing = error.message().strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+        if !missing.is_some_and(|name| removed.iter().any(|gone| nearest_name(gone, [name]).is_some())) {
+            faults.push(TomlDiagnostic { span: span.clone(), message: plain_message(error.message()) });
+        }
         // Each turn makes the tree smaller.
-        if faults.len() >= MAX_FAULTS || !remove_from_table(table.get_mut(), &span) {
-            return (None, faults);
+        if !remove_from_table(table.get_mut(), &span, &mut removed) {
+            break;
         }
     }
+    (None, faults)
 }
 
 /// Nobody mends more at once.
-const MAX_FAULTS: usize = 100;
+const MAX_TURNS: usize = 100;
 
 /// Takes the smallest part out that has the fault in it. False: there is none.
-fn remove_from_table(table: &mut DeTable<'_>, span: &Range<usize>) -> bool {
+fn remove_from_table(table: &mut DeTable<'_>, span: &Range<usize>, removed: &mut Vec<String>) -> bool {
     let holds = |whole: Range<usize>| whole.start <= span.start && span.end <= whole.end && whole != (0..0);
     let mut found = None;
     for (key, value) in table.iter_mut() {
@@ -63,7 +69,7 @@ fn remove_from_table(table: &mut DeTable<'_>, span: &Range<usize>) -> bool {
             break;
         }
         // The parts of an implicit table ([a.b]) may stand outside its span.
-        if remove_from_value(value, span) {
+        if remove_from_value(value, span, removed) {
             return true;
         }
         if holds(value.span()) {
@@ -71,20 +77,30 @@ fn remove_from_table(table: &mut DeTable<'_>, span: &Range<usize>) -> bool {
             break;
         }
     }
-    found.is_some_and(|key| table.remove(&key).is_some())
+    let Some(key) = found else { return false };
+    removed.push(key.get_ref().to_string());
+    table.remove(&key).is_some()
 }
 
-fn remove_from_value(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> bool {
+fn remove_from_value(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>, removed: &mut Vec<String>) -> bool {
     match value.get_mut() {
-        DeValue::Table(table) => remove_from_table(table, span),
+        DeValue::Table(table) => remove_from_table(table, span, removed),
         DeValue::Array(array) => {
-            let tables = array.iter_mut().filter(|entry| matches!(entry.get_ref(), DeValue::Table(_)));
-            for entry in tables {
-                if remove_from_value(entry, span) {
-                    return true;
-                }
+            let at = array.iter_mut().position(|entry| {
+                let is_inside = remove_from_value(entry, span, removed);
+                is_inside || (entry.span().start <= span.start && span.end <= entry.span().end)
+            });
+            let Some(at) = at else { return false };
+            // Of a table only the faulty key is gone by now, if it has one.
+            let is_whole = array.get(at).is_some_and(|entry| entry.span() == *span);
+            if is_whole || !matches!(array.get(at).map(Spanned::get_ref), Some(DeValue::Table(_))) {
+                let others = std::mem::replace(array, std::iter::empty().collect())
+                    .into_iter()
+                    .enumerate()
+                    .filter(|(index, _)| *index != at);
+                *array = others.map(|(_, entry)| entry).collect();
             }
-            false
+            true
         }
         _ => false,
     }
@@ -99,7 +115,11 @@ fn plain_message(message: &str) -> String {
         let names: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
         if let Some((wrong, known)) = names.split_first() {
             let meant = nearest_name(wrong, known.iter().copied()).map(|name| format!("; did you mean `{name}`?"));
-            return format!("unknown {kind} `{wrong}`{} Known: {}", meant.unwrap_or_else(|| ".".into()), known.join(", "));
+            return format!(
+                "unknown {kind} `{wrong}`{} Known: {}",
+                meant.unwrap_or_else(|| ".".into()),
+                known.join(", ")
+            );
         }
     }
     if let Some(name) = message.strip_prefix("missing field ") {

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse_and_check();
     // A gateway must not wait for whoever reads its log.
     let log = match &cli.command {
-        Command::Gateway(_) => logging::init_queued(cli.verbose),
+        Command::Gateway(gateway) => logging::init_queued(gateway.verbosity(cli.verbose)),
         _ => {
             logging::init(cli.verbose);
             None

@@ -1,5 +1,6 @@
 //! The options by which a ruleset is read, of `gateway` and `check`.
 use clap::Args;
+use keepstate_gateway::gateway_file::{GatewaySettings, Given};
 use keepstate_gateway::ruleset::RulesetOptions;
 use std::path::PathBuf;
 
@@ -26,6 +27,20 @@ impl RulesetArgs {
             include_dirs: self.include_dirs.clone(),
             skip_unsupported: self.skip_unsupported,
         }
+    }
+
+    /// Those of a gateway's settings that stand here.
+    pub fn gateway_settings(&self) -> GatewaySettings {
+        let mut settings = GatewaySettings {
+            includepath: (!self.include_dirs.is_empty())
+                .then(|| Given::flag(self.include_dirs.clone(), "--includepath")),
+            skip_unsupported: self.skip_unsupported.then(|| Given::flag(true, "--skip-unsupported")),
+            ..GatewaySettings::default()
+        };
+        for (name, value) in &self.definitions {
+            settings.define.set_by_flag(name.clone(), value.clone(), "--define");
+        }
+        settings
     }
 }
 

@@ -1,9 +1,13 @@
 //! Options that commands share: kernel version, sysctls and helpers of an engine.
-use crate::stderr::was_or_were;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Args, ValueEnum};
 use keepstate_engine::{Engine, Helper, KernelVersion, Sysctl, Sysctls, sysctl_conf as sysctl};
+use keepstate_gateway::engine_settings::{MemorySize, SysctlSettings};
+use keepstate_gateway::gateway_file::{
+    GatewaySettings, Given, HelperText, KernelVersionSetting, MemoryText, SysctlValue,
+};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// The sysctls: which kernel's defaults, and what differs from them.
 #[derive(Args, Clone, Debug)]
@@ -15,15 +19,15 @@ pub struct EngineArgs {
     /// Set the sysctls of a file in sysctl.conf syntax; unrelated keys are ignored
     #[arg(long = "sysctl", value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Use the defaults of this kernel version, with max and buckets computed from the memory as it does
-    #[arg(long, value_name = "VERSION", default_value = "6.18")]
-    as_linux: KernelVersionArg,
+    /// Use the defaults of this kernel version, with max and buckets computed from the memory as it does [default: 6.18]
+    #[arg(long, value_name = "VERSION")]
+    as_linux: Option<KernelVersionArg>,
     /// Memory to compute those defaults from, like 4G or 512M [default: this machine's]
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    memory: Option<u64>,
+    #[arg(long, value_name = "SIZE", value_parser = MemoryText::from_str)]
+    memory: Option<MemoryText>,
     /// Attach a helper to new connections to its port or to PORT: ftp, ftp:2121 (may be given several times) [default: none]
-    #[arg(long = "helper", value_name = "NAME[:PORT]", value_parser = parse_helper)]
-    helpers: Vec<HelperAttachment>,
+    #[arg(long = "helper", value_name = "NAME[:PORT]", value_parser = HelperText::from_str)]
+    helpers: Vec<HelperText>,
     /// Derive secrets from this number instead of random ones, for reproducible ids
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
@@ -46,13 +50,6 @@ pub enum KernelVersionArg {
     V6_18,
 }
 
-/// A helper and the port of its protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct HelperAttachment {
-    helper: Helper,
-    port: u16,
-}
-
 impl KernelVersionArg {
     /// The engine's value.
     pub fn kernel_version(self) -> KernelVersion {
@@ -65,15 +62,26 @@ impl KernelVersionArg {
     }
 }
 
+impl From<KernelVersionArg> for KernelVersionSetting {
+    fn from(version: KernelVersionArg) -> KernelVersionSetting {
+        match version {
+            KernelVersionArg::V3_10 => KernelVersionSetting::V3_10,
+            KernelVersionArg::V4_19 => KernelVersionSetting::V4_19,
+            KernelVersionArg::V5_15 => KernelVersionSetting::V5_15,
+            KernelVersionArg::V6_18 => KernelVersionSetting::V6_18,
+        }
+    }
+}
+
 impl EngineArgs {
     /// The kernel version whose defaults are used.
     pub fn kernel_version(&self) -> KernelVersion {
-        self.as_linux.kernel_version()
+        self.as_linux.unwrap_or(KernelVersionArg::V6_18).kernel_version()
     }
 
     /// The memory that the defaults are computed from.
     pub fn memory(&self) -> u64 {
-        self.memory.unwrap_or_else(total_memory)
+        self.memory.as_ref().map_or_else(MemorySize::of_this_machine, |text| text.value).0
     }
 
     /// The sysctls asked for; notes for the user go to `note`.
@@ -81,28 +89,33 @@ impl EngineArgs {
     /// # Errors
     /// An unreadable file, an unknown sysctl, a value out of range: where and what.
     pub fn sysctls(&self, note: impl FnMut(String)) -> Result<Sysctls> {
-        self.sysctls_over(Sysctls::kernel_defaults(self.as_linux.kernel_version(), self.memory()), note)
+        self.sysctl_settings().sysctls(note)
     }
 
-    /// What differs from `sysctls`, applied to it.
-    fn sysctls_over(&self, mut sysctls: Sysctls, mut note: impl FnMut(String)) -> Result<Sysctls> {
-        for path in &self.files {
-            let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
-            let skipped = sysctl::apply_file(&text, &mut sysctls).with_context(|| format!("in {}", path.display()))?;
-            for (count, reason) in [
-                (skipped.not_conntrack, "not about connection tracking"),
-                (skipped.read_only, "read-only"),
-                (skipped.removed, "removed in Linux 6.18"),
-            ] {
-                if count > 0 {
-                    note(format!("{}: {} ignored: {reason}", path.display(), was_or_were(count as u64, "key")));
-                }
-            }
+    fn sysctl_settings(&self) -> SysctlSettings {
+        SysctlSettings {
+            version: self.kernel_version(),
+            memory: self.memory(),
+            files: self.files.clone(),
+            settings: self.settings.clone(),
         }
-        for setting in &self.settings {
-            sysctl::apply_setting(setting, &mut sysctls).context("in --set")?;
+    }
+
+    /// Those of a gateway's settings that stand here.
+    pub fn gateway_settings(&self) -> GatewaySettings {
+        let mut settings = GatewaySettings {
+            as_linux: self.as_linux.map(|version| Given::flag(version.into(), "--as-linux")),
+            memory: self.memory.clone().map(|memory| Given::flag(memory, "--memory")),
+            helper: (!self.helpers.is_empty()).then(|| Given::flag(self.helpers.clone(), "--helper")),
+            sysctl_files: (!self.files.is_empty()).then(|| Given::flag(self.files.clone(), "--sysctl")),
+            ..GatewaySettings::default()
+        };
+        for (name, value) in self.settings.iter().filter_map(|setting| setting.split_once('=')) {
+            let name = Sysctl::from_name(name.trim())
+                .map_or_else(|| name.trim().to_owned(), |sysctl| sysctl.name().to_owned());
+            settings.sysctl.set_by_flag(name, SysctlValue::Text(value.trim().to_owned()), "--set");
         }
-        Ok(sysctls)
+        settings
     }
 
     /// The value of a switch (0 or 1), if it was asked for.
@@ -114,7 +127,7 @@ impl EngineArgs {
         for value in &mut values {
             let mut base = Sysctls::default();
             base.set(switch, u64::from(*value))?;
-            *value = self.sysctls_over(base, drop)?[switch];
+            *value = self.sysctl_settings().sysctls_over(base, drop)?[switch];
         }
         let [first, second] = values;
         Ok((first == second).then_some(first))
@@ -129,7 +142,7 @@ impl EngineArgs {
 
     /// The helpers asked for, and their ports.
     pub fn helpers(&self) -> Vec<(Helper, u16)> {
-        self.helpers.iter().map(|attachment| (attachment.helper, attachment.port)).collect()
+        self.helpers.iter().map(|text| (text.value.helper, text.value.port)).collect()
     }
 
     /// Was a helper asked for?
@@ -153,67 +166,7 @@ impl EngineArgs {
     }
 }
 
-/// The memory of this machine as the kernel counts it; 8 GiB where that cannot be read.
-fn total_memory() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kibibytes =
-        text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok());
-    kibibytes.map_or(8 << 30, |kibibytes: u64| kibibytes << 10)
-}
-
-/// A helper's name, with an optional port after a colon.
-fn parse_helper(text: &str) -> Result<HelperAttachment, String> {
-    let (name, port) = text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port)));
-    let Some(helper) = Helper::from_name(name) else {
-        let known: Vec<&str> = Helper::ALL.iter().map(|helper| helper.name()).collect();
-        return Err(format!("there is no helper {name:?}; known: {}", known.join(", ")));
-    };
-    let port = match port.map(str::parse::<u16>) {
-        None => helper.default_port(),
-        Some(Ok(port)) if port != 0 => port,
-        Some(_) => {
-            return Err(format!("write the port as a number from 1 to 65535, like {name}:{}", helper.default_port()));
-        }
-    };
-    Ok(HelperAttachment { helper, port })
-}
-
 /// A size with an optional K, M, G or T, powers of 1024.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let shift = match text[digits.len()..].to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {
-        "" => 0,
-        "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        _ => return Err("write a size like 4G or 512M".into()),
-    };
-    let number: u64 = digits.parse().map_err(|_| String::from("write a size like 4G or 512M"))?;
-    number.checked_mul(1 << shift).ok_or_else(|| "the size is too large".into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parses_sizes() {
-        assert_eq!(parse_size("4G"), Ok(4 << 30));
-        assert_eq!(parse_size("512MiB"), Ok(512 << 20));
-        assert_eq!(parse_size("1000"), Ok(1000));
-        assert!(parse_size("many").is_err());
-        assert!(parse_size("99999999999T").is_err());
-    }
-
-    #[test]
-    fn parses_helpers_with_ports() {
-        assert_eq!(parse_helper("ftp"), Ok(HelperAttachment { helper: Helper::Ftp, port: 21 }));
-        assert_eq!(parse_helper("ftp:2121"), Ok(HelperAttachment { helper: Helper::Ftp, port: 2121 }));
-        assert_eq!(parse_helper("irc:6667").unwrap_err(), "there is no helper \"irc\"; known: ftp");
-        for port in ["", "0", "65536", "x", "21:22", "-1"] {
-            let error = parse_helper(&format!("ftp:{port}")).unwrap_err();
-            assert_eq!(error, "write the port as a number from 1 to 65535, like ftp:21", "{port}");
-        }
-    }
+    text.parse().map(|MemorySize(bytes)| bytes)
 }

@@ -41,6 +41,14 @@ pub fn keep_capabilities(wanted: CapabilitySet) -> io::Result<()> {
     Ok(set_no_new_privs(true)?)
 }
 
+/// What the calling thread may do beyond its user's rights.
+///
+/// # Errors
+/// The kernel does not say.
+pub fn effective_capabilities() -> io::Result<CapabilitySet> {
+    Ok(capabilities(None)?.effective)
+}
+
 /// Drops all capabilities of the calling thread, and of the programs that it starts.
 ///
 /// # Errors

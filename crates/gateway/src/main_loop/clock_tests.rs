@@ -124,7 +124,7 @@ fn run_script(rules: &str, steps: Vec<Step>) {
     let gateway = SharedGateway::new(router, None, clocks.clone());
     let signals = SignalFlags::none();
     let mut driver = ScriptDriver { clocks, steps: steps.into_iter(), stop: signals.stop.clone(), was_idle: false };
-    let reloader = Reloader::new(Arc::new(|| bail!("nothing is reloaded")));
+    let reloader = Reloader::new(Arc::new(|| bail!("nothing is reloaded")), None);
     control_loop(&gateway, &mut driver, None, Duration::ZERO, &signals, reloader, HealthMonitor::default()).unwrap();
     assert!(driver.steps.next().is_none(), "not all steps ran");
 }

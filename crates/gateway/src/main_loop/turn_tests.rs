@@ -209,7 +209,7 @@ fn longest_turn_while_everything_happens() {
         ask(&socket, sizes.connections);
         client_done.store(true, Ordering::Relaxed);
     });
-    let reloader = Reloader::new(Arc::new(load));
+    let reloader = Reloader::new(Arc::new(load), None);
     control_loop(&gateway, &mut driver, Some(&control), Duration::ZERO, &signals, reloader, HealthMonitor::default())
         .unwrap();
     client.join().unwrap();

@@ -50,7 +50,12 @@ fn every_setting_is_parsed() {
 fn errors_name_line_and_column() {
     let mut otherwise = Vec::new();
     for (wrong, right, place, words) in [
-        ("scheduler = \"magic\"", "scheduler = \"maglev\"", "5:13", "unknown value `magic`. Known: round-robin, random"),
+        (
+            "scheduler = \"magic\"",
+            "scheduler = \"maglev\"",
+            "5:13",
+            "unknown value `magic`. Known: round-robin, random",
+        ),
         ("lissten = 7", "seed = 7", "7:1", "unknown key `lissten`; did you mean `listen`?"),
         ("listen = \"192.0.2.80\"", "listen = \"192.0.2.80:80\"", "4:10", "ADDRESS:PORT"),
         ("listen = \"192.0.2.80:90-80\"", "listen = \"192.0.2.80:80\"", "3:8", "the smaller one first"),

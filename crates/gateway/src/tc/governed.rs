@@ -52,7 +52,7 @@ const ETHERNET: u16 = 1;
 
 /// What the user has chosen.
 #[derive(Clone, Debug)]
-pub(super) struct GovernedInterfaces(pub(super) Vec<InterfacePattern>);
+pub(crate) struct GovernedInterfaces(pub(crate) Vec<InterfacePattern>);
 
 impl GovernedInterfaces {
     fn wants(&self, name: &str) -> bool {
@@ -76,7 +76,7 @@ impl GovernedInterfaces {
     ///
     /// # Errors
     /// What does not exist or cannot be governed.
-    pub(super) fn check(&self, links: &[&RtLink]) -> Result<()> {
+    pub(crate) fn check(&self, links: &[&RtLink]) -> Result<()> {
         let names: Vec<&str> = links.iter().map(|link| link.name.as_str()).filter(|name| *name != LOOPBACK).collect();
         for pattern in self.0.iter().filter(|pattern| pattern.is_exact()) {
             let Some(link) = links.iter().find(|link| link.name == pattern.text) else {

@@ -16,7 +16,7 @@ use super::turns::TurnKind;
 use super::{gso, kernel_fib};
 use anyhow::{Context, Result, bail};
 use flows::TcFlows;
-use governed::GovernedInterfaces;
+pub(crate) use governed::GovernedInterfaces;
 pub use governed::InterfacePattern;
 use keepstate_engine::Instant;
 use keepstate_linux::file_access::FileAccess;

@@ -1,31 +1,41 @@
 //! `keepstate gateway`: a router with an nftables ruleset, between TUN interfaces, on existing interfaces, or over a capture.
 //!
-//! Turns the options into a [`GatewayConfig`]; the router itself is the crate `keepstate-gateway`. A capture instead of interfaces is driven here.
+//! Turns the options, and a file with the same settings, into a `GatewayConfig`; the router itself is the crate `keepstate-gateway`. A capture instead of interfaces is driven here.
 mod nat_args;
 mod pcap_driver;
 
 use crate::ruleset_args::RulesetArgs;
 use crate::shared_args::EngineArgs;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
-use keepstate_gateway::config::{DriverConfig, GatewayConfig};
+use keepstate_gateway::config::DriverConfig;
 use keepstate_gateway::control_protocol::DEFAULT_SOCKET;
-use keepstate_gateway::static_fib::{InterfaceConfig, RouteConfig, StaticFib};
-use keepstate_gateway::tc::{self, InterfacePattern, Lifeline, OnExit, TcOptions};
-use keepstate_gateway::xdp::XdpTxMode;
-use keepstate_linux::xdp::XskMode;
+use keepstate_gateway::gateway_file::{
+    DEFAULT_GATEWAY_FILE, DeviceEntry, GatewayFile, GatewaySettings, Given, InterfaceText, LifelineText, OnExitSetting,
+    ResolvedGateway, RouteEntry, XdpModeSetting, XdpSendSetting,
+};
+use keepstate_gateway::static_fib::{InterfaceConfig, RouteConfig};
+use keepstate_gateway::tc;
 use nat_args::NatArgs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::str::FromStr;
+use std::sync::Arc;
 
 /// Route packets in user space with an nftables ruleset: NAT, firewall, load balancing
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct GatewayArgs {
     /// The nftables ruleset; - for standard input
-    #[arg(long, value_name = "FILE", required_unless_present = "detach")]
+    #[arg(long, value_name = "FILE")]
     ruleset: Option<PathBuf>,
+    /// The gateway's file (TOML): a key for each of these options; an option given here counts more. Without --config, --ruleset and interfaces it is /etc/keepstate/gateway.toml
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the settings, file and options together, and where each comes from; start nothing
+    #[arg(long)]
+    print_config: bool,
     /// Give interfaces that a gateway has left closed back to the kernel, and end
     #[arg(long, exclusive = true)]
     detach: bool,
@@ -35,41 +45,41 @@ pub struct GatewayArgs {
     #[arg(long, value_name = "FILE")]
     services: Option<PathBuf>,
     /// An interface with its addresses: lan0=10.1.0.1/24,fd00:1::1/64 (repeatable); without --in it is created as a TUN interface
-    #[arg(long = "device", value_name = "NAME=ADDRESS/LENGTH[,...]", required_unless_present_any = ["governed", "xdp", "queue", "detach"], help_heading = "Interfaces")]
+    #[arg(long = "device", value_name = "NAME=ADDRESS/LENGTH[,...]", help_heading = "Interfaces")]
     interfaces: Vec<InterfaceConfig>,
     /// A route: 0.0.0.0/0=wan0 (repeatable); the prefixes of --device are routes already
     #[arg(long = "route", value_name = "PREFIX=INTERFACE", help_heading = "Interfaces")]
     routes: Vec<RouteConfig>,
-    /// MTU of each interface
-    #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1280..=65_535), help_heading = "Interfaces")]
-    mtu: u32,
+    /// MTU of each interface [default: 1500]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1280..=65_535), help_heading = "Interfaces")]
+    mtu: Option<u32>,
     /// Govern existing interfaces: eth0,eth1, eth*, '*,!eth3'. Addresses, routes and neighbours are the kernel's; the machine's own packets pass the rules too. They stay closed when the gateway ends
-    #[arg(long = "interface", value_name = "NAME[,...]", value_delimiter = ',', conflicts_with_all = ["interfaces", "routes", "mtu", "input", "xdp", "queue"], help_heading = "Interfaces")]
-    governed: Vec<InterfacePattern>,
-    /// What becomes of governed interfaces when the gateway is stopped, or dies
-    #[arg(long, value_name = "STATE", value_enum, default_value_t = OnExitArg::Closed, requires = "governed", conflicts_with_all = ["interfaces", "input", "xdp", "queue"], help_heading = "Interfaces")]
-    on_exit: OnExitArg,
+    #[arg(long = "interface", value_name = "NAME[,...]", value_delimiter = ',', value_parser = InterfaceText::from_str, conflicts_with_all = ["interfaces", "routes", "mtu", "input", "xdp", "queue"], help_heading = "Interfaces")]
+    governed: Vec<InterfaceText>,
+    /// What becomes of governed interfaces when the gateway is stopped, or dies [default: closed]
+    #[arg(long, value_name = "STATE", value_enum, conflicts_with_all = ["interfaces", "input", "xdp", "queue"], help_heading = "Interfaces")]
+    on_exit: Option<OnExitArg>,
     /// An interface on which SSH to this machine stays possible while no gateway runs: eth0, or eth0:PORT
-    #[arg(long, value_name = "NAME[:PORT]", requires = "governed", conflicts_with_all = ["interfaces", "input", "xdp", "queue"], help_heading = "Interfaces")]
-    lifeline: Option<Lifeline>,
-    /// Whether packets of established connections go on in the kernel, where the rules provably judge them alike
-    #[arg(long, value_name = "STATE", value_enum, default_value_t = OffloadArg::On, requires = "governed", conflicts_with_all = ["interfaces", "input", "xdp", "queue"], help_heading = "Interfaces")]
-    offload: OffloadArg,
+    #[arg(long, value_name = "NAME[:PORT]", value_parser = LifelineText::from_str, conflicts_with_all = ["interfaces", "input", "xdp", "queue"], help_heading = "Interfaces")]
+    lifeline: Option<LifelineText>,
+    /// Whether packets of established connections go on in the kernel, where the rules provably judge them alike [default: on]
+    #[arg(long, value_name = "STATE", value_enum, conflicts_with_all = ["interfaces", "input", "xdp", "queue"], help_heading = "Interfaces")]
+    offload: Option<OffloadArg>,
     /// Use existing interfaces by AF_XDP: eth0,eth1. Addresses, routes and neighbours are the kernel's
     #[arg(long, value_name = "NAME[,...]", value_delimiter = ',', conflicts_with_all = ["interfaces", "routes", "mtu", "input"], help_heading = "Interfaces")]
     xdp: Vec<String>,
     /// Take packets from this NFQUEUE (iptables -j NFQUEUE, nft queue). Addresses and routes are the kernel's
     #[arg(long, value_name = "NUMBER", conflicts_with_all = ["interfaces", "routes", "mtu", "input", "xdp"], help_heading = "Interfaces")]
     queue: Option<u16>,
-    /// AF_XDP copy mode
-    #[arg(long, value_name = "MODE", value_enum, default_value_t = XdpModeArg::Auto, requires = "xdp", conflicts_with_all = ["interfaces", "input", "governed", "queue"], help_heading = "Interfaces")]
-    xdp_mode: XdpModeArg,
-    /// How frames are sent in AF_XDP copy mode
-    #[arg(long, value_name = "MODE", value_enum, default_value_t = XdpSendArg::Auto, requires = "xdp", conflicts_with_all = ["interfaces", "input", "governed", "queue"], help_heading = "Interfaces")]
-    xdp_send: XdpSendArg,
-    /// Busy-poll this many µs before sleeping (lower latency, more CPU)
-    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=1_000_000), conflicts_with = "input", help_heading = "Interfaces")]
-    spin: u64,
+    /// AF_XDP copy mode [default: auto]
+    #[arg(long, value_name = "MODE", value_enum, conflicts_with_all = ["interfaces", "input", "governed", "queue"], help_heading = "Interfaces")]
+    xdp_mode: Option<XdpModeArg>,
+    /// How frames are sent in AF_XDP copy mode [default: auto]
+    #[arg(long, value_name = "MODE", value_enum, conflicts_with_all = ["interfaces", "input", "governed", "queue"], help_heading = "Interfaces")]
+    xdp_send: Option<XdpSendArg>,
+    /// Busy-poll this many µs before sleeping (lower latency, more CPU) [default: 0]
+    #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u64).range(..=1_000_000), conflicts_with = "input", help_heading = "Interfaces")]
+    spin: Option<u64>,
     /// Route the packets of a capture instead, by its timestamps; a packet comes in by the interface that leads back to its source
     #[arg(long = "in", value_name = "CAPTURE", requires = "output", help_heading = "Capture")]
     input: Option<PathBuf>,
@@ -109,11 +119,11 @@ enum OffloadArg {
     Off,
 }
 
-impl From<OnExitArg> for OnExit {
-    fn from(state: OnExitArg) -> OnExit {
+impl From<OnExitArg> for OnExitSetting {
+    fn from(state: OnExitArg) -> OnExitSetting {
         match state {
-            OnExitArg::Closed => OnExit::Closed,
-            OnExitArg::Open => OnExit::Open,
+            OnExitArg::Closed => OnExitSetting::Closed,
+            OnExitArg::Open => OnExitSetting::Open,
         }
     }
 }
@@ -138,21 +148,21 @@ enum XdpSendArg {
     Sockets,
 }
 
-impl From<XdpModeArg> for XskMode {
-    fn from(mode: XdpModeArg) -> XskMode {
+impl From<XdpModeArg> for XdpModeSetting {
+    fn from(mode: XdpModeArg) -> XdpModeSetting {
         match mode {
-            XdpModeArg::Auto => XskMode::Auto,
-            XdpModeArg::Copy => XskMode::Copy,
-            XdpModeArg::ZeroCopy => XskMode::ZeroCopy,
+            XdpModeArg::Auto => XdpModeSetting::Auto,
+            XdpModeArg::Copy => XdpModeSetting::Copy,
+            XdpModeArg::ZeroCopy => XdpModeSetting::ZeroCopy,
         }
     }
 }
 
-impl From<XdpSendArg> for XdpTxMode {
-    fn from(mode: XdpSendArg) -> XdpTxMode {
+impl From<XdpSendArg> for XdpSendSetting {
+    fn from(mode: XdpSendArg) -> XdpSendSetting {
         match mode {
-            XdpSendArg::Auto => XdpTxMode::Auto,
-            XdpSendArg::Sockets => XdpTxMode::Sockets,
+            XdpSendArg::Auto => XdpSendSetting::Auto,
+            XdpSendArg::Sockets => XdpSendSetting::Sockets,
         }
     }
 }
@@ -172,11 +182,15 @@ Examples:
   # route what kernel rules queue: on any host, beside its own rules
   sudo iptables -t raw -I PREROUTING -i lan0 -j NFQUEUE --queue-num 0     # and the same for -i wan0
   sudo keepstate gateway --ruleset router.nft --queue 0
+  # everything from a file, and what that comes to
+  sudo keepstate gateway --config /etc/keepstate/gateway.toml
+  keepstate gateway --config gateway.toml --on-exit open --print-config
 
 With --state, connections survive a restart: start the gateway again with the same file, however it ended.
 With --control, keepstate control lists connections, shows rules and counters, sets sysctls.
 With --services, virtual addresses are load-balanced; keepstate control services lists them, drain takes a backend out.
-SIGHUP reloads ruleset and services; connections are kept. If either has an error, nothing changes.
+SIGHUP reloads file, ruleset and services; connections are kept. If one has an error, or
+asks for what needs a restart, nothing changes.
 Exit codes: 0 success, 1 I/O error or an error in the ruleset, 2 usage error";
 
 impl GatewayArgs {
@@ -185,67 +199,96 @@ impl GatewayArgs {
     /// # Errors
     /// A sentence for the user: what does not fit, and what to do.
     pub fn check(&self) -> Result<(), String> {
-        self.nat_args.check()?;
-        self.fib().build().map(drop)
+        if self.detach || self.file_path().is_some() {
+            // What does not fit may come from the file: `run` says it.
+            return Ok(());
+        }
+        ResolvedGateway::new(None, self.flags()).check().map_err(|error| error.to_string())
+    }
+
+    /// How verbose the log is: the file's word, or more by `-v`.
+    pub fn verbosity(&self, flags: u8) -> u8 {
+        let file = self.file_path().and_then(|path| GatewayFile::read(&path).ok());
+        file.and_then(|file| file.settings.log).map_or(0, |log| log.value.verbosity()).max(flags)
     }
 
     /// Routes until the end of the capture, or until SIGINT or SIGTERM.
     ///
     /// # Errors
     /// What cannot be read or written; errors in the ruleset.
-    pub fn run(&self) -> Result<ExitCode> {
+    pub fn run(self) -> Result<ExitCode> {
         if self.detach {
             let count = tc::detach()?;
             tracing::info!("{count} interfaces given back to the kernel; no ruleset of keepstate's is in force there");
             return Ok(ExitCode::SUCCESS);
         }
-        let config = self.config()?;
-        match (&self.input, &self.output) {
-            (Some(input), Some(output)) => {
-                let (router, _) = config.router()?;
-                pcap_driver::route_capture(router, &self.interfaces, input, output, self.each)?;
-            }
-            _ => config.run()?,
+        let resolved = self.resolve()?;
+        if self.print_config {
+            write!(anstream::stdout().lock(), "{}", resolved.print())?;
+            return Ok(ExitCode::SUCCESS);
         }
+        let secret = self.tuning.hash_secret()?;
+        let mut config = resolved.config(secret, |note| tracing::info!("{note}"))?;
+        if let (Some(input), Some(output)) = (&self.input, &self.output) {
+            if resolved.settings().device.is_none() {
+                bail!("--in needs interfaces with addresses that the capture is routed between: add --device");
+            }
+            config.driver = DriverConfig::External;
+            let (router, _) = config.router()?;
+            pcap_driver::route_capture(router, &config.fib.interfaces, input, output, self.each)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let running = resolved;
+        config.run_rereading(Arc::new(move || {
+            let next = self.resolve()?;
+            running.check_reload(&next)?;
+            next.config(secret, |note| tracing::info!("{note}"))
+        }))?;
         Ok(ExitCode::SUCCESS)
     }
 
-    fn fib(&self) -> StaticFib {
-        StaticFib { interfaces: self.interfaces.clone(), routes: self.routes.clone(), mtu: self.mtu }
+    /// The file with the flags over it, without faults.
+    fn resolve(&self) -> Result<ResolvedGateway> {
+        let file = self.file_path().map(|path| GatewayFile::read(&path)).transpose()?;
+        let resolved = ResolvedGateway::new(file, self.flags());
+        resolved.check()?;
+        Ok(resolved)
     }
 
-    fn config(&self) -> Result<GatewayConfig> {
-        let driver = if self.input.is_some() {
-            DriverConfig::External
-        } else if !self.xdp.is_empty() {
-            DriverConfig::Xdp { interfaces: self.xdp.clone(), mode: self.xdp_mode.into(), tx: self.xdp_send.into() }
-        } else if !self.governed.is_empty() {
-            DriverConfig::Tc {
-                interfaces: self.governed.clone(),
-                options: TcOptions {
-                    on_exit: self.on_exit.into(),
-                    offload: self.offload == OffloadArg::On,
-                    lifeline: self.lifeline.clone(),
-                },
-            }
-        } else if let Some(number) = self.queue {
-            DriverConfig::Nfqueue(number)
-        } else {
-            DriverConfig::Tun
+    /// The file that counts: the one that is named; this machine's, if nothing else says what to do.
+    fn file_path(&self) -> Option<PathBuf> {
+        let has_mode = self.ruleset.is_some() || self.input.is_some() || !self.flags().drivers().is_empty();
+        let default = || Some(PathBuf::from(DEFAULT_GATEWAY_FILE)).filter(|path| !has_mode && path.exists());
+        self.config.clone().or_else(default)
+    }
+
+    /// What the command line says, as settings.
+    fn flags(&self) -> GatewaySettings {
+        fn list<T: Clone>(values: &[T], flag: &'static str) -> Option<Given<Vec<T>>> {
+            (!values.is_empty()).then(|| Given::flag(values.to_vec(), flag))
+        }
+        let devices: Vec<DeviceEntry> = self.interfaces.iter().cloned().map(DeviceEntry).collect();
+        let routes: Vec<RouteEntry> = self.routes.iter().cloned().map(RouteEntry).collect();
+        let own = GatewaySettings {
+            ruleset: self.ruleset.clone().map(|path| Given::flag(path, "--ruleset")),
+            services: self.services.clone().map(|path| Given::flag(path, "--services")),
+            interface: list(&self.governed, "--interface"),
+            on_exit: self.on_exit.map(|state| Given::flag(state.into(), "--on-exit")),
+            lifeline: self.lifeline.clone().map(|port| Given::flag(port, "--lifeline")),
+            offload: self.offload.map(|state| Given::flag(state == OffloadArg::On, "--offload")),
+            xdp: list(&self.xdp, "--xdp"),
+            xdp_mode: self.xdp_mode.map(|mode| Given::flag(mode.into(), "--xdp-mode")),
+            xdp_send: self.xdp_send.map(|mode| Given::flag(mode.into(), "--xdp-send")),
+            queue: self.queue.map(|number| Given::flag(number, "--queue")),
+            device: list(&devices, "--device"),
+            route: list(&routes, "--route"),
+            mtu: self.mtu.map(|bytes| Given::flag(bytes, "--mtu")),
+            spin: self.spin.map(|time| Given::flag(time, "--spin")),
+            control: self.control.clone().map(|path| Given::flag(path, "--control")),
+            state: self.state.clone().map(|path| Given::flag(path, "--state")),
+            nat: self.nat_args.settings(),
+            ..GatewaySettings::default()
         };
-        Ok(GatewayConfig {
-            ruleset: self.ruleset.clone().unwrap_or_default(),
-            ruleset_options: self.ruleset_args.options(),
-            services: self.services.clone(),
-            driver,
-            fib: self.fib(),
-            busy_poll: Duration::from_micros(self.spin),
-            control_socket: self.control.clone(),
-            state_file: self.state.clone(),
-            nat: self.nat_args.policy(),
-            sysctls: self.tuning.sysctls(|note| tracing::info!("{note}"))?,
-            helpers: self.tuning.helpers(),
-            secret: self.tuning.hash_secret()?,
-        })
+        own.over(self.ruleset_args.gateway_settings()).over(self.tuning.gateway_settings())
     }
 }

@@ -1,0 +1,93 @@
+//! Is this machine as the settings need it? Reads only.
+use super::given::{Given, SettingOrigin};
+use super::resolve::SettingFault;
+use super::settings::GatewaySettings;
+use crate::kernel_fib;
+use crate::tc::GovernedInterfaces;
+use anyhow::Result;
+use keepstate_linux::privileges::{self, CapabilitySet};
+use keepstate_linux::rtnetlink::{RtLink, RtMessage, RtMonitor};
+use std::path::{Path, PathBuf};
+
+/// What is not right with it.
+pub(super) fn faults(settings: &GatewaySettings) -> Vec<SettingFault> {
+    let mut faults = Vec::new();
+    let mut add =
+        |origin: &SettingOrigin, message: String| faults.push(SettingFault { origin: origin.clone(), message });
+    let messages = read_links();
+    match messages {
+        Err(error) => {
+            add(&SettingOrigin::Default, format!("the kernel does not say which interfaces there are: {error}"))
+        }
+        Ok(messages) => {
+            let links = kernel_fib::links(&messages);
+            if let Some(given) = &settings.interface {
+                let patterns = given.value.iter().map(|text| text.value.clone()).collect();
+                if let Err(error) = GovernedInterfaces(patterns).check(&links) {
+                    add(&given.origin, error.to_string());
+                }
+            }
+            if let Some(given) = &settings.xdp {
+                let missing = given.value.iter().filter(|name| links.iter().all(|link| link.name != **name));
+                missing.for_each(|name| {
+                    add(&given.origin, format!("{name}: no such interface; there are {}", names(&links)))
+                });
+            }
+            if let Some(given) = &settings.device {
+                let taken = given.value.iter().filter(|device| links.iter().any(|link| link.name == device.0.name));
+                taken.for_each(|device| {
+                    add(&given.origin, format!("{}: there is such an interface already", device.0.name))
+                });
+            }
+        }
+    }
+    if (settings.interface.is_some() || settings.device.is_some()) && !Path::new("/dev/net/tun").exists() {
+        add(
+            &SettingOrigin::Default,
+            "/dev/net/tun is missing: modprobe tun; in a container, give it that device".to_owned(),
+        );
+    }
+    for given in [&settings.control, &settings.state].into_iter().flatten() {
+        if let Some(message) = missing_folder(given) {
+            add(&given.origin, message);
+        }
+    }
+    if let Some(message) = missing_capabilities(settings) {
+        add(&SettingOrigin::Default, message);
+    }
+    faults
+}
+
+fn read_links() -> Result<Vec<RtMessage>> {
+    Ok(RtMonitor::open()?.dump_all()?)
+}
+
+fn names(links: &[&RtLink]) -> String {
+    links.iter().map(|link| link.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// The directory that a file is to be made in must be there; systemd makes those of a unit.
+fn missing_folder(given: &Given<PathBuf>) -> Option<String> {
+    let folder = given.value.parent().filter(|folder| !folder.as_os_str().is_empty())?;
+    let is_there = given.value.is_dir() || folder.is_dir();
+    (!is_there).then(|| format!("the directory {} is missing: mkdir -p {}", folder.display(), folder.display()))
+}
+
+/// What this process may not do, but the gateway must.
+fn missing_capabilities(settings: &GatewaySettings) -> Option<String> {
+    let mut needed = CapabilitySet::NET_ADMIN;
+    if settings.interface.is_some() || settings.xdp.is_some() {
+        needed |= CapabilitySet::BPF | CapabilitySet::PERFMON;
+    }
+    if settings.xdp.is_some() || settings.queue.is_some() {
+        needed |= CapabilitySet::NET_RAW;
+    }
+    let missing = match privileges::effective_capabilities() {
+        Ok(own) => needed - own,
+        Err(error) => return Some(format!("the kernel does not say which capabilities this process has: {error}")),
+    };
+    let names: Vec<String> = missing.iter_names().map(|(name, _)| format!("CAP_{name}")).collect();
+    (!names.is_empty()).then(|| {
+        format!("not allowed here: {}; run it as root, or by the unit keepstate-gateway.service", names.join(", "))
+    })
+}

@@ -1,0 +1,94 @@
+//! All keys, one after the other: what is printed, and what a reload compares.
+use super::given::{Given, SettingOrigin};
+use super::named::NamedValues;
+use super::settings::GatewaySettings;
+use serde::Serialize;
+use serde_json::Value;
+
+/// Whether a running gateway can take over another value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeyChange {
+    /// A reload does it.
+    Live,
+    /// Only a restart does.
+    Restart,
+}
+
+/// One key of the settings.
+#[derive(Debug)]
+pub(super) struct KeyEntry {
+    /// The table that it is in; empty for the file's own.
+    pub(super) table: &'static str,
+    pub(super) name: String,
+    /// As JSON; `None` if it is not set.
+    pub(super) value: Option<Value>,
+    pub(super) origin: SettingOrigin,
+    pub(super) change: KeyChange,
+}
+
+/// Every key, in the order in which it is printed: the tables last.
+pub(super) fn key_entries(settings: &GatewaySettings) -> Vec<KeyEntry> {
+    use KeyChange::{Live, Restart};
+    let s = settings;
+    let mut entries = vec![
+        entry("", "version", &s.version, Restart),
+        entry("", "ruleset", &s.ruleset, Live),
+        entry("", "includepath", &s.includepath, Live),
+        entry("", "skip-unsupported", &s.skip_unsupported, Live),
+        entry("", "services", &s.services, Live),
+        entry("", "interface", &s.interface, Restart),
+        entry("", "on-exit", &s.on_exit, Restart),
+        entry("", "lifeline", &s.lifeline, Restart),
+        entry("", "offload", &s.offload, Restart),
+        entry("", "xdp", &s.xdp, Restart),
+        entry("", "xdp-mode", &s.xdp_mode, Restart),
+        entry("", "xdp-send", &s.xdp_send, Restart),
+        entry("", "queue", &s.queue, Restart),
+        entry("", "device", &s.device, Restart),
+        entry("", "route", &s.route, Restart),
+        entry("", "mtu", &s.mtu, Restart),
+        entry("", "spin", &s.spin, Restart),
+        entry("", "control", &s.control, Restart),
+        entry("", "state", &s.state, Restart),
+        entry("", "log", &s.log, Restart),
+        entry("", "helper", &s.helper, Restart),
+        entry("", "as-linux", &s.as_linux, Restart),
+        entry("", "memory", &s.memory, Restart),
+        entry("", "sysctl-files", &s.sysctl_files, Live),
+    ];
+    entries.extend(named_entries("define", &s.define));
+    entries.extend(named_entries("sysctl", &s.sysctl));
+    entries.extend([
+        entry("nat", "mapping", &s.nat.mapping, Restart),
+        entry("nat", "filtering", &s.nat.filtering, Restart),
+        entry("nat", "parity", &s.nat.parity, Restart),
+        entry("nat", "port-block", &s.nat.port_block, Restart),
+        entry("nat", "deterministic", &s.nat.deterministic, Restart),
+    ]);
+    entries
+}
+
+fn entry<T: Serialize>(table: &'static str, name: &str, given: &Option<Given<T>>, change: KeyChange) -> KeyEntry {
+    KeyEntry {
+        table,
+        name: name.to_owned(),
+        // No value here has a key that is no text, which is all that JSON refuses.
+        value: given.as_ref().and_then(|given| serde_json::to_value(given).ok()),
+        origin: given.as_ref().map_or(SettingOrigin::Default, |given| given.origin.clone()),
+        change,
+    }
+}
+
+/// By name: a table of TOML has no order.
+fn named_entries<T: Serialize>(table: &'static str, values: &NamedValues<T>) -> Vec<KeyEntry> {
+    let entry = |(name, given): &(Given<String>, Given<T>)| KeyEntry {
+        table,
+        name: name.value.clone(),
+        value: serde_json::to_value(given).ok(),
+        origin: given.origin.clone(),
+        change: KeyChange::Live,
+    };
+    let mut entries: Vec<KeyEntry> = values.entries.iter().map(entry).collect();
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    entries
+}

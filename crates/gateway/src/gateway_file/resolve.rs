@@ -1,0 +1,265 @@
+//! The sum of a file and a command line: checked, then a [`GatewayConfig`].
+use super::given::{Given, SettingOrigin};
+use super::settings::{GatewaySettings, NatSettings};
+use super::values::{
+    KernelVersionSetting, LogSetting, NatFilteringSetting, NatMappingSetting, OnExitSetting, XdpModeSetting,
+    XdpSendSetting,
+};
+use crate::config::{DriverConfig, GatewayConfig};
+use crate::engine_settings::{MemorySize, SysctlSettings};
+use crate::ruleset::RulesetOptions;
+use crate::static_fib::StaticFib;
+use crate::tc::TcOptions;
+use anyhow::Result;
+use keepstate_engine::{NatPolicy, sysctl_conf};
+use std::time::Duration;
+
+/// What does not fit, and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingFault {
+    /// Which of the settings it is.
+    pub origin: SettingOrigin,
+    /// What is wrong, and what to do.
+    pub message: String,
+}
+
+/// What holds if nobody says anything. Keys of another way to get packets are not set.
+pub(super) fn defaults(settings: &GatewaySettings) -> GatewaySettings {
+    fn some<T>(is_used: bool, value: T) -> Option<Given<T>> {
+        is_used.then(|| Given::by_default(value))
+    }
+    let (interface, xdp) = (settings.interface.is_some(), settings.xdp.is_some());
+    GatewaySettings {
+        version: some(true, FORMAT_VERSION),
+        skip_unsupported: some(true, false),
+        on_exit: some(interface, OnExitSetting::Closed),
+        offload: some(interface, true),
+        xdp_mode: some(xdp, XdpModeSetting::Auto),
+        xdp_send: some(xdp, XdpSendSetting::Auto),
+        mtu: some(settings.device.is_some(), DEFAULT_MTU),
+        spin: some(true, 0),
+        log: some(true, LogSetting::Info),
+        as_linux: some(true, KernelVersionSetting::V6_18),
+        nat: NatSettings {
+            mapping: some(true, NatMappingSetting::PerConnection),
+            filtering: some(true, NatFilteringSetting::PerConnection),
+            parity: some(true, false),
+            ..NatSettings::default()
+        },
+        ..GatewaySettings::default()
+    }
+}
+
+/// The version of the format that is read here.
+pub(super) const FORMAT_VERSION: u64 = 1;
+/// The MTU of a device.
+const DEFAULT_MTU: u32 = 1500;
+
+/// What of the settings does not fit together.
+pub(super) fn faults(settings: &GatewaySettings) -> Vec<SettingFault> {
+    let mut faults = Faults(Vec::new());
+    let drivers = settings.drivers();
+    if settings.ruleset.is_none() {
+        faults.add(SettingOrigin::Default, "no ruleset: add ruleset = \"FILE\" to the file, or --ruleset FILE");
+    }
+    if drivers.is_empty() {
+        faults.add(
+            SettingOrigin::Default,
+            "nowhere do packets come from: add interface = [\"eth0\"] to the file, or --interface eth0; or xdp, queue, device",
+        );
+    }
+    if let [first, second, ..] = drivers[..] {
+        let message = format!("{first} and {second}: packets come from one of them; leave the other out");
+        faults.add(origin_of_driver(settings, second), message);
+    }
+    dependents(settings, &mut faults);
+    ranges(settings, &mut faults);
+    nat(&settings.nat, &mut faults);
+    for (name, value) in &settings.sysctl.entries {
+        if let Err(message) = sysctl_conf::parse_setting(&format!("{}={}", name.value, value.value)) {
+            faults.add(name.origin.clone(), message);
+        }
+    }
+    if let Some(device) = &settings.device
+        && let Err(message) = fib(settings).build()
+    {
+        let origin = settings.route.as_ref().filter(|_| message.contains("--route")).map(|route| route.origin.clone());
+        faults.add(origin.unwrap_or(device.origin.clone()), message);
+    }
+    faults.0
+}
+
+struct Faults(Vec<SettingFault>);
+
+impl Faults {
+    fn add(&mut self, origin: SettingOrigin, message: impl Into<String>) {
+        self.0.push(SettingFault { origin, message: message.into() });
+    }
+}
+
+fn origin_of_driver(settings: &GatewaySettings, driver: &str) -> SettingOrigin {
+    let origin = match driver {
+        "interface" => settings.interface.as_ref().map(|given| &given.origin),
+        "xdp" => settings.xdp.as_ref().map(|given| &given.origin),
+        "queue" => settings.queue.as_ref().map(|given| &given.origin),
+        _ => settings.device.as_ref().map(|given| &given.origin),
+    };
+    origin.cloned().unwrap_or(SettingOrigin::Default)
+}
+
+/// Keys that mean nothing without another one.
+fn dependents(settings: &GatewaySettings, faults: &mut Faults) {
+    fn origin<T>(given: &Option<Given<T>>) -> Option<&SettingOrigin> {
+        given.as_ref().map(|given| &given.origin)
+    }
+    for (name, origin, needed, is_there) in [
+        ("on-exit", origin(&settings.on_exit), "interface", settings.interface.is_some()),
+        ("lifeline", origin(&settings.lifeline), "interface", settings.interface.is_some()),
+        ("offload", origin(&settings.offload), "interface", settings.interface.is_some()),
+        ("xdp-mode", origin(&settings.xdp_mode), "xdp", settings.xdp.is_some()),
+        ("xdp-send", origin(&settings.xdp_send), "xdp", settings.xdp.is_some()),
+        ("route", origin(&settings.route), "device", settings.device.is_some()),
+        ("mtu", origin(&settings.mtu), "device", settings.device.is_some()),
+    ] {
+        if let Some(origin) = origin.filter(|origin| !is_there && **origin != SettingOrigin::Default) {
+            faults
+                .add(origin.clone(), format!("{name} has a meaning only with {needed}; add that, or leave {name} out"));
+        }
+    }
+}
+
+fn ranges(settings: &GatewaySettings, faults: &mut Faults) {
+    if let Some(mtu) = settings.mtu.as_ref().filter(|mtu| !(1280..=65_535).contains(&mtu.value)) {
+        faults.add(mtu.origin.clone(), "mtu is 1280 to 65535");
+    }
+    if let Some(spin) = settings.spin.as_ref().filter(|spin| spin.value > 1_000_000) {
+        faults.add(spin.origin.clone(), "spin is 0 to 1000000 microseconds");
+    }
+    if let Some(block) = settings.nat.port_block.as_ref().filter(|block| !(1..=64_512).contains(&block.value)) {
+        faults.add(block.origin.clone(), "port-block is 1 to 64512 ports");
+    }
+    if let Some(interface) = settings.interface.as_ref().filter(|interface| interface.value.is_empty()) {
+        faults.add(interface.origin.clone(), "interface is empty; name one, like [\"eth0\"]");
+    }
+    if let Some(xdp) = settings.xdp.as_ref().filter(|xdp| xdp.value.is_empty()) {
+        faults.add(xdp.origin.clone(), "xdp is empty; name an interface, like [\"eth0\"]");
+    }
+    if let Some(device) = settings.device.as_ref().filter(|device| device.value.is_empty()) {
+        faults.add(device.origin.clone(), "device is empty; name one with its addresses");
+    }
+}
+
+fn nat(nat: &NatSettings, faults: &mut Faults) {
+    let value = |mapping: &Given<NatMappingSetting>| mapping.value == NatMappingSetting::EndpointIndependent;
+    let independent = nat.mapping.as_ref().is_some_and(value);
+    if let Some(filtering) = nat.filtering.as_ref()
+        && filtering.value != NatFilteringSetting::PerConnection
+        && !independent
+    {
+        faults.add(
+            filtering.origin.clone(),
+            "filtering needs one port per source, but per-connection mapping shares ports: add mapping = \"endpoint-independent\" (--nat-mapping endpoint-independent)",
+        );
+    }
+    if let Some(parity) = nat.parity.as_ref().filter(|parity| parity.value && !independent) {
+        faults.add(
+            parity.origin.clone(),
+            "parity needs mapping = \"endpoint-independent\" (--nat-mapping endpoint-independent)",
+        );
+    }
+    if let (Some(block), Some(_)) = (&nat.port_block, &nat.deterministic) {
+        faults.add(
+            block.origin.clone(),
+            "port-block and deterministic: ports are computed by one of them; leave the other out",
+        );
+    }
+}
+
+fn fib(settings: &GatewaySettings) -> StaticFib {
+    let devices = settings.device.iter().flat_map(|given| &given.value);
+    let routes = settings.route.iter().flat_map(|given| &given.value);
+    StaticFib {
+        interfaces: devices.map(|entry| entry.0.clone()).collect(),
+        routes: routes.map(|entry| entry.0.clone()).collect(),
+        mtu: value_or(&settings.mtu, DEFAULT_MTU),
+    }
+}
+
+fn value_or<T: Clone>(given: &Option<Given<T>>, default: T) -> T {
+    given.as_ref().map_or(default, |given| given.value.clone())
+}
+
+/// As the gateway takes it. `secret` keys hashes and ids; notes for the user go to `note`.
+///
+/// # Errors
+/// A sysctl file cannot be read, or is refused.
+pub(super) fn config(settings: &GatewaySettings, secret: [u8; 16], note: impl FnMut(String)) -> Result<GatewayConfig> {
+    let s = settings;
+    let driver = if let Some(interfaces) = &s.interface {
+        DriverConfig::Tc {
+            interfaces: interfaces.value.iter().map(|text| text.value.clone()).collect(),
+            options: TcOptions {
+                on_exit: value_or(&s.on_exit, OnExitSetting::Closed).into(),
+                offload: value_or(&s.offload, true),
+                lifeline: s.lifeline.as_ref().map(|given| given.value.value.clone()),
+            },
+        }
+    } else if let Some(interfaces) = &s.xdp {
+        DriverConfig::Xdp {
+            interfaces: interfaces.value.clone(),
+            mode: value_or(&s.xdp_mode, XdpModeSetting::Auto).into(),
+            tx: value_or(&s.xdp_send, XdpSendSetting::Auto).into(),
+        }
+    } else if let Some(number) = &s.queue {
+        DriverConfig::Nfqueue(number.value)
+    } else {
+        DriverConfig::Tun
+    };
+    let definitions = s.define.entries.iter().map(|(name, value)| (name.value.clone(), value.value.clone()));
+    Ok(GatewayConfig {
+        ruleset: value_or(&s.ruleset, Default::default()),
+        ruleset_options: RulesetOptions {
+            definitions: definitions.collect(),
+            include_dirs: value_or(&s.includepath, Vec::new()),
+            skip_unsupported: value_or(&s.skip_unsupported, false),
+        },
+        services: s.services.as_ref().map(|given| given.value.clone()),
+        driver,
+        fib: fib(s),
+        busy_poll: Duration::from_micros(value_or(&s.spin, 0)),
+        control_socket: s.control.as_ref().map(|given| given.value.clone()),
+        other_files: value_or(&s.sysctl_files, Vec::new()),
+        state_file: s.state.as_ref().map(|given| given.value.clone()),
+        nat: nat_policy(&s.nat),
+        sysctls: sysctl_settings(s).sysctls(note)?,
+        helpers: s
+            .helper
+            .iter()
+            .flat_map(|given| &given.value)
+            .map(|text| (text.value.helper, text.value.port))
+            .collect(),
+        secret,
+    })
+}
+
+fn nat_policy(nat: &NatSettings) -> NatPolicy {
+    let deterministic = nat.deterministic.iter().flat_map(|given| &given.value);
+    NatPolicy {
+        mapping: value_or(&nat.mapping, NatMappingSetting::PerConnection).into(),
+        filtering: value_or(&nat.filtering, NatFilteringSetting::PerConnection).into(),
+        parity: value_or(&nat.parity, false),
+        port_block_size: nat.port_block.as_ref().map(|given| given.value),
+        deterministic: deterministic.map(|text| text.value.0).collect(),
+    }
+}
+
+/// The sysctls, as the engine's settings.
+pub(super) fn sysctl_settings(s: &GatewaySettings) -> SysctlSettings {
+    let settings = s.sysctl.entries.iter().map(|(name, value)| format!("{}={}", name.value, value.value));
+    SysctlSettings {
+        version: value_or(&s.as_linux, KernelVersionSetting::V6_18).into(),
+        memory: s.memory.as_ref().map_or_else(MemorySize::of_this_machine, |given| given.value.value).0,
+        files: value_or(&s.sysctl_files, Vec::new()),
+        settings: settings.collect(),
+    }
+}

@@ -1,0 +1,174 @@
+//! The keys. Each is the flag of `keepstate gateway` of the same name; those of NAT and the sysctls have a table of their own.
+use super::given::Given;
+use super::named::NamedValues;
+use super::values::{
+    DeterministicText, DeviceEntry, HelperText, InterfaceText, KernelVersionSetting, LifelineText, LogSetting,
+    MemoryText, NatFilteringSetting, NatMappingSetting, OnExitSetting, RouteEntry, SysctlValue, XdpModeSetting,
+    XdpSendSetting,
+};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// The settings of a gateway: those of a file, those of a command line, or the sum.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct GatewaySettings {
+    /// The version of this format: 1
+    #[cfg_attr(test, schemars(required, range(min = 1, max = 1)))]
+    pub version: Option<Given<u64>>,
+    /// The nftables ruleset. A relative path is relative to this file
+    pub ruleset: Option<Given<PathBuf>>,
+    /// Variables defined before the first line of the ruleset
+    pub define: NamedValues<String>,
+    /// Directories that the ruleset's include searches
+    pub includepath: Option<Given<Vec<PathBuf>>>,
+    /// Leave out what of the ruleset is not supported, instead of refusing it
+    pub skip_unsupported: Option<Given<bool>>,
+    /// The services file: virtual addresses and the backends behind them
+    pub services: Option<Given<PathBuf>>,
+    /// Govern these existing interfaces at the kernel's own hooks: ["eth0", "eth1"], ["eth*", "!eth3"]
+    pub interface: Option<Given<Vec<InterfaceText>>>,
+    /// What becomes of governed interfaces when the gateway ends. Default: closed
+    pub on_exit: Option<Given<OnExitSetting>>,
+    /// An interface on which SSH to this machine stays possible while no gateway runs: eth0, or eth0:PORT
+    pub lifeline: Option<Given<LifelineText>>,
+    /// Whether packets of established connections go on in the kernel, where the rules provably judge them alike. Default: true
+    pub offload: Option<Given<bool>>,
+    /// Use these existing interfaces by AF_XDP
+    pub xdp: Option<Given<Vec<String>>>,
+    /// AF_XDP copy mode. Default: auto
+    pub xdp_mode: Option<Given<XdpModeSetting>>,
+    /// How frames are sent in AF_XDP copy mode. Default: auto
+    pub xdp_send: Option<Given<XdpSendSetting>>,
+    /// Take packets from the NFQUEUE of this number
+    pub queue: Option<Given<u16>>,
+    /// TUN interfaces that the gateway makes, with their addresses
+    pub device: Option<Given<Vec<DeviceEntry>>>,
+    /// Routes beside those of the devices' own prefixes
+    pub route: Option<Given<Vec<RouteEntry>>>,
+    /// MTU of each device. Default: 1500
+    #[cfg_attr(test, schemars(range(min = 1280, max = 65535)))]
+    pub mtu: Option<Given<u32>>,
+    /// Busy-poll this many microseconds before sleeping. Default: 0
+    #[cfg_attr(test, schemars(range(max = 1_000_000)))]
+    pub spin: Option<Given<u64>>,
+    /// The path of the control socket
+    pub control: Option<Given<PathBuf>>,
+    /// Keep the connection table in this file, or in a file in this directory
+    pub state: Option<Given<PathBuf>>,
+    /// How much is logged. Default: info
+    pub log: Option<Given<LogSetting>>,
+    /// Helpers and their ports: ["ftp", "ftp:2121"]
+    pub helper: Option<Given<Vec<HelperText>>>,
+    /// The kernel version whose sysctl defaults are used. Default: 6.18
+    pub as_linux: Option<Given<KernelVersionSetting>>,
+    /// The memory to compute those defaults from, like 4G. Default: this machine's
+    pub memory: Option<Given<MemoryText>>,
+    /// Files of sysctls, in the syntax of sysctl.conf
+    pub sysctl_files: Option<Given<Vec<PathBuf>>>,
+    /// Sysctls of connection tracking, over those of the files: nf_conntrack_max = 1000000
+    pub sysctl: NamedValues<SysctlValue>,
+    /// NAT behaviour beyond Linux's
+    pub nat: NatSettings,
+}
+
+/// NAT behaviour beyond Linux's.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct NatSettings {
+    /// Which connections share an outside port. Default: per-connection
+    pub mapping: Option<Given<NatMappingSetting>>,
+    /// Which peers may send to a mapped port. Default: per-connection
+    pub filtering: Option<Given<NatFilteringSetting>>,
+    /// Map even ports to even ports, and keep the next one free for a companion (RTP, RTCP). Default: false
+    pub parity: Option<Given<bool>>,
+    /// Allocate ports in blocks of this size, one block per inside address
+    #[cfg_attr(test, schemars(range(min = 1, max = 64512)))]
+    pub port_block: Option<Given<u16>>,
+    /// Compute outside address and ports from the inside address (RFC 7422): ["100.64.0.0/16=192.0.2.0/28"]
+    pub deterministic: Option<Given<Vec<DeterministicText>>>,
+}
+
+impl GatewaySettings {
+    /// These, and of `below` what these do not say.
+    #[must_use]
+    pub fn over(self, below: GatewaySettings) -> GatewaySettings {
+        GatewaySettings {
+            version: self.version.or(below.version),
+            ruleset: self.ruleset.or(below.ruleset),
+            define: self.define.over(below.define),
+            includepath: self.includepath.or(below.includepath),
+            skip_unsupported: self.skip_unsupported.or(below.skip_unsupported),
+            services: self.services.or(below.services),
+            interface: self.interface.or(below.interface),
+            on_exit: self.on_exit.or(below.on_exit),
+            lifeline: self.lifeline.or(below.lifeline),
+            offload: self.offload.or(below.offload),
+            xdp: self.xdp.or(below.xdp),
+            xdp_mode: self.xdp_mode.or(below.xdp_mode),
+            xdp_send: self.xdp_send.or(below.xdp_send),
+            queue: self.queue.or(below.queue),
+            device: self.device.or(below.device),
+            route: self.route.or(below.route),
+            mtu: self.mtu.or(below.mtu),
+            spin: self.spin.or(below.spin),
+            control: self.control.or(below.control),
+            state: self.state.or(below.state),
+            log: self.log.or(below.log),
+            helper: self.helper.or(below.helper),
+            as_linux: self.as_linux.or(below.as_linux),
+            memory: self.memory.or(below.memory),
+            sysctl_files: self.sysctl_files.or(below.sysctl_files),
+            sysctl: self.sysctl.over(below.sysctl),
+            nat: NatSettings {
+                mapping: self.nat.mapping.or(below.nat.mapping),
+                filtering: self.nat.filtering.or(below.nat.filtering),
+                parity: self.nat.parity.or(below.nat.parity),
+                port_block: self.nat.port_block.or(below.nat.port_block),
+                deterministic: self.nat.deterministic.or(below.nat.deterministic),
+            },
+        }
+    }
+
+    /// How many of the ways to get packets are chosen.
+    pub fn drivers(&self) -> Vec<&'static str> {
+        let chosen = [
+            ("interface", self.interface.is_some()),
+            ("xdp", self.xdp.is_some()),
+            ("queue", self.queue.is_some()),
+            ("device", self.device.is_some()),
+        ];
+        chosen.into_iter().filter(|(_, is_chosen)| *is_chosen).map(|(name, _)| name).collect()
+    }
+
+    /// Forgets how packets come, and all that belongs to it: something else is said over it.
+    pub(super) fn without_driver(self) -> GatewaySettings {
+        GatewaySettings {
+            interface: None,
+            on_exit: None,
+            lifeline: None,
+            offload: None,
+            xdp: None,
+            xdp_mode: None,
+            xdp_send: None,
+            queue: None,
+            device: None,
+            route: None,
+            mtu: None,
+            ..self
+        }
+    }
+
+    /// Paths that are relative are below `folder`.
+    pub(super) fn resolve_paths(&mut self, folder: &Path) {
+        let one = [&mut self.ruleset, &mut self.services, &mut self.control, &mut self.state];
+        for given in one.into_iter().flatten() {
+            given.value = folder.join(&given.value);
+        }
+        for given in [&mut self.includepath, &mut self.sysctl_files].into_iter().flatten() {
+            given.value.iter_mut().for_each(|path| *path = folder.join(&*path));
+        }
+    }
+}
