@@ -501,7 +501,11 @@ fn documented_example_is_valid() {
     );
     let wrong = TempFile::new("wrong.toml", example.replace("maglev", "magleve").as_bytes());
     let ran = keepstate(&["check", "--services", wrong.path(), "--json"], b"");
-    assert!(ran.code == Some(1) && ran.out.contains("\"line\"") && ran.out.contains("did you mean `maglev`?"), "{}", ran.out);
+    assert!(
+        ran.code == Some(1) && ran.out.contains("\"line\"") && ran.out.contains("did you mean `maglev`?"),
+        "{}",
+        ran.out
+    );
     let ran = keepstate(&["check"], b"");
     assert_eq!(ran.code, Some(2), "{}", ran.err);
     // Every word of the file is on the page.

@@ -60,7 +60,8 @@ fn systemd_accepts_the_units_and_finds_them_closed() {
     for ((name, threshold), copy) in UNITS.iter().zip(&copies) {
         let Some(threshold) = threshold else { continue };
         let threshold = format!("--threshold={threshold}");
-        let (fine, said) = analyze(&["security", "--offline=true", &threshold, "--no-pager"], &[copy.clone()]);
+        let (fine, said) =
+            analyze(&["security", "--offline=true", &threshold, "--no-pager"], std::slice::from_ref(copy));
         assert!(fine, "{name}: {said}");
     }
 }
@@ -92,7 +93,9 @@ fn a_gateway_is_tried_again_for_ever_and_stands_before_the_network() {
         assert_eq!(file(check[0]), file(run[0]), "{name}: what is checked is what runs");
     }
     let text = unit_text("keepstate-gateway.service");
-    assert!(values(&text, "Before")[0].contains("network-pre.target") && values(&text, "Wants")[0] == "network-pre.target");
+    assert!(
+        values(&text, "Before")[0].contains("network-pre.target") && values(&text, "Wants")[0] == "network-pre.target"
+    );
     assert_eq!(values(&text, "DefaultDependencies"), ["no"]);
 }
 
@@ -125,7 +128,11 @@ fn allowed_system_calls(unit: &str) -> BTreeSet<String> {
         let (takes_away, words) = line.strip_prefix('~').map_or((false, line), |words| (true, words));
         for word in words.split_whitespace() {
             for call in expand(word) {
-                if takes_away { drop(allowed.remove(&call)) } else { drop(allowed.insert(call)) }
+                if takes_away {
+                    allowed.remove(&call);
+                } else {
+                    allowed.insert(call);
+                }
             }
         }
     }
@@ -155,16 +162,24 @@ fn the_unit_leaves_the_gateway_the_rights_that_it_needs() {
     );
     let has = |program: &str| Command::new(program).arg("--version").output().is_ok();
     if !has("strace") || !has("setpriv") || !has_systemd_analyze() || !has("ip") {
-        return report_skipped("the gateway's system calls beside its unit: strace, setpriv, systemd-analyze, iproute2");
+        return report_skipped(
+            "the gateway's system calls beside its unit: strace, setpriv, systemd-analyze, iproute2",
+        );
     }
-    let child = Command::new("unshare").args(["--net", "sh", "-c", &script]).stdin(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let child = Command::new("unshare")
+        .args(["--net", "sh", "-c", &script])
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn();
     let Ok(mut child) = child else { return report_skipped("the gateway's system calls beside its unit: unshare") };
     let until = Instant::now() + Duration::from_secs(60);
     while UnixStream::connect(at("gateway.sock")).is_err() {
         if child.try_wait().unwrap().is_some() {
             let ended = child.wait_with_output().unwrap();
             let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-            if ["Operation not permitted", "ptrace"].iter().all(|words| said.contains(words)) || said.contains("unshare") {
+            if ["Operation not permitted", "ptrace"].iter().all(|words| said.contains(words))
+                || said.contains("unshare")
+            {
                 return report_skipped("the gateway's system calls beside its unit: root, network namespaces, ptrace");
             }
             panic!("{said}");
@@ -189,7 +204,9 @@ fn the_unit_leaves_the_gateway_the_rights_that_it_needs() {
         .lines()
         .filter_map(|line| line.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start().split_once('('))
         .map(|(name, _)| name.to_owned())
-        .filter(|name| !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'))
+        .filter(|name| {
+            !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        })
         .collect();
     assert!(used.contains("bpf") && used.contains("capset") && used.len() > 30, "{used:?}");
     let allowed = allowed_system_calls(&unit);

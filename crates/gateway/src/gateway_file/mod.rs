@@ -24,8 +24,10 @@ pub use values::{
 };
 
 use crate::config::GatewayConfig;
+use crate::engine_settings::MemorySize;
+use crate::sandbox;
 use crate::toml_file::{self, TomlDiagnostic, TomlFileError};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, anyhow, bail};
 use keys::{KeyChange, key_entries};
 use resolve::FORMAT_VERSION;
 use std::fs;
@@ -52,7 +54,10 @@ impl GatewayFile {
     /// # Errors
     /// It cannot be read. What is wrong with its text is in its faults.
     pub fn read(path: &Path) -> Result<GatewayFile> {
-        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = fs::read_to_string(path).map_err(|error| {
+            let hint = sandbox::denied_hint(&error);
+            anyhow!("cannot read {}: {error}{hint}", path.display())
+        })?;
         Ok(GatewayFile::parse(path, text))
     }
 
@@ -109,18 +114,30 @@ impl GatewayFile {
 pub struct ResolvedGateway {
     file: Option<GatewayFile>,
     settings: GatewaySettings,
+    /// What `memory` is if nobody says it.
+    machine_memory: MemorySize,
 }
 
 impl ResolvedGateway {
     /// Adds the flags to the file. A flag that says where packets come from replaces all that the file says of that.
     pub fn new(file: Option<GatewayFile>, flags: GatewaySettings) -> ResolvedGateway {
+        ResolvedGateway::on_machine(file, flags, MemorySize::of_this_machine())
+    }
+
+    /// The same later, on the same machine: a running gateway may not read its memory again.
+    #[must_use]
+    pub fn again(&self, file: Option<GatewayFile>, flags: GatewaySettings) -> ResolvedGateway {
+        ResolvedGateway::on_machine(file, flags, self.machine_memory)
+    }
+
+    fn on_machine(file: Option<GatewayFile>, flags: GatewaySettings, machine_memory: MemorySize) -> ResolvedGateway {
         let mut below = file.as_ref().map(|file| file.settings.clone()).unwrap_or_default();
         if !flags.drivers().is_empty() && flags.drivers() != below.drivers() {
             below = below.without_driver();
         }
         let given = flags.over(below);
         let defaults = resolve::defaults(&given);
-        ResolvedGateway { file, settings: given.over(defaults) }
+        ResolvedGateway { file, settings: given.over(defaults), machine_memory }
     }
 
     /// The settings.
@@ -175,7 +192,7 @@ impl ResolvedGateway {
     /// # Errors
     /// A sysctl file cannot be read, or is refused.
     pub fn config(&self, secret: [u8; 16], note: impl FnMut(String)) -> Result<GatewayConfig> {
-        let mut config = resolve::config(&self.settings, secret, note)?;
+        let mut config = resolve::config(&self.settings, self.machine_memory, secret, note)?;
         config.other_files.extend(self.file.iter().map(|file| file.path.clone()));
         Ok(config)
     }
@@ -185,7 +202,7 @@ impl ResolvedGateway {
     /// # Errors
     /// A sysctl file cannot be read, or is refused.
     pub fn check_sysctl_files(&self) -> Result<()> {
-        resolve::sysctl_settings(&self.settings).sysctls(drop).map(drop)
+        resolve::sysctl_settings(&self.settings, self.machine_memory).sysctls(drop).map(drop)
     }
 
     /// The settings as a file again, each with its origin behind it.

@@ -193,7 +193,12 @@ fn value_or<T: Clone>(given: &Option<Given<T>>, default: T) -> T {
 ///
 /// # Errors
 /// A sysctl file cannot be read, or is refused.
-pub(super) fn config(settings: &GatewaySettings, secret: [u8; 16], note: impl FnMut(String)) -> Result<GatewayConfig> {
+pub(super) fn config(
+    settings: &GatewaySettings,
+    machine_memory: MemorySize,
+    secret: [u8; 16],
+    note: impl FnMut(String),
+) -> Result<GatewayConfig> {
     let s = settings;
     let driver = if let Some(interfaces) = &s.interface {
         DriverConfig::Tc {
@@ -231,7 +236,7 @@ pub(super) fn config(settings: &GatewaySettings, secret: [u8; 16], note: impl Fn
         other_files: value_or(&s.sysctl_files, Vec::new()),
         state_file: s.state.as_ref().map(|given| given.value.clone()),
         nat: nat_policy(&s.nat),
-        sysctls: sysctl_settings(s).sysctls(note)?,
+        sysctls: sysctl_settings(s, machine_memory).sysctls(note)?,
         helpers: s
             .helper
             .iter()
@@ -254,11 +259,11 @@ fn nat_policy(nat: &NatSettings) -> NatPolicy {
 }
 
 /// The sysctls, as the engine's settings.
-pub(super) fn sysctl_settings(s: &GatewaySettings) -> SysctlSettings {
+pub(super) fn sysctl_settings(s: &GatewaySettings, machine_memory: MemorySize) -> SysctlSettings {
     let settings = s.sysctl.entries.iter().map(|(name, value)| format!("{}={}", name.value, value.value));
     SysctlSettings {
         version: value_or(&s.as_linux, KernelVersionSetting::V6_18).into(),
-        memory: s.memory.as_ref().map_or_else(MemorySize::of_this_machine, |given| given.value.value).0,
+        memory: s.memory.as_ref().map_or(machine_memory, |given| given.value.value).0,
         files: value_or(&s.sysctl_files, Vec::new()),
         settings: settings.collect(),
     }

@@ -222,7 +222,7 @@ impl GatewayArgs {
             tracing::info!("{count} interfaces given back to the kernel; no ruleset of keepstate's is in force there");
             return Ok(ExitCode::SUCCESS);
         }
-        let resolved = self.resolve()?;
+        let resolved = self.resolve(ResolvedGateway::new)?;
         if self.print_config {
             write!(anstream::stdout().lock(), "{}", resolved.print())?;
             return Ok(ExitCode::SUCCESS);
@@ -240,7 +240,7 @@ impl GatewayArgs {
         }
         let running = resolved;
         config.run_rereading(Arc::new(move || {
-            let next = self.resolve()?;
+            let next = self.resolve(|file, flags| running.again(file, flags))?;
             running.check_reload(&next)?;
             next.config(secret, |note| tracing::info!("{note}"))
         }))?;
@@ -248,9 +248,12 @@ impl GatewayArgs {
     }
 
     /// The file with the flags over it, without faults.
-    fn resolve(&self) -> Result<ResolvedGateway> {
+    fn resolve(
+        &self,
+        sum: impl FnOnce(Option<GatewayFile>, GatewaySettings) -> ResolvedGateway,
+    ) -> Result<ResolvedGateway> {
         let file = self.file_path().map(|path| GatewayFile::read(&path)).transpose()?;
-        let resolved = ResolvedGateway::new(file, self.flags());
+        let resolved = sum(file, self.flags());
         resolved.check()?;
         Ok(resolved)
     }
