@@ -299,6 +299,11 @@ impl FibTable {
         self.devices.get(&index)?.info
     }
 
+    /// The interface of a name, encoded as rules have it.
+    pub(crate) fn device_by_name(&self, name: u128) -> Option<InterfaceInfo> {
+        self.devices.values().filter_map(|device| device.info).find(|info| info.name == name)
+    }
+
     /// Is it an address of this machine?
     pub fn is_local(&self, address: IpAddr) -> bool {
         address.is_loopback() || self.local_addresses.contains_key(&address)
@@ -465,6 +470,10 @@ impl Fib for FibTable {
             }
             IpAddr::V6(to) => select_v6(self.sources.values().flatten(), device, to),
         }
+    }
+
+    fn next_hop(&self, to: IpAddr, device: u32) -> Option<IpAddr> {
+        self.next_hop_lookup(to, Some(device)).map(|(_, next_hop)| next_hop)
     }
 
     fn mtu(&self, device: u32) -> u32 {

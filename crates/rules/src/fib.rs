@@ -44,6 +44,8 @@ pub trait Fib {
     }
     /// The source address that an interface uses towards this destination, of the same family.
     fn source_address(&self, device: u32, to: IpAddr) -> Option<IpAddr>;
+    /// Where a packet to this address goes next when it leaves by this interface: the route's gateway, or the address itself.
+    fn next_hop(&self, to: IpAddr, device: u32) -> Option<IpAddr>;
     /// MTU of an interface, in bytes.
     fn mtu(&self, device: u32) -> u32;
 }

@@ -23,6 +23,8 @@ pub enum DropReason {
     Ipv4Options,
     /// There is no route to its destination.
     NoRoute,
+    /// A rule has made it a packet for another host.
+    PacketType,
     /// It is longer than the MTU and must not be fragmented.
     PacketTooBig,
     /// It cannot be translated.
@@ -51,6 +53,7 @@ impl std::fmt::Display for DropReason {
             DropReason::Conntrack(reason) => return write!(f, "dropped by conntrack: {}", reason.name()),
             DropReason::TtlExceeded => "TTL exceeded",
             DropReason::NoRoute => "no route",
+            DropReason::PacketType => "packet type set by a rule",
             DropReason::PacketTooBig => "packet too big for the interface",
             DropReason::NatFailed => "cannot be translated",
             DropReason::NoBackend => "no backend is up",

@@ -33,6 +33,7 @@ impl Router {
         self.queue_log(&mut pkt.meta.log_lines);
         // An error quotes the packet as the rules have changed it.
         pkt.take_rewritten();
+        self.send_copies(hook, pkt);
         self.apply_verdict(verdict, pkt)
     }
 
@@ -58,6 +59,7 @@ impl Router {
         let verdict = self.program.eval_nat_chains(hook, &mut eval_ctx);
         self.queue_log(&mut pkt.meta.log_lines);
         pkt.take_rewritten();
+        self.send_copies(hook, pkt);
         if pkt.backend.is_some()
             && let Some(ctx) = &mut pkt.ctx
         {

@@ -10,7 +10,8 @@ use crate::known_flow::FlowTarget;
 use crate::{icmp_error, ip_fragment};
 use keepstate_engine::{CtVerdict, Instant, Manip, PacketCtx, SynproxyState};
 use keepstate_rules::ast::{Hook, Reject};
-use keepstate_rules::{Fib, PacketMeta};
+use keepstate_rules::{Fib, PacketCopy, PacketMeta};
+use keepstate_wire::rewrite::{ChecksumMode, HeaderBase, PacketMut};
 use keepstate_wire::{Addresses, Packet};
 use std::net::IpAddr;
 
@@ -166,6 +167,48 @@ impl Router {
             self.output.extend(pieces.into_iter().map(forward));
         }
         Ok(())
+    }
+
+    /// Sends the copies that rules have made (`dup to`), as Linux does (nf_dup_ipv4, nf_dup_ipv6): untracked, with one hop less where the packet has just come in, through output and
+    /// postrouting, but without further copies.
+    pub(super) fn send_copies(&mut self, hook: Hook, pkt: &mut InFlightPacket) {
+        if pkt.is_copy {
+            pkt.meta.copies.clear();
+        }
+        for PacketCopy { mut bytes, to, device } in std::mem::take(&mut pkt.meta.copies) {
+            let through = device.and_then(|name| self.fib.device_by_name(name));
+            let Some((oif, next_hop)) = self.fib.next_hop_lookup(to, through.map(|device| device.index)) else {
+                continue;
+            };
+            if device.is_some() && through.is_none() {
+                continue;
+            }
+            if let Ok(mut copy) = PacketMut::new(&mut bytes) {
+                if let [first, _, _, _, _, _, flags, _, hops, ..] = *copy.bytes() {
+                    let v4 = first >> 4 == 4;
+                    let hops = if v4 { hops } else { copy.bytes().get(7).copied().unwrap_or_default() };
+                    if matches!(hook, Hook::Prerouting | Hook::Input) {
+                        copy.set_hop_limit(hops.wrapping_sub(1));
+                    }
+                    if v4 {
+                        // Don't fragment: as in Linux.
+                        let with_df = u128::from(flags | 0x40);
+                        copy.set_bits(HeaderBase::Network, 48..56, with_df, ChecksumMode::Update);
+                    }
+                }
+            }
+            let meta = PacketMeta { oif: Some(oif), untracked: true, ..PacketMeta::default() };
+            let (now, is_output, is_copy) = (pkt.now, true, true);
+            let mut copy = InFlightPacket { bytes, meta, is_output, is_copy, now, ..InFlightPacket::default() };
+            let queued = self.output.len();
+            let passed = self.run_output_hooks(&mut copy, true);
+            // Neither errors about it nor copies of it are sent.
+            self.output.truncate(queued);
+            if passed.is_ok() {
+                self.counters.generated += 1;
+                self.output.push_back(Egress::Forward { oif: oif.index, next_hop, packet: copy.bytes });
+            }
+        }
     }
 
     /// The output and postrouting hooks. `attached` packets belong to a known connection and were built from the packet before NAT, so they are not translated.

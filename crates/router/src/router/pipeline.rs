@@ -182,6 +182,7 @@ impl Router {
             self.output.push_back(Egress::LocalDeliver(std::mem::take(&mut pkt.bytes)));
             return Ok(());
         }
+        pkt.meta.is_delivered = true;
         self.run_filter_chains(Hook::Input, BEFORE_SNAT, pkt)?;
         self.run_nat(Hook::Input, Manip::Source, pkt)?;
         self.run_filter_chains(Hook::Input, AFTER_SNAT, pkt)?;
@@ -197,6 +198,10 @@ impl Router {
     }
 
     fn forward(&mut self, pkt: &mut InFlightPacket, to: IpAddr) -> Result<(), DropReason> {
+        // As in Linux (ip_forward): only packets for this host's link address are forwarded.
+        if pkt.meta.packet_type.is_some_and(|kind| kind != 0) {
+            return Err(DropReason::PacketType);
+        }
         let v6 = to.is_ipv6();
         let hops = pkt.packet()?.hop_limit();
         if hops <= 1 {

@@ -1,6 +1,7 @@
 //! Compares our router with Linux and nft: the same ruleset and the same packets on both; the packets that leave and the connection tables must be equal.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
 
+mod copies;
 mod fib;
 mod header_changes;
 mod ipv4_options;

@@ -145,6 +145,7 @@ pub enum AssignTarget {
     MetaMark,
     MetaPriority,
     NfTrace,
+    PacketType,
     CtMark,
     /// The zone, in both directions or in one.
     CtZone(ZoneDirection),

@@ -30,6 +30,8 @@ pub enum Selector {
     Socket(SocketKey),
     /// The route of the packet, once there is one.
     Route(RouteKey),
+    /// What IPsec has done to the packet, or is to do. The kernel does that, so the match fails, as in Linux for a packet without IPsec.
+    Xfrm(XfrmKey, XfrmDirection),
 }
 
 /// Properties of the socket that a packet belongs to.
@@ -55,6 +57,30 @@ pub enum RouteKey {
     ClassId,
     /// Does IPsec encrypt what takes it?
     Ipsec,
+    /// Where it leads next: the gateway, or the destination itself.
+    NextHop4,
+    /// The same, of IPv6.
+    NextHop6,
+    /// The largest TCP segment that fits into its MTU, and into that of the way back.
+    Mss,
+}
+
+/// Properties of an IPsec state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names are the words of the language")]
+pub enum XfrmKey {
+    RequestId,
+    Spi,
+    Address4(Endpoint),
+    Address6(Endpoint),
+}
+
+/// Whose IPsec state: the one by which the packet came, or the one by which it leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names are the words of the language")]
+pub enum XfrmDirection {
+    In,
+    Out,
 }
 
 /// Header that an offset refers to.
@@ -154,6 +180,8 @@ pub enum ExthdrOp {
     Ipv6ExtHeaders,
     /// SCTP chunks.
     SctpChunks,
+    /// DCCP options.
+    DccpOptions,
 }
 
 /// Source or destination.
@@ -348,6 +376,14 @@ impl Selector {
             },
             Selector::Route(RouteKey::ClassId) => DataType::Realm,
             Selector::Route(RouteKey::Ipsec) => DataType::Boolean,
+            Selector::Route(RouteKey::NextHop4) => DataType::Address4,
+            Selector::Route(RouteKey::NextHop6) => DataType::Address6,
+            Selector::Route(RouteKey::Mss) => DataType::Number(16),
+            Selector::Xfrm(key, _) => match key {
+                XfrmKey::RequestId | XfrmKey::Spi => DataType::Number(32),
+                XfrmKey::Address4(_) => DataType::Address4,
+                XfrmKey::Address6(_) => DataType::Address6,
+            },
             Selector::Fib(fib) => match fib.result {
                 FibResult::AddressType => DataType::AddressType,
                 FibResult::Oif => DataType::InterfaceIndex,
@@ -367,6 +403,9 @@ impl IpField {
             (IpField::Fragment, false) => Some(BitRange::new(48, 16)),
             (IpField::Protocol, false) => Some(BitRange::new(72, 8)),
             (IpField::Checksum, false) => Some(BitRange::new(80, 16)),
+            (IpField::Length, false) => Some(BitRange::new(16, 16)),
+            (IpField::Length, true) => Some(BitRange::new(32, 16)),
+            (IpField::Protocol, true) => Some(BitRange::new(48, 8)),
             (IpField::FlowLabel, true) => Some(BitRange::new(12, 20)),
             _ => None,
         }

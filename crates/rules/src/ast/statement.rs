@@ -58,6 +58,13 @@ pub enum Statement {
     Nat(Nat),
     /// Drops the packet and sends an error.
     Reject(Reject),
+    /// Sends a copy of the packet to a gateway.
+    Dup {
+        /// The gateway's address.
+        to: Expression,
+        /// The interface that it is behind, by name.
+        device: Option<String>,
+    },
     /// Answers TCP handshakes for the server.
     Synproxy(SynproxyInfo),
     /// Looks up a verdict map.

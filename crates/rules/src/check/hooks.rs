@@ -3,8 +3,8 @@
 use super::chain_graph::reachable_chains;
 use super::refusal::{Refusal, place};
 use crate::ast::{
-    AssignTarget, BaseChainSpec, Expression, FibExpr, FibResult, Hook, MetaKey, NatTarget, Selector, SocketKey,
-    Statement, Table,
+    AssignTarget, BaseChainSpec, Expression, FibExpr, FibResult, Hook, MetaKey, NatTarget, RouteKey, Selector,
+    SocketKey, Statement, Table, XfrmDirection,
 };
 use crate::diagnostic::Diagnostic;
 use keepstate_engine::Manip;
@@ -69,6 +69,20 @@ const IPSEC: Placement = Placement {
     nat_only: false,
     hooks: RECEIVED,
     help: "use a chain at hook prerouting, input or forward",
+};
+
+const XFRM_IN: Placement = Placement { what: "`ipsec in`", ..IPSEC };
+const XFRM_OUT: Placement = Placement {
+    what: "`ipsec out`",
+    nat_only: false,
+    hooks: SENT,
+    help: "use a chain at hook forward, output or postrouting",
+};
+const PACKET_TYPE: Placement = Placement {
+    what: "`meta pkttype set`",
+    nat_only: false,
+    hooks: &[Hook::Prerouting],
+    help: "use a chain at hook prerouting",
 };
 
 const SDIF: Placement = Placement {
@@ -142,11 +156,18 @@ fn misplaced(statement: &Statement, base: &BaseChainSpec) -> Option<&'static Pla
         Statement::Assign(AssignTarget::TcpMss, Expression::Constant(0, _)) => Some(&ROUTE_MTU),
         _ => None,
     };
+    let of_statement = match statement {
+        Statement::Assign(AssignTarget::PacketType, _) => Some(&PACKET_TYPE),
+        _ => of_statement,
+    };
     let of_selectors = selectors(statement).into_iter().filter_map(|selector| match selector {
         Selector::Fib(FibExpr { result: FibResult::Oif | FibResult::OifName, .. }) => Some(&FIB_RECEIVED),
         Selector::Fib(FibExpr { iif: true, .. }) => Some(&FIB_RECEIVED),
         Selector::Fib(FibExpr { oif: true, .. }) => Some(&FIB_SENT),
         Selector::Meta(MetaKey::Ipsec) => Some(&IPSEC),
+        Selector::Xfrm(_, XfrmDirection::In) => Some(&XFRM_IN),
+        Selector::Xfrm(_, XfrmDirection::Out) => Some(&XFRM_OUT),
+        Selector::Route(RouteKey::Mss) => Some(&ROUTE_MTU),
         Selector::Meta(MetaKey::Sdif | MetaKey::SdifName) => Some(&SDIF),
         Selector::Socket(SocketKey::Transparent | SocketKey::Wildcard | SocketKey::Mark | SocketKey::CgroupV2) => {
             Some(&SOCKET)

@@ -5,7 +5,7 @@
 use super::refusal::Refusal;
 use crate::ast::{
     AssignTarget, CtTupleField, Expression, ExthdrOp, IpField, Match, MatchRhs, MetaKey, PayloadBase, PayloadField,
-    Reject, Selector, SetRef, Statement, Table, TableFamily,
+    Reject, RouteKey, Selector, SetRef, Statement, Table, TableFamily,
 };
 use crate::datatype::DataType;
 
@@ -52,6 +52,20 @@ impl<'a> ProtocolContext<'a> {
             // Its own check knows more of it.
             Statement::Nat(_) => Ok(()),
             Statement::Reject(reject) => self.reject(*reject),
+            Statement::Dup { to, .. } => {
+                self.expression(to)?;
+                let family = if to.data_type() == DataType::Address6 { TableFamily::Ip6 } else { TableFamily::Ip };
+                if self.table.family == family {
+                    return Ok(());
+                }
+                Err(Refusal::new(
+                    format!(
+                        "dup is possible in a table of its address's family only; this one is {}",
+                        self.table.family
+                    ),
+                    "write it in a table of family ip or ip6",
+                ))
+            }
             _ => Ok(()),
         }
     }
@@ -84,8 +98,10 @@ impl<'a> ProtocolContext<'a> {
             Selector::Exthdr(field) => match field.op {
                 ExthdrOp::Ip4Options => self.imply_family(false),
                 ExthdrOp::Ipv6ExtHeaders => self.imply_family(true),
-                ExthdrOp::TcpOptions | ExthdrOp::SctpChunks => Ok(()),
+                ExthdrOp::TcpOptions | ExthdrOp::SctpChunks | ExthdrOp::DccpOptions => Ok(()),
             },
+            Selector::Route(RouteKey::NextHop4) => self.imply_family(false),
+            Selector::Route(RouteKey::NextHop6) => self.imply_family(true),
             Selector::Meta(MetaKey::NfProto) if self.table.family != TableFamily::Inet => Err(Refusal::new(
                 format!(
                     "meta nfproto tells nothing in a table of family {}: all its packets are of it",

@@ -43,7 +43,10 @@ pub(super) enum JsonTerm {
     IpOption(JsonHeader),
     #[serde(rename = "sctp chunk")]
     SctpChunk(JsonHeader),
+    #[serde(rename = "dccp option")]
+    DccpOption(JsonDccpOption),
     Meta(JsonKey),
+    Ipsec(JsonKey),
     Rt(JsonKey),
     Ct(JsonKey),
     Socket(JsonKey),
@@ -80,6 +83,12 @@ pub(super) struct JsonLookup {
 pub(super) struct JsonPrefix {
     pub(super) addr: JsonValue,
     pub(super) len: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct JsonDccpOption {
+    #[serde(rename = "type")]
+    pub(super) kind: u8,
 }
 
 /// A field by its names, or bits of a header.

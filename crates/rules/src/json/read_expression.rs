@@ -112,6 +112,12 @@ fn term(term: &JsonTerm) -> Text {
         JsonTerm::TcpOption(header) => self::header("tcp option", header)?,
         JsonTerm::IpOption(header) => self::header("ip option", header)?,
         JsonTerm::SctpChunk(header) => self::header("sctp chunk", header)?,
+        JsonTerm::DccpOption(option) => format!("dccp option {}", option.kind),
+        JsonTerm::Ipsec(key) => {
+            let direction = key.dir.as_deref().ok_or_else(|| JsonScriptError::new("ipsec needs a dir"))?;
+            let key = JsonKey { dir: None, ..key.clone() };
+            format!("ipsec {} {}", word(direction)?, with_family(&key)?)
+        }
         JsonTerm::Meta(key) => format!("meta {}", word(&key.key)?),
         JsonTerm::Rt(key) => format!("rt {}", with_family(key)?),
         JsonTerm::Socket(key) => format!("socket {}", word(&key.key)?),

@@ -42,6 +42,10 @@ fn statement(statement: &JsonStatement) -> Text {
         JsonStatement::Snat(nat) => self::nat("snat", nat.as_ref())?,
         JsonStatement::Masquerade(nat) => self::nat("masquerade", nat.as_ref())?,
         JsonStatement::Redirect(nat) => self::nat("redirect", nat.as_ref())?,
+        JsonStatement::Dup(dup) => match &dup.dev {
+            Some(device) => format!("dup to {} device {}", value(&dup.addr)?, quoted(device)?),
+            None => format!("dup to {}", value(&dup.addr)?),
+        },
         JsonStatement::Vmap(vmap) => lookup(vmap, "vmap")?,
         JsonStatement::Set(change) => {
             let stateful = stateful(&change.stmt)?;

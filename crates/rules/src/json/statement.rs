@@ -25,6 +25,7 @@ pub(super) enum JsonStatement {
     Snat(Option<JsonNat>),
     Masquerade(Option<JsonNat>),
     Redirect(Option<JsonNat>),
+    Dup(JsonDup),
     Vmap(JsonLookup),
     Set(JsonSetChange),
     Map(JsonMapChange),
@@ -76,6 +77,13 @@ pub(super) enum JsonNamed<T> {
 pub(super) struct JsonMangle {
     pub(super) key: JsonValue,
     pub(super) value: JsonValue,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct JsonDup {
+    pub(super) addr: JsonValue,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) dev: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,12 +1,12 @@
 //! Expressions, values and sets of the syntax tree, in the JSON schema.
 use super::expression::{
-    JsonElement, JsonFib, JsonHash, JsonHeader, JsonKey, JsonLookup, JsonNumgen, JsonPayload, JsonPrefix, JsonTarget,
-    JsonTerm, JsonValue, OneOrMore,
+    JsonDccpOption, JsonElement, JsonFib, JsonHash, JsonHeader, JsonKey, JsonLookup, JsonNumgen, JsonPayload,
+    JsonPrefix, JsonTarget, JsonTerm, JsonValue, OneOrMore,
 };
 use crate::ast::{
     BitOperator, CtCounterKey, CtKey, CtTupleField, ElementData, Endpoint, Expression, ExthdrField, ExthdrOp, FibExpr,
     FibResult, IpField, MetaKey, NftVerdict, PayloadBase, PayloadField, RouteKey, Selector, Set, SetElement, SetRef,
-    SocketKey,
+    SocketKey, XfrmDirection, XfrmKey,
 };
 use crate::datatype::DataType;
 use crate::parse::{exthdr_names, payload_field_names};
@@ -285,7 +285,28 @@ pub(super) fn selector(selector: Selector) -> JsonValue {
         .into(),
         Selector::Route(RouteKey::ClassId) => JsonTerm::Rt(keyed("classid")).into(),
         Selector::Route(RouteKey::Ipsec) => JsonTerm::Rt(keyed("ipsec")).into(),
+        Selector::Route(RouteKey::Mss) => JsonTerm::Rt(keyed("mtu")).into(),
+        Selector::Route(RouteKey::NextHop4) => {
+            JsonTerm::Rt(JsonKey { family: Some("ip".into()), ..keyed("nexthop") }).into()
+        }
+        Selector::Route(RouteKey::NextHop6) => {
+            JsonTerm::Rt(JsonKey { family: Some("ip6".into()), ..keyed("nexthop") }).into()
+        }
+        Selector::Xfrm(key, direction) => {
+            let (key, family) = match key {
+                XfrmKey::RequestId => ("reqid", None),
+                XfrmKey::Spi => ("spi", None),
+                XfrmKey::Address4(end) => (end_name(end), Some("ip".to_owned())),
+                XfrmKey::Address6(end) => (end_name(end), Some("ip6".to_owned())),
+            };
+            let dir = if direction == XfrmDirection::In { "in" } else { "out" };
+            JsonTerm::Ipsec(JsonKey { family, dir: Some(dir.to_owned()), ..keyed(key) }).into()
+        }
     }
+}
+
+fn end_name(end: Endpoint) -> &'static str {
+    if end == Endpoint::Source { "saddr" } else { "daddr" }
 }
 
 pub(super) fn transport_name(protocol: Option<u8>) -> &'static str {
@@ -349,6 +370,7 @@ fn exthdr(of: &ExthdrField) -> JsonValue {
         ExthdrOp::Ip4Options => JsonTerm::IpOption(header),
         ExthdrOp::Ipv6ExtHeaders => JsonTerm::Exthdr(header),
         ExthdrOp::SctpChunks => JsonTerm::SctpChunk(header),
+        ExthdrOp::DccpOptions => JsonTerm::DccpOption(JsonDccpOption { kind: of.number }),
     }
     .into()
 }

@@ -2,7 +2,7 @@
 use super::expression::{JsonHeader, JsonLookup, JsonTarget, JsonValue, OneOrMore};
 use super::stateful::{JsonCounts, JsonLimit, JsonQuota};
 use super::statement::{
-    JsonCounter, JsonCtCount, JsonFlow, JsonIgnored, JsonLog, JsonMangle, JsonMapChange, JsonMatch, JsonMeter,
+    JsonCounter, JsonCtCount, JsonDup, JsonFlow, JsonIgnored, JsonLog, JsonMangle, JsonMapChange, JsonMatch, JsonMeter,
     JsonNamed, JsonNat, JsonReject, JsonReset, JsonSetChange, JsonStatement, JsonSynproxy,
 };
 use super::write_expression::{
@@ -69,6 +69,7 @@ fn statement(one: &Statement, family: TableFamily, counts: &mut impl Iterator<It
         Statement::Last => JsonStatement::Last(JsonIgnored::None(())),
         Statement::Nat(one) => nat(one),
         Statement::Reject(one) => JsonStatement::Reject(Some(reject(*one, family))),
+        Statement::Dup { to, device } => JsonStatement::Dup(JsonDup { addr: expression(to), dev: device.clone() }),
         Statement::Synproxy(options) => JsonStatement::Synproxy(JsonNamed::Own(synproxy(options))),
         Statement::Vmap(parts, map) => JsonStatement::Vmap(JsonLookup { key: key(parts), data: set_ref(map) }),
         Statement::Dynset(change) => dynset(change),
@@ -263,6 +264,7 @@ fn assign_key(target: &AssignTarget) -> JsonValue {
     match target {
         AssignTarget::MetaMark => selector(Selector::Meta(MetaKey::Mark)),
         AssignTarget::MetaPriority => selector(Selector::Meta(MetaKey::Priority)),
+        AssignTarget::PacketType => selector(Selector::Meta(MetaKey::PacketType)),
         AssignTarget::NfTrace => super::expression::JsonTerm::Meta(super::expression::JsonKey {
             key: "nftrace".into(),
             ..Default::default()
@@ -292,8 +294,15 @@ fn assign_key(target: &AssignTarget) -> JsonValue {
 fn ip_bits(of: &crate::ast::PayloadField) -> Option<JsonValue> {
     use crate::ast::IpField;
     let v6 = of.v6.filter(|_| of.base == crate::ast::PayloadBase::Network)?;
-    let fields =
-        [IpField::Ecn, IpField::Id, IpField::Fragment, IpField::Protocol, IpField::Checksum, IpField::FlowLabel];
+    let fields = [
+        IpField::Ecn,
+        IpField::Id,
+        IpField::Fragment,
+        IpField::Protocol,
+        IpField::Checksum,
+        IpField::Length,
+        IpField::FlowLabel,
+    ];
     let known = fields.into_iter().find(|one| one.rewritable_bits(v6) == Some(of.bits))?;
     Some(selector(if v6 { Selector::Ip6(known) } else { Selector::Ip(known) }))
 }

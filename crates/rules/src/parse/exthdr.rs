@@ -77,6 +77,17 @@ const IPV6_EXT_HEADERS: &[ExthdrDef] = &[
     ),
 ];
 
+/// Routing headers of two types; the kernel does not compare the type. Their addresses have a number.
+const ROUTING_HEADERS: &[ExthdrDef] = &[
+    ("rt0", ROUTING_HEADER, &[]),
+    (
+        "srh",
+        ROUTING_HEADER,
+        &[number_field("last-entry", 32, 8), number_field("flags", 40, 8), number_field("tag", 48, 16)],
+    ),
+];
+const ROUTING_HEADER: u8 = 43;
+
 const CHUNK_TYPE: ExthdrFieldDef = number_field("type", 0, 8);
 const CHUNK_FLAGS: ExthdrFieldDef = number_field("flags", 8, 8);
 const CHUNK_LENGTH: ExthdrFieldDef = number_field("length", 16, 16);
@@ -144,6 +155,7 @@ pub(crate) fn exthdr_names(field: &ExthdrField) -> Option<(&'static str, Option<
         ExthdrOp::Ip4Options => IP4_OPTIONS,
         ExthdrOp::Ipv6ExtHeaders => IPV6_EXT_HEADERS,
         ExthdrOp::SctpChunks => SCTP_CHUNKS,
+        ExthdrOp::DccpOptions => return None,
     };
     // nft names the option that it calls echo by its other name.
     let mut same_number = all.iter().filter(|(name, number, _)| *number == field.number && *name != "echo");
@@ -156,7 +168,7 @@ pub(crate) fn exthdr_names(field: &ExthdrField) -> Option<(&'static str, Option<
 
 /// Is it the name of an IPv6 extension header?
 pub(super) fn is_ipv6_ext_header(word: &str) -> bool {
-    IPV6_EXT_HEADERS.iter().any(|(name, ..)| *name == word)
+    IPV6_EXT_HEADERS.iter().chain(ROUTING_HEADERS).any(|(name, ..)| *name == word)
 }
 
 impl Parser<'_> {
@@ -212,8 +224,50 @@ impl Parser<'_> {
         self.presence_test(ExthdrOp::Ipv6ExtHeaders, number)
     }
 
+    /// After `dccp option`.
+    pub(super) fn parse_dccp_option(&mut self) -> ParseResult<ExthdrField> {
+        let span = self.span();
+        let number = self.expect_u32("the number of a DCCP option")?;
+        let number = u8::try_from(number).map_err(|_| Diagnostic::new(span, "an option number is at most 255"))?;
+        self.presence_test(ExthdrOp::DccpOptions, number)
+    }
+
+    /// `rt0 addr[1]`, `srh sid[1]`: an address by its number.
+    fn parse_routing_address(&mut self) -> ParseResult<Option<ExthdrField>> {
+        let field = match self.peek() {
+            TokenKind::Ident(header) if header == "rt0" => "addr",
+            TokenKind::Ident(header) if header == "srh" => "sid",
+            _ => return Ok(None),
+        };
+        if !matches!(self.peek_second(), TokenKind::Ident(word) if word == field) {
+            return Ok(None);
+        }
+        (0..2).for_each(|_| drop(self.next_token()));
+        self.expect_punct("[")?;
+        let span = self.span();
+        let number = self.expect_u32("the number of an address")?;
+        self.expect_punct("]")?;
+        // Behind eight bytes; the first one has the number 1.
+        let offset = u16::try_from(number).ok().filter(|number| (1..=127).contains(number));
+        let offset = offset.map(|number| 64 + (number - 1) * 128);
+        let offset = offset.ok_or_else(|| Diagnostic::new(span, "the number of an address is 1 to 127"))?;
+        let bits = Some(BitRange::new(offset, 128));
+        Ok(Some(ExthdrField {
+            op: ExthdrOp::Ipv6ExtHeaders,
+            number: ROUTING_HEADER,
+            bits,
+            data_type: DataType::Address6,
+        }))
+    }
+
     /// An extension header's name and field.
     pub(super) fn parse_ipv6_ext_field(&mut self) -> ParseResult<ExthdrField> {
+        if let Some(address) = self.parse_routing_address()? {
+            return Ok(address);
+        }
+        if matches!(self.peek(), TokenKind::Ident(word) if ROUTING_HEADERS.iter().any(|(name, ..)| name == word)) {
+            return self.parse_exthdr_field(ExthdrOp::Ipv6ExtHeaders, ROUTING_HEADERS, "a routing header");
+        }
         self.parse_exthdr_field(ExthdrOp::Ipv6ExtHeaders, IPV6_EXT_HEADERS, "an IPv6 extension header")
     }
 

@@ -1,7 +1,7 @@
 //! snat, dnat, masquerade and redirect.
 use super::parser::{ParseResult, Parser};
-use crate::ast::{Nat, NatPorts, NatTarget};
-use crate::datatype::DataType;
+use crate::ast::{Nat, NatPorts, NatTarget, Statement};
+use crate::datatype::{DataType, encode_name};
 use crate::diagnostic::Diagnostic;
 use crate::lexer::TokenKind;
 use crate::source::Span;
@@ -82,6 +82,31 @@ impl Parser<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// After `dup`: `to ADDRESS [device NAME]`.
+    pub(super) fn parse_dup(&mut self) -> ParseResult<Statement> {
+        self.expect_keyword("to")?;
+        let kind = match self.peek() {
+            TokenKind::Address4(_) => DataType::Address4,
+            TokenKind::Address6(_) | TokenKind::Punct("[") => DataType::Address6,
+            _ => self.infer_map_family(),
+        };
+        let to = self.parse_expression_of(kind)?;
+        let device = if self.eat_keyword("device") {
+            let (TokenKind::Ident(name) | TokenKind::Quoted(name)) = self.peek() else {
+                return Err(self.unexpected("the name of an interface"));
+            };
+            let name = name.clone();
+            let span = self.next_token().span;
+            if encode_name(&name).is_none() {
+                return Err(Diagnostic::new(span, "an interface name has at most 15 bytes"));
+            }
+            Some(name)
+        } else {
+            None
+        };
+        Ok(Statement::Dup { to, device })
     }
 
     /// Of an anonymous map: is the first value, after the colon, an IPv6 address?

@@ -3,7 +3,7 @@ use super::exthdr::is_ipv6_ext_header;
 use super::parser::{ParseResult, Parser};
 use crate::ast::{
     BitRange, CtCounterKey, CtKey, CtTupleField, Endpoint, FibExpr, FibResult, IpField, MetaKey, PayloadBase,
-    PayloadField, RouteKey, Selector, SocketKey,
+    PayloadField, RouteKey, Selector, SocketKey, XfrmDirection, XfrmKey,
 };
 use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;
@@ -12,7 +12,9 @@ use crate::source::Span;
 use keepstate_engine::Direction;
 
 /// Meta keys that need no `meta` in front.
-const UNQUALIFIED_META_KEYS: [(&str, MetaKey); 12] = [
+const UNQUALIFIED_META_KEYS: [(&str, MetaKey); 14] = [
+    ("iiftype", MetaKey::LinkType(Endpoint::Source)),
+    ("oiftype", MetaKey::LinkType(Endpoint::Destination)),
     ("pkttype", MetaKey::PacketType),
     ("time", MetaKey::Time),
     ("hour", MetaKey::Hour),
@@ -36,7 +38,7 @@ const UNQUALIFIED_SOCKET_KEYS: [(&str, Selector); 4] = [
 ];
 
 /// Selectors that are not supported, with a hint.
-const UNSUPPORTED_SELECTORS: [(&str, &str); 13] = [
+const UNSUPPORTED_SELECTORS: [(&str, &str); 10] = [
     ("arp", "ARP is handled by the kernel: use an arp table there"),
     ("vxlan", "match the VXLAN interface"),
     ("geneve", "match the Geneve interface"),
@@ -44,12 +46,9 @@ const UNSUPPORTED_SELECTORS: [(&str, &str); 13] = [
     ("gretap", "match the tunnel interface"),
     ("xfrm", "match esp, or the tunnel interface"),
     ("osf", "match addresses, ports or TCP options"),
-    ("ipsec", "match esp, or the tunnel interface"),
     ("tunnel", "match the tunnel interface"),
-    ("rt0", "use rt type 0; a router drops such packets"),
     ("rt2", "use rt type 2"),
     ("rt4", "use rt type 4"),
-    ("srh", "use rt type 4"),
 ];
 
 /// For error messages.
@@ -57,9 +56,9 @@ const META_KEYS: &str = "iif, oif, iifname, oifname, iifgroup, oifgroup, iiftype
                          pkttype, skuid, skgid, cgroup, rtclassid, random, cpu, ipsec, hour, day, time, sdif, sdifname, iifkind, oifkind";
 
 /// Keywords that start a selector and are followed by a field.
-const SELECTOR_KEYWORDS: [&str; 21] = [
+const SELECTOR_KEYWORDS: [&str; 22] = [
     "ip", "ip6", "tcp", "udp", "udplite", "sctp", "dccp", "th", "icmp", "icmpv6", "igmp", "ah", "esp", "comp",
-    "exthdr", "meta", "ct", "fib", "socket", "ether", "vlan",
+    "exthdr", "meta", "ct", "fib", "socket", "ether", "vlan", "ipsec",
 ];
 
 /// Does this keyword start a selector?
@@ -104,6 +103,8 @@ impl Parser<'_> {
             "ip" if self.eat_keyword("option") => self.parse_ip_option().map(|piece| Some(Selector::Exthdr(piece))),
             "tcp" if self.eat_keyword("option") => self.parse_tcp_option().map(|piece| Some(Selector::Exthdr(piece))),
             "sctp" if self.eat_keyword("chunk") => self.parse_sctp_chunk().map(|piece| Some(Selector::Exthdr(piece))),
+            "dccp" if self.eat_keyword("option") => self.parse_dccp_option().map(|piece| Some(Selector::Exthdr(piece))),
+            "ipsec" => self.parse_xfrm().map(Some),
             "exthdr" => self.parse_exthdr().map(|piece| Some(Selector::Exthdr(piece))),
             "ip" => self.parse_ip_field(true).map(|field| Some(Selector::Ip(field))),
             "ip6" => self.parse_ip_field(false).map(|field| Some(Selector::Ip6(field))),
@@ -131,17 +132,54 @@ impl Parser<'_> {
         let selector = match key.as_str() {
             "classid" => Selector::Route(RouteKey::ClassId),
             "ipsec" => Selector::Route(RouteKey::Ipsec),
-            "nexthop" | "mtu" | "ip" | "ip6" => {
-                let what = format!("`rt {key}` (of the packet's route) is not supported");
-                return Err(Diagnostic::unsupported(self.span(), what).with_help(
-                    "use oifname or fib daddr oifname; for MSS clamping: tcp option maxseg size set rt mtu",
-                ));
+            "mtu" => Selector::Route(RouteKey::Mss),
+            "ip" | "ip6" if self.is_keyword_ahead(2, "nexthop") => {
+                self.next_token();
+                Selector::Route(if key == "ip6" { RouteKey::NextHop6 } else { RouteKey::NextHop4 })
+            }
+            // The address that it is compared with tells the family.
+            "nexthop" => {
+                let ahead = self.tokens.iter().rev().skip(2).take(3);
+                let v6 = ahead.into_iter().any(|token| matches!(token.kind, TokenKind::Address6(_)));
+                Selector::Route(if v6 { RouteKey::NextHop6 } else { RouteKey::NextHop4 })
             }
             _ => return Ok(None),
         };
         self.next_token();
         self.next_token();
         Ok(Some(selector))
+    }
+
+    /// After `ipsec`: `in|out [spnum N] reqid|spi`, or `… ip|ip6 saddr|daddr`.
+    fn parse_xfrm(&mut self) -> ParseResult<Selector> {
+        let (word, span) = self.expect_name("in or out")?;
+        let direction = match word.as_str() {
+            "in" => XfrmDirection::In,
+            "out" => XfrmDirection::Out,
+            _ => return Err(Diagnostic::new(span, format!("expected in or out, found `{word}`"))),
+        };
+        if self.eat_keyword("spnum") {
+            let span = self.span();
+            if self.expect_u32("the number of a state")? > 255 {
+                return Err(Diagnostic::new(span, "the number of an IPsec state is at most 255"));
+            }
+        }
+        let (word, span) = self.expect_name("reqid, spi, ip or ip6")?;
+        let key = match word.as_str() {
+            "reqid" => XfrmKey::RequestId,
+            "spi" => XfrmKey::Spi,
+            "ip" | "ip6" => {
+                let (field, span) = self.expect_name("saddr or daddr")?;
+                let end = match field.as_str() {
+                    "saddr" => Endpoint::Source,
+                    "daddr" => Endpoint::Destination,
+                    _ => return Err(Diagnostic::new(span, format!("expected saddr or daddr, found `{field}`"))),
+                };
+                if word == "ip6" { XfrmKey::Address6(end) } else { XfrmKey::Address4(end) }
+            }
+            _ => return Err(Diagnostic::new(span, format!("expected reqid, spi, ip or ip6, found `{word}`"))),
+        };
+        Ok(Selector::Xfrm(key, direction))
     }
 
     /// After `socket`.

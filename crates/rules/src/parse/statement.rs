@@ -12,17 +12,16 @@ use crate::source::Span;
 use keepstate_engine::{Direction, ZoneDirection};
 
 /// Statements that are not supported, with a hint.
-const UNSUPPORTED_STATEMENTS: [(&str, &str); 7] = [
+const UNSUPPORTED_STATEMENTS: [(&str, &str); 6] = [
     ("queue", "leave it out: the router is itself in user space"),
     ("tproxy", "use redirect; the proxy can ask for the original destination"),
-    ("dup", "capture packets with a capture tool"),
     ("fwd", "use a route"),
     ("tc", "use tc in the kernel"),
     ("secmark", "leave it out"),
     ("xt", "translate the iptables extension with iptables-translate"),
 ];
 
-/// The header bits that a rule may write: all but lengths, and checksums of transport headers.
+/// The header bits that a rule may write: all but versions and lengths of headers.
 fn writable_payload(selector: Selector) -> Option<PayloadField> {
     let network = |field: IpField, v6| {
         let bits = field.rewritable_bits(v6)?;
@@ -44,8 +43,7 @@ fn writable_payload(selector: Selector) -> Option<PayloadField> {
         Selector::Payload(field) => {
             let read_only: &[BitRange] = match field.protocol {
                 Some(6) => &[BitRange::new(96, 4)],
-                Some(17 | 136) => &[BitRange::new(32, 16)],
-                Some(132 | 1 | 2 | 58) => &[],
+                Some(17 | 136 | 132 | 1 | 2 | 58) => &[],
                 _ => return None,
             };
             (!read_only.contains(&field.bits)).then_some(field)
@@ -112,6 +110,10 @@ impl Parser<'_> {
                 self.next_token();
                 self.parse_reject().map(Statement::Reject)
             }
+            "dup" => {
+                self.next_token();
+                self.parse_dup()
+            }
             "synproxy" => {
                 self.next_token();
                 self.parse_synproxy()
@@ -139,12 +141,23 @@ impl Parser<'_> {
                 self.parse_tcp_option_number().map(Statement::TcpOptStrip)
             }
             "ct" => self.parse_ct_statement(span),
+            "nftrace" if self.is_keyword_ahead(1, "set") => {
+                (0..2).for_each(|_| drop(self.next_token()));
+                let value = self.parse_value(DataType::Number(8))?;
+                Ok(Statement::Assign(AssignTarget::NfTrace, Expression::Constant(value, DataType::Number(8))))
+            }
             "meta"
                 if matches!(self.peek_second(), TokenKind::Ident(name) if matches!(name.as_str(), "nftrace" | "pkttype" | "secmark"))
                     && self.is_keyword_ahead(2, "set") =>
             {
                 self.next_token();
                 let (key, span) = self.expect_name("nftrace")?;
+                if key == "pkttype" {
+                    self.expect_keyword("set")?;
+                    let kind = DataType::PacketType;
+                    let value = self.parse_value(kind)?;
+                    return Ok(Statement::Assign(AssignTarget::PacketType, Expression::Constant(value, kind)));
+                }
                 if key != "nftrace" {
                     return Err(Diagnostic::unsupported(span, format!("`meta {key} set` is not supported")));
                 }
@@ -253,7 +266,14 @@ impl Parser<'_> {
             return Ok(Statement::Assign(target, Expression::Constant(0, DataType::Number(16))));
         }
         let kind = selector.data_type();
-        let value = self.parse_expression_of(kind)?;
+        let is_symbol = matches!(self.peek(), TokenKind::Ident(word) if kind.symbol_value(word).is_some())
+            && !matches!(self.peek_second(), TokenKind::Ident(_));
+        // The name of a protocol, not the beginning of one of its fields.
+        let value = if kind == DataType::Protocol && is_symbol {
+            Expression::Constant(self.parse_value(kind)?, kind)
+        } else {
+            self.parse_expression_of(kind)?
+        };
         Ok(Statement::Assign(target, value))
     }
 

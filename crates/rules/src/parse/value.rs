@@ -110,8 +110,12 @@ impl Parser<'_> {
 
     fn check_value(&self, number: u128, kind: DataType, span: Span) -> ParseResult<u128> {
         if kind == DataType::Timestamp {
-            return Err(Diagnostic::unsupported(span, format!("{number} is not {}", kind.description()))
-                .with_help("write a date in quotation marks: \"2026-12-24 18:00:00\""));
+            // Seconds since 1970.
+            let nanoseconds = number.checked_mul(1_000_000_000).filter(|number| *number <= kind.max_value());
+            return nanoseconds.ok_or_else(|| {
+                Diagnostic::new(span, format!("{number} is too large for {}", kind.description()))
+                    .with_help("write seconds since 1970, or a date: \"2026-12-24 18:00:00\"")
+            });
         }
         if kind == DataType::DayOfWeek && number > 6 || kind == DataType::HourOfDay && number >= 86_400 {
             return Err(Diagnostic::new(span, format!("{number} is too large for {}", kind.description())));
@@ -160,6 +164,8 @@ impl Parser<'_> {
             DataType::CtLabel => self.includes.ct_label(name).and_then(|bit| 1_u128.checked_shl(bit)),
             DataType::UserId => self.includes.user_id(name).map(u128::from),
             DataType::GroupId => self.includes.group_id(name).map(u128::from),
+            // More digits than a number of the lexer has.
+            DataType::Number(65..) => name.strip_prefix("0x").and_then(|digits| u128::from_str_radix(digits, 16).ok()),
             // nft takes any value in quotation marks: "22" is 22.
             _ if name.starts_with(|c: char| c.is_ascii_digit()) => {
                 name.parse().ok().filter(|number| *number <= kind.max_value())

@@ -16,6 +16,7 @@ use crate::ast::{
 };
 use crate::check::{check_jump_depth, check_ruleset, nat_only_chains, synproxy_allowed_chains};
 use crate::datatype::DataType;
+use crate::datatype::encode_name;
 use crate::diagnostic::{Diagnostic, RulesetError};
 use crate::source::{Sources, Span};
 use keepstate_engine::Helper;
@@ -253,7 +254,10 @@ impl Compiler {
             }
             instrs.push(instr);
         }
-        let ends = |instr: &Instr| matches!(instr, Instr::Verdict(_) | Instr::Nat(_) | Instr::Reject(_));
+        let ends = |instr: &Instr| match instr {
+            Instr::Verdict(verdict) => *verdict != CompiledVerdict::Continue,
+            other => matches!(other, Instr::Nat(_) | Instr::Reject(_)),
+        };
         if let Some(at) = instrs.iter().position(ends)
             && at + 1 < instrs.len()
         {
@@ -343,6 +347,11 @@ impl Compiler {
                 let data = self.compile_exprs(&dynamic.data)?;
                 Instr::Dynset { op: dynamic.op, set, key, timeout: dynamic.timeout, stateful, data }
             }
+            Statement::Dup { to, device } => Instr::Dup {
+                v6: to.data_type() == DataType::Address6,
+                to: self.compile_expr(to)?,
+                device: device.as_deref().and_then(encode_name),
+            },
             Statement::TcpOptStrip(number) => Instr::TcpOptStrip(*number),
             Statement::Verdict(verdict) => Instr::Verdict(self.compile_verdict(verdict)?),
         })

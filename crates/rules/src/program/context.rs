@@ -4,6 +4,7 @@ use crate::ast::{Reject, SynproxyInfo};
 use crate::fib::{Fib, InterfaceInfo};
 use keepstate_engine::{Engine, Instant, PacketCtx, Zone};
 use keepstate_wire::Packet;
+use std::net::IpAddr;
 
 /// One packet at one hook.
 pub struct EvalCtx<'a, 'p> {
@@ -40,12 +41,29 @@ pub struct PacketMeta {
     pub zone: Option<Zone>,
     /// `notrack` was applied.
     pub untracked: bool,
+    /// The packet's type, where a rule has set it.
+    pub packet_type: Option<u8>,
+    /// It is at the input hook: its route leads to this machine.
+    pub is_delivered: bool,
+    /// Copies that rules have made (`dup to`), to be sent when it leaves the hook.
+    pub copies: Vec<PacketCopy>,
     /// The packet as rules have changed it: what leaves the hook in its place. Empty if none has.
     pub rewritten: Vec<u8>,
     /// What the evaluations so far have consulted.
     pub trace: EvalTrace,
     /// Log lines: level and text.
     pub log_lines: Vec<(u8, String)>,
+}
+
+/// A copy of a packet for another machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PacketCopy {
+    /// The packet as it was when the rule was reached.
+    pub bytes: Vec<u8>,
+    /// The gateway that it is sent to.
+    pub to: IpAddr,
+    /// The interface that the gateway is behind, by its name, encoded as [`InterfaceInfo::name`]; any if `None`.
+    pub device: Option<u128>,
 }
 
 /// Result of the chains of a hook.

@@ -5,7 +5,9 @@ use super::fib_expr::eval_fib;
 use super::header_bits::{address_value, be16, be32, extract_bits, packet_address};
 use super::hold::holds_of_selector;
 use super::state::State;
-use crate::ast::{CtCounterKey, CtKey, CtTupleField, Endpoint, IpField, MetaKey, PayloadBase, PayloadField, Selector};
+use crate::ast::{
+    CtCounterKey, CtKey, CtTupleField, Endpoint, IpField, MetaKey, PayloadBase, PayloadField, RouteKey, Selector,
+};
 use crate::datatype;
 use keepstate_engine::{Accounting, Connection, CtInfo, Direction, Tuple};
 use keepstate_wire::{Family, Packet};
@@ -39,8 +41,21 @@ pub(super) fn eval_selector(selector: Selector, ctx: &EvalCtx<'_, '_>, state: &m
         // Forwarded packets belong to no socket.
         Selector::Socket(_) => None,
         // Realms and IPsec are not there; packets have a route from the routing decision on.
-        Selector::Route(_) => ctx.meta.oif.map(|_| 0),
+        Selector::Route(RouteKey::ClassId | RouteKey::Ipsec) => ctx.meta.oif.map(|_| 0),
+        Selector::Route(RouteKey::NextHop4) => next_hop(packet, ctx).filter(IpAddr::is_ipv4).map(address_value),
+        Selector::Route(RouteKey::NextHop6) => next_hop(packet, ctx).filter(IpAddr::is_ipv6).map(address_value),
+        Selector::Route(RouteKey::Mss) => ctx.meta.oif.map(|_| ctx.route_mss().into()),
+        Selector::Xfrm(..) => None,
         Selector::Fib(fib) => eval_fib(fib, ctx),
+    }
+}
+
+/// Where the packet's route leads next; `None` before the routing decision.
+fn next_hop(packet: &Packet<'_>, ctx: &EvalCtx<'_, '_>) -> Option<IpAddr> {
+    let to = packet_address(packet, Endpoint::Destination);
+    match ctx.meta.oif {
+        Some(device) => ctx.fib.next_hop(to, device.index),
+        None => ctx.meta.is_delivered.then_some(to),
     }
 }
 
@@ -144,6 +159,7 @@ fn eval_meta(key: MetaKey, ctx: &EvalCtx<'_, '_>, state: &mut State) -> Option<u
         }
         MetaKey::Length => ctx.packet.total_len() as u128,
         MetaKey::Priority => meta.priority.into(),
+        MetaKey::PacketType if meta.packet_type.is_some() => meta.packet_type?.into(),
         MetaKey::PacketType => match packet_address(&ctx.current_packet(), Endpoint::Destination) {
             IpAddr::V4(address) if address.is_broadcast() => 1,
             address if address.is_multicast() => 2,

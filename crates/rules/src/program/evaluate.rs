@@ -1,6 +1,6 @@
 //! Evaluating the chains of a hook for one packet.
 use super::compiled::Program;
-use super::context::{EvalCtx, Verdict};
+use super::context::{EvalCtx, PacketCopy, Verdict};
 use super::eval_expr::Evaluator;
 use super::eval_selector::eval_selector;
 use super::exthdr::can_be_stripped;
@@ -312,6 +312,20 @@ impl Evaluator<'_> {
                     element.stateful.iter_mut().all(|meter| meter.eval(ctx.packet, ctx.engine, packet_ctx, ctx.now));
                 continue_or_break(all)
             }
+            Instr::Dup { to, v6, device } => {
+                let Some(value) = self.eval_expr(to, ctx) else { return InstrOutcome::Break };
+                let address = if *v6 {
+                    IpAddr::from(value.to_be_bytes())
+                } else {
+                    // The type has 32 bits.
+                    IpAddr::from((value as u32).to_be_bytes())
+                };
+                let bytes = ctx.current_packet().bytes().to_vec();
+                ctx.meta.copies.push(PacketCopy { bytes, to: address, device: *device });
+                InstrOutcome::Continue
+            }
+            // As in Linux, the rule itself goes on.
+            Instr::Verdict(CompiledVerdict::Continue) => InstrOutcome::Continue,
             Instr::Verdict(verdict) => InstrOutcome::Verdict(*verdict),
         }
     }
@@ -359,6 +373,7 @@ impl Evaluator<'_> {
             AssignTarget::MetaMark => ctx.meta.mark = low,
             AssignTarget::MetaPriority => ctx.meta.priority = low,
             AssignTarget::NfTrace => (),
+            AssignTarget::PacketType => ctx.meta.packet_type = Some(low as u8),
             AssignTarget::CtMark => {
                 ctx.engine.set_mark(ctx.packet_ctx.as_deref_mut()?, low);
             }

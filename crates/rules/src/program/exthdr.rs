@@ -12,6 +12,9 @@ pub(super) fn eval_exthdr(piece: ExthdrField, packet: &Packet<'_>) -> Option<u12
         ExthdrOp::SctpChunks => {
             (packet.protocol() == 132).then(|| sctp_chunk(packet.transport(), piece.number)).flatten()
         }
+        ExthdrOp::DccpOptions => {
+            (packet.protocol() == 33).then(|| dccp_option(packet.transport(), piece.number)).flatten()
+        }
         ExthdrOp::Ip4Options if packet.family() == Family::V4 => ip4_option(packet, piece.number),
         ExthdrOp::Ipv6ExtHeaders if packet.family() == Family::V6 => packet.find_exthdr(piece.number),
         ExthdrOp::Ip4Options | ExthdrOp::Ipv6ExtHeaders => return None,
@@ -28,6 +31,30 @@ pub(super) fn eval_exthdr(piece: ExthdrField, packet: &Packet<'_>) -> Option<u12
 fn tcp_option(segment: &[u8], number: u8) -> Option<&[u8]> {
     let length = usize::from(segment.get(12)? >> 4) * 4;
     segment.get(..length)?.get(rewrite::find_tcp_option(segment, number, 0)?)
+}
+
+/// A DCCP option, from its type on (RFC 4340, 5.1, 5.3 and 5.8).
+fn dccp_option(packet: &[u8], number: u8) -> Option<&[u8]> {
+    let &[doff, _, _, _, kind] = packet.get(4..)?.first_chunk()?;
+    let extended = kind & 1 == 1;
+    let acknowledgement = if extended { 8 } else { 4 };
+    let fields = match kind >> 1 & 15 {
+        // Request, Response, Data, Reset; all others have an acknowledgement number alone.
+        0 => 4,
+        1 | 7 => acknowledgement + 4,
+        2 => 0,
+        _ => acknowledgement,
+    };
+    let mut rest = packet.get(if extended { 16 } else { 12 } + fields..usize::from(doff) * 4)?;
+    loop {
+        let kind = *rest.first()?;
+        if kind == number {
+            return Some(rest);
+        }
+        // Options below 32 have one byte.
+        let length = if kind < 32 { 1 } else { usize::from(*rest.get(1)?).max(2) };
+        rest = rest.get(length..)?;
+    }
 }
 
 /// Are all options of this number complete, so that they can be removed?

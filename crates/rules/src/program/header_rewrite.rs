@@ -1,5 +1,6 @@
 //! Header changes by rules: made at once, on a copy of the packet that the rules and chains behind read.
 use super::context::EvalCtx;
+use super::header_bits::packet_address;
 use crate::ast::{BitRange, Endpoint, PayloadBase, PayloadField};
 use keepstate_wire::rewrite::{ChecksumMode, HeaderBase, PacketMut};
 use keepstate_wire::{Family, Packet};
@@ -34,13 +35,24 @@ impl EvalCtx<'_, '_> {
         self.packet.layout().and_then(|layout| layout.view(&self.meta.rewritten)).unwrap_or(*self.packet)
     }
 
+    /// The largest TCP segment that fits into the MTU of the packet's route and of the route back to its source, as in Linux (nft_rt.c).
+    pub(super) fn route_mss(&self) -> u16 {
+        // TCP_MSS_DEFAULT.
+        const DEFAULT: u16 = 536;
+        let headers = if self.packet.family() == Family::V6 { 60 } else { 40 };
+        let back = self.fib.route_lookup(packet_address(&self.current_packet(), Endpoint::Source), None);
+        let mtu = self.meta.oif.into_iter().chain(back).map(|device| self.fib.mtu(device.index)).min();
+        let mtu = mtu.unwrap_or(u32::from(u16::MAX));
+        u16::try_from(mtu).ok().and_then(|mtu| mtu.checked_sub(headers)).filter(|mss| *mss > 0).unwrap_or(DEFAULT)
+    }
+
     /// Changes the packet; `None` if it does not have the field.
     pub(super) fn rewrite_header(&mut self, change: HeaderRewrite) -> Option<()> {
         let layout = self.packet.layout()?;
         if self.meta.rewritten.is_empty() {
             self.meta.rewritten.extend_from_slice(self.packet.bytes());
         }
-        let mtu = self.meta.oif.map_or(u32::MAX, |device| self.fib.mtu(device.index));
+        let of_route = self.route_mss();
         let mut rewrite = PacketMut::from_layout(&mut self.meta.rewritten, layout)?;
         let changed = match change {
             HeaderRewrite::Dscp(class) => {
@@ -53,8 +65,6 @@ impl EvalCtx<'_, '_> {
             }
             HeaderRewrite::TcpMss(_) if self.packet.protocol() != 6 => false,
             HeaderRewrite::TcpMss(most) => {
-                let headers = if self.packet.family() == Family::V6 { 60 } else { 40 };
-                let of_route = u16::try_from(mtu.saturating_sub(headers)).unwrap_or(u16::MAX);
                 // As in Linux, a segment without the option, or with a lower value, goes on to the next statement.
                 rewrite.clamp_mss(if most == 0 { of_route } else { most });
                 true

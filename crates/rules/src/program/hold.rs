@@ -34,7 +34,7 @@ pub(super) fn holds_of_selector(selector: &Selector) -> HoldReasons {
         Selector::CtCounter(..) => HoldReasons::CT_COUNTER,
         // A change of routes or addresses is known to whoever offloads.
         Selector::Fib(_) => HoldReasons::empty(),
-        Selector::Socket(_) | Selector::Route(_) => HoldReasons::SOCKET,
+        Selector::Socket(_) | Selector::Route(_) | Selector::Xfrm(..) => HoldReasons::SOCKET,
         _ => HoldReasons::PACKET_CONTENT,
     }
 }
@@ -45,9 +45,12 @@ pub(super) fn holds_of_instr(instr: &Instr) -> HoldReasons {
         Instr::Stateful(_) | Instr::StatefulMap(..) => HoldReasons::METER,
         Instr::Dynset { .. } => HoldReasons::DYNAMIC_SET,
         Instr::Log(_) => HoldReasons::LOG,
-        Instr::Assign(..) | Instr::Notrack | Instr::CtHelper(_) | Instr::CtTimeout(_) | Instr::TcpOptStrip(_) => {
-            HoldReasons::REWRITE
-        }
+        Instr::Assign(..)
+        | Instr::Notrack
+        | Instr::CtHelper(_)
+        | Instr::CtTimeout(_)
+        | Instr::TcpOptStrip(_)
+        | Instr::Dup { .. } => HoldReasons::REWRITE,
         Instr::Synproxy(_) => HoldReasons::SYNPROXY,
         _ => HoldReasons::empty(),
     }

@@ -69,6 +69,12 @@ pub(super) enum Instr {
         data: Vec<CompiledExpr>,
     },
     TcpOptStrip(u8),
+    /// A copy to this address, through the interface of this name.
+    Dup {
+        to: CompiledExpr,
+        v6: bool,
+        device: Option<u128>,
+    },
     Verdict(CompiledVerdict),
 }
 

@@ -37,7 +37,7 @@ mod update;
 
 pub use compile::compile;
 pub use compiled::Program;
-pub use context::{EvalCtx, PacketMeta, Verdict};
+pub use context::{EvalCtx, PacketCopy, PacketMeta, Verdict};
 pub use listing::ListOptions;
 pub use snapshot::RulesetSnapshot;
 pub use trace::{EvalTrace, HoldReasons, RuleCounters};
