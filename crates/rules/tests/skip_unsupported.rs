@@ -29,7 +29,7 @@ table inet filter {
 	}
 }
 table bridge b { chain c { accept; }; }
-add rule inet filter forward udp dport 53 dup to 10.0.0.1
+add rule inet filter forward udp dport 53 queue num 4
 add rule inet filter forward udp dport 53 accept
 ";
 
@@ -49,7 +49,7 @@ fn each_thing_left_out_is_named_and_the_rest_is_in_force() {
             "19 `ct expectation` is not supported",
             "22 `queue` is not supported",
             "23 `osf` is not supported",
-            "27 `dup` is not supported",
+            "27 `queue` is not supported",
         ]
     );
     assert_eq!(tree.tables.len(), 1);

@@ -183,20 +183,7 @@ impl Router {
             if device.is_some() && through.is_none() {
                 continue;
             }
-            if let Ok(mut copy) = PacketMut::new(&mut bytes) {
-                if let [first, _, _, _, _, _, flags, _, hops, ..] = *copy.bytes() {
-                    let v4 = first >> 4 == 4;
-                    let hops = if v4 { hops } else { copy.bytes().get(7).copied().unwrap_or_default() };
-                    if matches!(hook, Hook::Prerouting | Hook::Input) {
-                        copy.set_hop_limit(hops.wrapping_sub(1));
-                    }
-                    if v4 {
-                        // Don't fragment: as in Linux.
-                        let with_df = u128::from(flags | 0x40);
-                        copy.set_bits(HeaderBase::Network, 48..56, with_df, ChecksumMode::Update);
-                    }
-                }
-            }
+            prepare_copy(&mut bytes, matches!(hook, Hook::Prerouting | Hook::Input));
             let meta = PacketMeta { oif: Some(oif), untracked: true, ..PacketMeta::default() };
             let (now, is_output, is_copy) = (pkt.now, true, true);
             let mut copy = InFlightPacket { bytes, meta, is_output, is_copy, now, ..InFlightPacket::default() };
@@ -244,6 +231,19 @@ impl Router {
         }
         self.run_filter_chains(Hook::Postrouting, AFTER_SNAT, pkt)?;
         self.confirm(pkt)
+    }
+}
+
+/// One hop less where the packet has just come in; IPv4 packets are not to be fragmented. As in Linux.
+fn prepare_copy(bytes: &mut [u8], has_come_in: bool) {
+    let Ok(mut copy) = PacketMut::new(bytes) else { return };
+    let &[first, _, _, _, _, _, flags, hops_v6, hops_v4, ..] = copy.bytes() else { return };
+    let v4 = first >> 4 == 4;
+    if has_come_in {
+        copy.set_hop_limit(if v4 { hops_v4 } else { hops_v6 }.wrapping_sub(1));
+    }
+    if v4 {
+        copy.set_bits(HeaderBase::Network, 48..56, u128::from(flags | 0x40), ChecksumMode::Update);
     }
 }
 
