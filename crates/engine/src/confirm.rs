@@ -7,7 +7,8 @@ use crate::table::record::{HotRecord, RecordKind};
 use crate::table::{NewRecord, TupleRef};
 use crate::time::Ticks;
 use crate::{
-    Direction, Engine, EventKind, Instant, Outcome, PacketCtx, Reason, Status, Sysctl, Unconfirmed, ZoneDirection,
+    CtVerdict, Direction, Engine, EventKind, Instant, Outcome, PacketCtx, Reason, Status, Sysctl, Unconfirmed,
+    ZoneDirection,
 };
 use alloc::vec::Vec;
 use keepstate_types::ipproto;
@@ -17,11 +18,13 @@ impl Engine {
     /// verdict Drop if the table is full, the tuples clash, or the helper rejects the packet.
     #[inline(always)]
     pub fn confirm(&mut self, ctx: PacketCtx, now: Instant) -> Outcome {
-        match ctx.pending {
+        let outcome = match ctx.pending {
             Pending::Nothing => ctx.outcome,
             Pending::Unconfirmed(fresh) => self.insert_unconfirmed(&fresh, ctx.outcome, now),
             Pending::HelperPacket(packet_data) => self.run_helper(&packet_data, ctx.outcome, None, now),
-        }
+        };
+        self.deliver_change_of(&outcome, now);
+        outcome
     }
 
     /// As [`Engine::confirm`], with NAT. `datagram` is the packet as it is about to be sent, from the IP header on: a helper's rewrite of the payload
@@ -29,10 +32,22 @@ impl Engine {
     /// The packet may become longer or shorter.
     #[inline(always)]
     pub fn confirm_and_rewrite(&mut self, ctx: PacketCtx, datagram: &mut Vec<u8>, now: Instant) -> Outcome {
-        match ctx.pending {
+        let outcome = match ctx.pending {
             Pending::Nothing => ctx.outcome,
             Pending::Unconfirmed(fresh) => self.insert_unconfirmed(&fresh, ctx.outcome, now),
             Pending::HelperPacket(packet_data) => self.run_helper(&packet_data, ctx.outcome, Some(datagram), now),
+        };
+        self.deliver_change_of(&outcome, now);
+        outcome
+    }
+
+    #[inline(always)]
+    fn deliver_change_of(&mut self, outcome: &Outcome, now: Instant) {
+        if self.events.has_undelivered()
+            && outcome.verdict == CtVerdict::Accept
+            && let Some(conn_id) = outcome.connection
+        {
+            self.deliver_change(conn_id.slot, now);
         }
     }
 

@@ -58,8 +58,12 @@ impl Engine {
                 true
             }
             (_, Some(conn_id)) => {
+                let changed = self.table.records.mark(conn_id.slot) != mark;
                 let done = self.table.records.set_mark(conn_id.slot, mark);
-                self.dirty.mark_dirty(conn_id.slot);
+                if changed && done {
+                    self.dirty.mark_dirty(conn_id.slot);
+                    self.note_change(conn_id.slot, false);
+                }
                 done
             }
             _ => false,
@@ -77,8 +81,13 @@ impl Engine {
             (_, Some(conn_id)) => {
                 let Some(hot) = self.table.records.hot_mut(conn_id.slot) else { return false };
                 hot.kind.set(RecordKind::HAS_EXTENSION);
-                join(&mut self.extensions.find_or_insert(conn_id.slot).labels);
-                self.dirty.mark_dirty(conn_id.slot);
+                let known = &mut self.extensions.find_or_insert(conn_id.slot).labels;
+                let before = *known;
+                join(known);
+                if *known != before {
+                    self.dirty.mark_dirty(conn_id.slot);
+                    self.note_change(conn_id.slot, false);
+                }
             }
             _ => return false,
         }

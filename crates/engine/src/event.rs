@@ -31,6 +31,9 @@ pub struct Event {
     pub at: crate::UnixTime,
 }
 
+#[allow(clippy::disallowed_types, reason = "keyed by slot, which no peer chooses")]
+type ChangesBySlot = hashbrown::HashMap<u32, bool>;
+
 /// A bounded queue of events. When it is full, new events are discarded and counted in `lost`.
 #[derive(Clone, Default)]
 pub(crate) struct EventQueue {
@@ -38,6 +41,9 @@ pub(crate) struct EventQueue {
     mask: EventMask,
     capacity: usize,
     lost: u64,
+    /// Changes that packets made and that no event has told yet, by slot: has the protocol state changed? An event is sent when the packet has
+    /// passed the last rule; if it is dropped, when a later packet of the connection has (`nf_ct_deliver_cached_events`).
+    undelivered: ChangesBySlot,
 }
 
 impl EventQueue {
@@ -54,6 +60,28 @@ impl EventQueue {
             EventKind::Update => self.mask.update,
             EventKind::Destroy => self.mask.destroy,
         }
+    }
+
+    /// Notes a change of a connection, for the next delivery.
+    pub(crate) fn note_change(&mut self, slot: u32, state_changed: bool) {
+        *self.undelivered.entry(slot).or_default() |= state_changed;
+    }
+
+    /// Has any connection a change that was not delivered?
+    #[inline(always)]
+    pub(crate) fn has_undelivered(&self) -> bool {
+        !self.undelivered.is_empty()
+    }
+
+    /// Has this connection a change that was not delivered?
+    #[inline(always)]
+    pub(crate) fn has_change_of(&self, slot: u32) -> bool {
+        self.has_undelivered() && self.undelivered.contains_key(&slot)
+    }
+
+    /// Takes the change of a connection: has its protocol state changed?
+    pub(crate) fn take_change(&mut self, slot: u32) -> Option<bool> {
+        self.undelivered.remove(&slot)
     }
 
     pub(crate) fn push(&mut self, event: Event) {

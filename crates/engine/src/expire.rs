@@ -46,6 +46,9 @@ impl Engine {
         if self.wants_event(EventKind::Destroy) {
             self.emit_event(EventKind::Destroy, slot, now);
         }
+        if self.events.has_undelivered() {
+            self.events.take_change(slot);
+        }
         self.dirty.mark_dirty(slot);
         let (kind, status) = self.table.records.hot(slot).map_or_else(Default::default, |hot| (hot.kind, hot.status()));
         if kind.has(RecordKind::HAS_EXTENSION) {
@@ -77,11 +80,28 @@ impl Engine {
         }
     }
 
+    /// Notes that a packet has changed a connection; [`Engine::deliver_change`] tells it.
+    #[inline(always)]
+    pub(crate) fn note_change(&mut self, slot: u32, state_changed: bool) {
+        if self.wants_event(EventKind::Update) {
+            self.events.note_change(slot, state_changed);
+        }
+    }
+
+    /// A packet of this connection has passed the last rule: emits an UPDATE event if it, or one before it that was dropped, has changed it.
+    #[cold]
+    pub(crate) fn deliver_change(&mut self, slot: u32, now: Instant) {
+        if let Some(state_changed) = self.events.take_change(slot) {
+            self.emit_update(slot, state_changed, now);
+        }
+    }
+
     #[cold]
     pub(crate) fn emit_event(&mut self, kind: EventKind, slot: u32, now: Instant) {
         let at = now.to_unix(self.wall_clock_offset);
         if let Some(mut entry) = self.dump_entry(slot, now) {
             if kind == EventKind::Destroy {
+                entry.status |= Status::DYING;
                 entry.stop = entry.start.map(|_| at);
             }
             self.events.push(Event { kind, entry, at });

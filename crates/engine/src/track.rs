@@ -11,8 +11,7 @@ use crate::table::record::{HotRecord, RecordKind};
 use crate::table::{Records, TupleRef};
 use crate::time::Ticks;
 use crate::{
-    ConnId, CtInfo, CtVerdict, Direction, Engine, EventKind, Instant, Outcome, PacketCtx, Reason, Status, Sysctl,
-    Unconfirmed,
+    ConnId, CtInfo, CtVerdict, Direction, Engine, Instant, Outcome, PacketCtx, Reason, Status, Sysctl, Unconfirmed,
 };
 use keepstate_types::ipproto;
 use keepstate_wire::{Family, Packet, ParseError, sctp, tcp::TcpSegment, udp};
@@ -61,6 +60,7 @@ impl Engine {
             secret: self.secret,
             ack_offset: 0,
         };
+        let mut changed_by_invalid = false;
         let result = if packet.protocol() == ipproto::TCP {
             match parse_tcp_segment(packet, &self.sysctls) {
                 Err(reason) => TrackResult::invalid(reason),
@@ -101,9 +101,11 @@ impl Engine {
                 Err(error) => TrackResult::invalid(Reason::parse_error(packet, error)),
                 Ok(header) => {
                     let mut tracker = Sctp::load(hot);
+                    let before = tracker.state;
                     let step = tracker.track_packet(&header, direction);
                     // The effect of earlier chunks stays, even if a later one is invalid.
                     tracker.store(hot);
+                    changed_by_invalid = step.is_err() && tracker.state != before;
                     match tracker.track_result(step, &context) {
                         TrackResult::Invalid { reason: Reason::SctpChunks, .. } if packet.is_snapped() => {
                             TrackResult::invalid(Reason::ParseError(ParseError::NotCaptured))
@@ -117,6 +119,9 @@ impl Engine {
         };
         let outcome = Outcome::tracked(info, direction, ConnId { slot, generation });
         let TrackResult::Pass { timeout, changed, assured } = result else {
+            if changed_by_invalid {
+                self.note_change(slot, true);
+            }
             return self.apply_track_result(packet, reference, result, outcome, now);
         };
         let mut update = changed || assured;
@@ -141,9 +146,7 @@ impl Engine {
         }
         if update {
             self.dirty.mark_dirty(slot);
-            if self.wants_event(EventKind::Update) {
-                self.emit_update(slot, changed, now);
-            }
+            self.note_change(slot, changed);
         }
         Some(outcome)
     }
@@ -170,9 +173,7 @@ impl Engine {
                 }
                 if answered || changed {
                     self.dirty.mark_dirty(slot);
-                    if self.wants_event(EventKind::Update) {
-                        self.emit_update(slot, changed, now);
-                    }
+                    self.note_change(slot, changed);
                 }
                 Some(Outcome { reason, ..outcome })
             }

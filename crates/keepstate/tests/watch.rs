@@ -35,10 +35,10 @@ fn stdout_and_stderr(output: &Output) -> (String, String) {
 
 #[test]
 fn prints_the_table_when_the_duration_ends() {
-    // Datagrams of one socket, again and again: however late the shell is, some fall into the second.
+    // Datagrams of one socket, again and again: however late the shell is, some fall into these seconds.
     let script =
         "(exec 3> /dev/udp/127.0.0.1/4000; while :; do echo ping >&3; say 4001; sleep 0.05; done) 2> /dev/null & pid=$!
-        K lo --for 1s -p udp --dport 4000; echo code $?; kill $pid";
+        K lo --for 4s -p udp --dport 4000; echo code $?; kill $pid";
     let Some(output) = in_namespace(script) else { return };
     let (out, err) = stdout_and_stderr(&output);
     let lines: Vec<&str> = out.lines().collect();

@@ -4,7 +4,9 @@
 //! flows continue.
 use super::coverage::Coverage;
 use super::ctnetlink_dump::{CtnetlinkDump, statistic};
+use super::ctnetlink_events::CtnetlinkEvents;
 use super::divergence::Divergence;
+use super::event_row::EventRow;
 use super::expectation_row::{self, ExpectationRow};
 use super::kernel::{FTP_PORT, KernelNetns, Toward};
 use super::packet_builder;
@@ -14,7 +16,7 @@ use super::step::FlowHash;
 use super::syscalls;
 use super::verdict::{CtStateDscp, ObservedVerdict};
 use anyhow::{Result, bail};
-use keepstate_engine::{Engine, Helper, Instant, Reason, Secret, Sysctl, Sysctls, Tuple, Zone};
+use keepstate_engine::{Engine, EventKind, EventMask, Helper, Instant, Reason, Secret, Sysctl, Sysctls, Tuple, Zone};
 use keepstate_wire::reassembly::{Reassembler, Reassembly, ReassemblyLimits};
 use keepstate_wire::{Family, LinuxAction, Packet, ParseError};
 use std::borrow::Cow;
@@ -35,6 +37,9 @@ const POLL_INTERVAL: usize = 64;
 /// its children, and not again when that scenario was run alone. If nothing but their number differs, the kernel's table is read again,
 /// this often; what stays is a divergence.
 const REREADS_FOR_USES: usize = 3;
+
+/// A packet can end several connections and begin one.
+const MAX_EVENTS_PER_PACKET: usize = 1 << 16;
 
 /// How a scenario is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +62,7 @@ pub struct ComparisonResult {
 pub struct Comparator {
     kernel: KernelNetns,
     dump: CtnetlinkDump,
+    events: CtnetlinkEvents,
     engine: Engine,
     reassembler: Reassembler,
     /// Number of runs.
@@ -79,6 +85,7 @@ impl Comparator {
         Ok(Comparator {
             kernel,
             dump: CtnetlinkDump::open()?,
+            events: CtnetlinkEvents::open()?,
             engine,
             reassembler: new_reassembler(),
             reassembled: Vec::new(),
@@ -121,6 +128,7 @@ impl Comparator {
                     engine: engine.to_string(),
                 });
             }
+            self.compare_events(at, flow, scenario.slow, &mut aside, &mut findings.divergences)?;
             if at % POLL_INTERVAL == 0 {
                 self.engine.poll(Instant(now));
             }
@@ -141,6 +149,44 @@ impl Comparator {
             self.compare_statistics(last, &mut findings.divergences)?;
         }
         Ok(findings)
+    }
+
+    /// Compares the events of one packet. In a slow scenario connections expire when each side's collector finds them, so that their end is no event of a packet.
+    fn compare_events(
+        &mut self,
+        at: usize,
+        flow: Option<FlowHash>,
+        slow: bool,
+        aside: &mut HashSet<FlowHash>,
+        divergences: &mut Vec<Divergence>,
+    ) -> Result<()> {
+        let mut kernel = self.events.read()?;
+        let mut engine: Vec<EventRow> =
+            std::iter::from_fn(|| self.engine.poll_event()).map(|event| EventRow::from(&event)).collect();
+        if slow {
+            kernel.retain(|event| event.kind != EventKind::Destroy);
+            engine.retain(|event| event.kind != EventKind::Destroy);
+        }
+        self.coverage.events_compared += kernel.len() as u64;
+        let ignored = |event: &EventRow| aside.contains(&FlowHash::from_tuple(&event.original));
+        if kernel == engine || kernel.iter().chain(&engine).all(ignored) {
+            return Ok(());
+        }
+        let text = |events: &[EventRow]| match events {
+            [] => "no event".to_string(),
+            events => events.iter().map(EventRow::to_string).collect::<Vec<_>>().join("; "),
+        };
+        let names = |events: &[EventRow]| format!("{:?}", events.iter().map(|event| event.kind).collect::<Vec<_>>());
+        aside.extend(flow);
+        aside.extend(kernel.iter().chain(&engine).map(|event| FlowHash::from_tuple(&event.original)));
+        divergences.push(Divergence {
+            step_index: at,
+            flow,
+            kind: format!("events: {} / {}", names(&kernel), names(&engine)),
+            kernel: text(&kernel),
+            engine: text(&engine),
+        });
+        Ok(())
     }
 
     /// Both tables as text; only once if they are equal.
@@ -166,6 +212,9 @@ impl Comparator {
         let sysctls = scenario.engine_sysctls()?;
         self.engine = Engine::new(sysctls, Secret(*b"the oracle's own"));
         self.engine.set_auto_helper(packet_builder::TCP, FTP_PORT, Helper::Ftp);
+        self.engine.subscribe(EventMask::ALL, MAX_EVENTS_PER_PACKET);
+        // Those of the flush.
+        self.events.read()?;
         Ok(())
     }
 

@@ -13,6 +13,7 @@ const FLAG_CLASSES: [&str; 6] = ["syn", "syn-ack", "fin", "ack", "rst", "other"]
 pub struct Coverage {
     pub packets: u64,
     pub connections_compared: u64,
+    pub events_compared: u64,
     verdicts: BTreeMap<ObservedVerdict, u64>,
     protocols: BTreeMap<u8, u64>,
     /// By (state before, direction, flag class): number of packets, and number of state changes.
@@ -74,7 +75,7 @@ impl fmt::Display for Coverage {
         writeln!(f, "verdicts: {}", verdicts.join(", "))?;
         let protocols: Vec<_> = self.protocols.iter().map(|(number, count)| format!("{number}: {count}")).collect();
         writeln!(f, "protocols: {}", protocols.join(", "))?;
-        writeln!(f, "connections compared: {}", self.connections_compared)?;
+        writeln!(f, "connections compared: {}, events: {}", self.connections_compared, self.events_compared)?;
         if !self.tcp_segments.is_empty() {
             writeln!(f, "TCP, packets by state before, direction and flags (original / reply):")?;
             write!(f, "{:12}", "")?;

@@ -9,9 +9,9 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-const CT_NEW: u16 = 0x100;
+pub const CT_NEW: u16 = 0x100;
 const CT_GET: u16 = 0x101;
-const CT_DELETE: u16 = 0x102;
+pub const CT_DELETE: u16 = 0x102;
 const CT_GET_STATS_CPU: u16 = 0x104;
 const EXP_NEW: u16 = 0x200;
 const EXP_GET: u16 = 0x201;
@@ -154,7 +154,8 @@ fn attribute_number(body: &[u8], kind: u16) -> u64 {
     parse_number(attribute(body, kind))
 }
 
-fn parse_row(body: &[u8]) -> Option<ConnRow> {
+/// One connection of a dump or of an event.
+pub fn parse_row(body: &[u8]) -> Option<ConnRow> {
     let counters = |kind| {
         let body = attribute(body, kind);
         (!body.is_empty()).then(|| (attribute_number(body, 1), attribute_number(body, 2)))

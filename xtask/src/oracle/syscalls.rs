@@ -36,6 +36,30 @@ pub fn netfilter_socket() -> io::Result<File> {
     Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
+/// A netlink socket that listens to netfilter's `groups`. Reading it never waits.
+pub fn netfilter_listener(groups: &[libc::c_int], receive_buffer: libc::c_int) -> io::Result<File> {
+    let socket = netfilter_socket()?;
+    let set = |level, option, value: &libc::c_int| {
+        let length = size_of::<libc::c_int>() as libc::socklen_t;
+        // SAFETY: the pointer and the length are those of one number, which outlives the call.
+        check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, std::ptr::from_ref(value).cast(), length) })
+    };
+    set(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &receive_buffer)?;
+    // SAFETY: an address of zeroes is a valid one: it holds only numbers.
+    let mut address: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
+    address.nl_family = libc::AF_NETLINK as libc::sa_family_t;
+    let length = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
+    // Without a port id of its own the socket would pass for the sender, the kernel, and hear nothing.
+    // SAFETY: the pointer and the length are those of one address, which outlives the call.
+    check(unsafe { libc::bind(socket.as_raw_fd(), std::ptr::from_ref(&address).cast(), length) })?;
+    for group in groups {
+        set(libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, group)?;
+    }
+    // SAFETY: fcntl takes no pointer here, and the descriptor is open.
+    check(unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) })?;
+    Ok(socket)
+}
+
 /// Nanoseconds of the monotonic clock, which the kernel's ticks follow.
 pub fn monotonic_ns() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };

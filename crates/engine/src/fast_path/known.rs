@@ -29,6 +29,9 @@ impl Engine {
         now: Instant,
     ) -> Option<(CtInfo, TupleRef)> {
         let reference = hint.candidate?;
+        if self.events.has_change_of(reference.slot()) {
+            return None;
+        }
         let hot = self.table.records.hot(reference.slot())?;
         let in_default_zone = zone.id == 0 && packet.family() == Family::V4;
         let info = match in_default_zone && is_plain_match(hot, reference.direction(), packet, hint) {
