@@ -52,6 +52,7 @@ const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
     ),
     ("keepstate-live", &["keepstate-types", "keepstate-linux", "keepstate-conntrack"]),
     ("keepstate-serve", &["keepstate-conntrack", "keepstate-live"]),
+    ("keepstate-top", &["keepstate-linux", "keepstate-conntrack", "keepstate-live"]),
     ("keepstate-lab", &["keepstate-linux", "keepstate-advisor", "keepstate-gateway"]),
     ("keepstate", HOUSE),
     // What stands outside the house may look at all of it.
@@ -80,6 +81,7 @@ const HOUSE: &[&str] = &[
     "keepstate-gateway",
     "keepstate-live",
     "keepstate-serve",
+    "keepstate-top",
     "keepstate-lab",
 ];
 
@@ -99,6 +101,7 @@ const OUTSIDE: &[&str] = &[
     "keepstate-gateway",
     "keepstate-live",
     "keepstate-serve",
+    "keepstate-top",
     "keepstate-lab",
     "keepstate",
     "keepstate-bench",

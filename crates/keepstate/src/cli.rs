@@ -14,6 +14,7 @@ use crate::replay::Replay;
 use crate::serve::Serve;
 use crate::simulate::Simulate;
 use crate::size::SizeCommand;
+use crate::top::Top;
 use crate::tune::Tune;
 use crate::watch::Watch;
 use clap::error::ErrorKind;
@@ -39,6 +40,7 @@ Examples:
   sudo keepstate conntrack -L      the kernel's table, as conntrack shows it
   keepstate replay trace.pcapng    the connections of a capture
   sudo keepstate watch eth0        the same, live; q or Ctrl-C ends
+  sudo keepstate top               the table live: who fills it, until when there is room
   sudo keepstate serve             metrics for Prometheus, read only
   keepstate simulate --clients 100k --memory 4G --as-linux 5.15    how a table fills
   sudo keepstate lab               a demonstration in network namespaces
@@ -65,6 +67,7 @@ impl Cli {
             Command::Size(size) => ("size", size.check()),
             Command::Tune(tune) => ("tune", tune.check()),
             Command::Simulate(simulate) => ("simulate", simulate.check()),
+            Command::Top(top) => ("top", top.check()),
             Command::Serve(serve) => ("serve", serve.check()),
             Command::Check(check) => ("check", check.check()),
             Command::Gateway(gateway) => ("gateway", gateway.check()),
@@ -96,6 +99,7 @@ pub enum Command {
     Simulate(Simulate),
     Replay(Replay),
     Watch(Watch),
+    Top(Top),
     Serve(Serve),
     Check(CheckCommand),
     Gateway(GatewayArgs),

@@ -28,6 +28,7 @@ pub mod size;
 pub mod stderr;
 pub mod stderr_queue;
 pub mod time_arg;
+pub mod top;
 pub mod tui;
 pub mod tune;
 pub mod unit_args;

@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         Command::Size(size) => size.run(),
         Command::Tune(tune) => tune.run(),
         Command::Simulate(simulate) => simulate.run(),
+        Command::Top(top) => top.run().map(|()| ExitCode::SUCCESS),
         Command::Serve(serve) => serve.run(),
         Command::Check(check) => check.run(),
         Command::Gateway(gateway) => gateway.run(),

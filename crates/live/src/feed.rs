@@ -12,7 +12,7 @@ use keepstate_linux::ctnetlink::{
 };
 use keepstate_linux::netlink::{NetlinkError, NlMessages};
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,6 +22,8 @@ const EVENT_BUFFER: usize = 8 << 20;
 const MAX_EVENT_BUFFER: usize = 128 << 20;
 /// How often threads look whether they are to end.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// A reader gets the lock within this time.
+const READER_PAUSE: Duration = Duration::from_micros(100);
 /// Between two looks at size and counters, and between two attempts to reach the owner.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// A dump for lost events may take more.
@@ -58,6 +60,8 @@ pub struct LiveFeed {
 #[derive(Debug)]
 struct FeedShared {
     table: Mutex<LiveTable>,
+    /// How many wait to look at it. A dump takes the lock again and again, and would let none of them in.
+    readers: AtomicU32,
     /// Told after each change.
     changed: Condvar,
     begun: Instant,
@@ -79,6 +83,7 @@ impl LiveFeed {
     pub fn open(source: TableSource, options: FeedOptions) -> std::io::Result<LiveFeed> {
         let shared = Arc::new(FeedShared {
             table: Mutex::new(LiveTable::new(options.most)),
+            readers: AtomicU32::new(0),
             changed: Condvar::new(),
             begun: Instant::now(),
             settings: Mutex::new(source.settings()),
@@ -107,9 +112,12 @@ impl LiveFeed {
         Ok(feed)
     }
 
-    /// The model, as long as the guard lives nothing is added.
+    /// The model; as long as the guard lives nothing is added. It comes before what is waiting to be added.
     pub fn table(&self) -> MutexGuard<'_, LiveTable> {
-        self.shared.table()
+        self.shared.readers.fetch_add(1, Ordering::SeqCst);
+        let guard = self.shared.table();
+        self.shared.readers.fetch_sub(1, Ordering::SeqCst);
+        guard
     }
 
     /// The model's clock.
@@ -163,9 +171,17 @@ impl FeedShared {
         self.stop.load(Ordering::Relaxed)
     }
 
+    /// The model, to be changed, once nobody waits to look at it.
+    fn table_to_change(&self) -> MutexGuard<'_, LiveTable> {
+        while self.readers.load(Ordering::SeqCst) > 0 && !self.is_stopped() {
+            thread::sleep(READER_PAUSE);
+        }
+        self.table()
+    }
+
     /// Changes the model, and tells who waits for that.
     fn change(&self, change: impl FnOnce(&mut LiveTable)) {
-        change(&mut self.table());
+        change(&mut self.table_to_change());
         self.changed.notify_all();
     }
 
@@ -279,7 +295,7 @@ impl FeedShared {
         let (mut flow, mut reads, mut busy, mut since) = (CtFlow::default(), 0, Duration::ZERO, Instant::now());
         client.dump_chunks(CtDumpKind::Confirmed, &DumpFilter::default(), |chunk| {
             let now = self.now();
-            let mut table = self.table();
+            let mut table = self.table_to_change();
             let decoded = for_each_flow(chunk, &mut flow, &mut |flow| {
                 table.dump_flow(flow, now);
                 ControlFlow::Continue(())

@@ -46,6 +46,8 @@ impl GroupBy {
 pub struct GroupRow {
     /// What its connections have in common.
     pub label: String,
+    /// The words of `conntrack -L` that select them.
+    pub words: String,
     /// How many there are.
     pub entries: u64,
     /// New ones a second, over the last ten seconds.
@@ -159,14 +161,14 @@ impl FlowGroups {
 
     /// The largest groups, at most `most`.
     pub(crate) fn largest(&self, by: GroupBy, most: usize, now: Duration) -> Vec<GroupRow> {
+        let address =
+            |option: &'static str| move |address: &IpAddr| (address.to_string(), format!("{option} {address}"));
         match by {
-            GroupBy::Source => largest(&self.source, most, now, IpAddr::to_string),
+            GroupBy::Source => largest(&self.source, most, now, address("-s")),
             GroupBy::Service => largest(&self.service, most, now, service_text),
-            GroupBy::State => largest(&self.state, most, now, |(protocol, state)| {
-                format!("{} {}", protocol_text(*protocol), state.name())
-            }),
-            GroupBy::Zone => largest(&self.zone, most, now, u16::to_string),
-            GroupBy::Outside => largest(&self.outside, most, now, IpAddr::to_string),
+            GroupBy::State => largest(&self.state, most, now, state_text),
+            GroupBy::Zone => largest(&self.zone, most, now, |zone| (zone.to_string(), format!("-w {zone}"))),
+            GroupBy::Outside => largest(&self.outside, most, now, address("--reply-dst")),
         }
     }
 }
@@ -176,8 +178,25 @@ fn service_of(record: &FlowRecord) -> Service {
     (key.protocol, key.destination, if key.has_ports() { key.ports[1] } else { 0 })
 }
 
-fn service_text(&(protocol, address, port): &Service) -> String {
-    format!("{} {}", protocol_text(protocol), endpoint_text(address, (port != 0).then_some(port)))
+/// Its name, and the words that select it.
+fn service_text(&(protocol, address, port): &Service) -> (String, String) {
+    let name = protocol_text(protocol);
+    let port_words = if port == 0 { String::new() } else { format!(" --dport {port}") };
+    (
+        format!("{name} {}", endpoint_text(address, (port != 0).then_some(port))),
+        format!("-p {name} -d {address}{port_words}"),
+    )
+}
+
+fn state_text((protocol, state): &(u8, FlowState)) -> (String, String) {
+    let name = protocol_text(*protocol);
+    let option = match state {
+        FlowState::Tcp(_) | FlowState::Sctp(_) => format!("--state {}", state.name()),
+        FlowState::Unreplied => "-u UNREPLIED".into(),
+        FlowState::Replied => "-u SEEN_REPLY".into(),
+        FlowState::Assured => "-u ASSURED".into(),
+    };
+    (format!("{name} {}", state.name()), format!("-p {name} {option}"))
 }
 
 /// A protocol's name, or its number.
@@ -215,7 +234,7 @@ fn largest<K: Ord>(
     groups: &HashMap<K, GroupTally>,
     most: usize,
     now: Duration,
-    label: impl Fn(&K) -> String,
+    text: impl Fn(&K) -> (String, String),
 ) -> Vec<GroupRow> {
     let mut all: Vec<(&K, &GroupTally)> = groups.iter().collect();
     let order = |a: &(&K, &GroupTally), b: &(&K, &GroupTally)| b.1.entries.cmp(&a.1.entries).then(a.0.cmp(b.0));
@@ -225,11 +244,15 @@ fn largest<K: Ord>(
     all.truncate(most);
     all.sort_unstable_by(order);
     all.into_iter()
-        .map(|(key, tally)| GroupRow {
-            label: label(key),
-            entries: tally.entries,
-            new_per_second: f64::from(tally.new.at(now)),
-            bytes_per_second: tally.bytes_per_second,
+        .map(|(key, tally)| {
+            let (label, words) = text(key);
+            GroupRow {
+                label,
+                words,
+                entries: tally.entries,
+                new_per_second: f64::from(tally.new.at(now)),
+                bytes_per_second: tally.bytes_per_second,
+            }
         })
         .collect()
 }

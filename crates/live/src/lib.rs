@@ -24,7 +24,7 @@ pub use flow_key::FlowKey;
 pub use flow_record::{FlowState, NatPath};
 pub use groups::{GroupBy, GroupRow};
 pub use nat_ports::NatPortUse;
-pub use occupancy::{OccupancySample, TimeToFull};
+pub use occupancy::{OccupancySample, TimeToFull, duration_text};
 pub use page::{FlowRow, FlowSort, PageQuery, TablePage};
 pub use source::{SourceSettings, TableSource};
 pub use table::{FeedState, LiveTable, TableSample};

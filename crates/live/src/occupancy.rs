@@ -1,5 +1,6 @@
 //! How full the table was, and when it will be full: samples of the last quarter of an hour a second each, of the last day a minute each.
 use std::collections::VecDeque;
+use std::fmt;
 use std::time::Duration;
 
 /// Samples kept a second each.
@@ -35,6 +36,28 @@ pub enum TimeToFull {
     In(Duration),
     /// It is full.
     Full,
+}
+
+impl fmt::Display for TimeToFull {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TimeToFull::Unknown => out.write_str("full: too early to say"),
+            TimeToFull::NotInSight => out.write_str("not filling"),
+            TimeToFull::In(time) => write!(out, "full in {}", duration_text(*time)),
+            TimeToFull::Full => out.write_str("FULL"),
+        }
+    }
+}
+
+/// `5 s`, `12 min`, `3 h`, `8 d`: the largest unit that has at least two of it.
+pub fn duration_text(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
 }
 
 /// The history. A sample is added each second; memory does not grow.

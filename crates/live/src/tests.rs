@@ -74,6 +74,25 @@ fn groups_say_who_fills_the_table() {
 }
 
 #[test]
+fn a_groups_words_select_its_connections() {
+    let mut table = LiveTable::new(1000);
+    for port in 1..20 {
+        table.event(EventKind::New, &web(1, port), at(1));
+        table.event(EventKind::New, &flow(17, (address(2), port), (address(201), 53)), at(1));
+        table.event(EventKind::New, &translated(web(3, port), (address(99), port + 100)), at(1));
+        let six = IpAddr::V6("2001:db8::1".parse().unwrap());
+        table.event(EventKind::New, &CtFlow { zone: Some(5), ..flow(132, (six, port), (six, 80)) }, at(1));
+    }
+    for by in GroupBy::ALL {
+        for group in table.groups(by, 100, at(1)) {
+            let filter = FlowSelection::parse(&group.words).unwrap();
+            let query = PageQuery { filter: Some(&filter), sort: FlowSort::Newest, offset: 0, rows: 1 };
+            assert_eq!(table.page(&query, at(1)).matched, group.entries, "{by:?}: {}", group.words);
+        }
+    }
+}
+
+#[test]
 fn nat_is_shown_from_inside_to_outside_to_peer() {
     let mut table = LiveTable::new(10);
     let shown = |table: &mut LiveTable, flow: &CtFlow| {

@@ -1,7 +1,8 @@
 //! The server: a listener that is bound first, so that an error is told before anything runs, and a thread with a runtime of its own.
+use crate::document::DocumentCache;
 use crate::facts::FactBoard;
-use crate::guard;
 use crate::metrics::{Exposition, MetricNames, exposition};
+use crate::{guard, page};
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -12,6 +13,7 @@ use keepstate_live::LiveFeed;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 use tokio::sync::watch;
 
@@ -36,10 +38,13 @@ pub struct Exporter {
 
 /// What handlers share.
 #[derive(Clone, Debug)]
-struct Shared {
-    feed: Arc<LiveFeed>,
-    facts: Arc<FactBoard>,
+pub(crate) struct Shared {
+    pub(crate) feed: Arc<LiveFeed>,
+    pub(crate) facts: Arc<FactBoard>,
     names: MetricNames,
+    pub(crate) documents: Arc<DocumentCache>,
+    /// Open pages.
+    pub(crate) readers: Arc<AtomicUsize>,
 }
 
 impl Exporter {
@@ -52,7 +57,8 @@ impl Exporter {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
-        let app = router(Shared { feed, facts, names: options.names }, options.hosts.clone().into());
+        let shared = Shared { feed, facts, names: options.names, documents: Arc::default(), readers: Arc::default() };
+        let app = router(shared, options.hosts.clone().into());
         let thread = std::thread::Builder::new().name("serve".into()).spawn(move || run(listener, app, stopped))?;
         Ok(Exporter { address, stop, thread: Some(thread) })
     }
@@ -87,6 +93,9 @@ fn run(listener: TcpListener, app: Router, mut stopped: watch::Receiver<bool>) -
 
 fn router(shared: Shared, hosts: Arc<[String]>) -> Router {
     Router::new()
+        .route("/", get(page::page))
+        .route("/assets/{name}", get(page::asset))
+        .route("/live", get(page::live))
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))

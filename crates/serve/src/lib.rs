@@ -3,10 +3,12 @@
 //! [`Exporter`] is a server with its own thread and runtime: the packet path does not know of it. It shows a
 //! [`LiveFeed`](keepstate_live::LiveFeed) and the [`OwnerFacts`] that the program puts on a [`FactBoard`]. A scrape reads numbers that are there already: it
 //! causes no dump and asks the table's owner nothing. No address and no port is ever a label. Nothing here writes to a table.
+mod document;
 mod exporter;
 mod facts;
 mod guard;
 mod metrics;
+mod page;
 
 pub use exporter::{Exporter, ExporterOptions};
 pub use facts::{ActiveFinding, FactBoard, OwnerFacts, ServiceFacts};

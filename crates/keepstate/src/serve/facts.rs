@@ -28,12 +28,12 @@ const DOCTOR_SAMPLE: usize = 20_000;
 const DOCTOR_NAMESPACES: usize = 256;
 
 /// Threads that read facts until they are told to end.
-pub(super) struct FactReader {
+pub(crate) struct FactReader {
     threads: Vec<JoinHandle<()>>,
 }
 
 impl FactReader {
-    pub(super) fn start(
+    pub(crate) fn start(
         table: &LiveTableArgs,
         doctor: Duration,
         board: Arc<FactBoard>,
@@ -59,7 +59,7 @@ impl FactReader {
     }
 
     /// Waits for the threads, which have been told to end.
-    pub(super) fn join(self) {
+    pub(crate) fn join(self) {
         for thread in self.threads {
             // A thread that panicked has ended too.
             let _ = thread.join();
@@ -82,7 +82,7 @@ fn repeat(stop: &AtomicBool, every: Duration, mut work: impl FnMut()) {
 }
 
 /// Takes a gateway's counters over.
-pub(super) fn note_stats(board: &FactBoard, document: &Value) {
+pub(crate) fn note_stats(board: &FactBoard, document: &Value) {
     const RESULTS: [(&str, &str); 5] = [
         ("received", "received"),
         ("forwarded", "forwarded"),

@@ -1,5 +1,5 @@
 //! `keepstate serve`: metrics, health and a page over HTTP, of Linux's table or of a running gateway. It reads only.
-mod facts;
+pub(crate) mod facts;
 
 use crate::live_table::LiveTableArgs;
 use crate::unit_args;
@@ -15,10 +15,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Serve metrics and health of a connection table over HTTP, read only.
+/// Serve metrics, health and a live page of a connection table over HTTP, read only.
 ///
 /// /metrics has OpenMetrics for Prometheus: entries and limit, entries by protocol and state, the kernel's counters, NAT ports, a gateway's reasons and services, doctor's
-/// findings. A scrape reads what is known already and never dumps the table. /healthz answers while this process runs, /readyz once the table is known.
+/// findings. A scrape reads what is known already and never dumps the table. / is a page that shows the table live. /healthz answers while this process runs, /readyz once the table is known.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Serve {
@@ -110,7 +110,7 @@ impl Serve {
             format!("cannot listen on {}: is another program there? --listen ADDRESS:PORT gives another", self.listen)
         })?;
         let reader = FactReader::start(&self.table, self.doctor, board, Arc::clone(&stop))?;
-        crate::stderr::note(format!("serving {name} at http://{}/metrics", exporter.address()));
+        crate::stderr::note(format!("serving {name} at http://{}/ and /metrics", exporter.address()));
         if let Some(notifier) = keepstate_linux::sd_notify::SdNotifier::from_env() {
             notifier.ready();
         }

@@ -56,7 +56,7 @@ impl Served {
         (0..10).for_each(|port| client.create(&connection(6, 1000 + port)).unwrap());
         (0..20).for_each(|port| client.create(&connection(17, 1000 + port)).unwrap());
         let source = TableSource::other(
-            "a namespace".into(),
+            "a <b>namespace</b>".into(),
             move || namespace.enter(NetlinkSocket::open_netfilter)?,
             SourceSettings::default,
             || Ok(Vec::new()),

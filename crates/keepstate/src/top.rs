@@ -1,0 +1,99 @@
+//! `keepstate top`: the connection table live on a terminal, of Linux or of a running gateway.
+use crate::live_table::LiveTableArgs;
+use crate::serve::facts::{FactReader, note_stats};
+use crate::unit_args;
+use anyhow::{Context, Result, anyhow};
+use clap::Args;
+use keepstate_conntrack::FlowSelection;
+use keepstate_live::{FeedOptions, LiveFeed};
+use keepstate_serve::FactBoard;
+use keepstate_top::{FindingLine, TopError, TopState};
+use signal_hook::consts::{SIGHUP, SIGTERM};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Show a connection table live: who fills it, how fast, until when there is room.
+///
+/// The table is read once and then followed by events. Keys: / filters in the words of conntrack -L, s sorts, g groups by source, service, state, zone and NAT
+/// address, r shows why packets were dropped, d what doctor finds, Enter one connection, x deletes it after a question, space freezes, ? has them all.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Top {
+    #[command(flatten)]
+    table: LiveTableArgs,
+    /// Begin with this filter, in the words of conntrack -L
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true, default_value = "")]
+    filter: String,
+    /// Run doctor this often; 0 never
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = unit_args::parse_interval)]
+    doctor: Duration,
+    /// Follow at most this many connections; further ones are counted only
+    #[arg(long, value_name = "NUMBER", default_value_t = FeedOptions::default().most)]
+    connections: usize,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  # Linux's table
+  sudo keepstate top
+  # of a running gateway, only what goes to port 443
+  keepstate top --gateway --filter '-p tcp --dport 443'
+  # of a container
+  sudo keepstate top --netns $(pidof nginx)
+
+Bytes and packets are shown where they are counted: sysctl -w net.netfilter.nf_conntrack_acct=1
+(for connections that begin afterwards). NO_COLOR=1 turns colours off.
+Exit codes: 0 ended by the user, 1 the table cannot be opened or there is no terminal,
+2 usage error, 3 no such network namespace";
+
+impl Top {
+    /// Do the options fit together?
+    ///
+    /// # Errors
+    /// A sentence for the user: what does not fit, and what to do.
+    pub fn check(&self) -> Result<(), String> {
+        FlowSelection::parse(&self.filter).map(drop).map_err(|error| format!("--filter: {error}"))
+    }
+
+    /// Shows the table until the user ends it.
+    ///
+    /// # Errors
+    /// The table cannot be opened; there is no terminal.
+    pub fn run(&self) -> Result<()> {
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [SIGTERM, SIGHUP] {
+            signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot handle signals")?;
+        }
+        let board = Arc::new(FactBoard::default());
+        let for_stats = Arc::clone(&board);
+        let source = self.table.source(move |document| note_stats(&for_stats, document))?;
+        let name = source.name().to_owned();
+        let options = FeedOptions { most: self.connections, ..FeedOptions::default() };
+        let feed = LiveFeed::open(source, options).with_context(|| format!("cannot follow the table of {name}"))?;
+        let reader = FactReader::start(&self.table, self.doctor, Arc::clone(&board), Arc::clone(&stop))?;
+        let has_colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let mut state = TopState::new(has_colour);
+        state.set_filter(&self.filter).map_err(|error| anyhow!("--filter: {error}"))?;
+        let shown = keepstate_top::run(&feed, state, &|| findings(&board), &stop);
+        stop.store(true, Ordering::Relaxed);
+        reader.join();
+        shown.map_err(|error| match error {
+            TopError::NoTerminal(error) => {
+                anyhow!("top needs a terminal ({error}). For scripts: keepstate conntrack -L, keepstate serve")
+            }
+            TopError::Terminal(error) => anyhow!(error).context("the terminal failed"),
+        })
+    }
+}
+
+fn findings(board: &FactBoard) -> Option<Vec<FindingLine>> {
+    let facts = board.lock();
+    facts.diagnosed_at?;
+    let lines = facts.findings.iter().map(|finding| FindingLine {
+        name: finding.name.to_owned(),
+        is_critical: finding.severity == "critical",
+        title: finding.title.clone(),
+    });
+    Some(lines.collect())
+}

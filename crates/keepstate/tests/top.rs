@@ -1,0 +1,99 @@
+//! `keepstate top` on a terminal of its own, made by script(1), beside the table of a network namespace; and where there is no terminal.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use common::{keepstate, report_skipped};
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `top` in a namespace of its own, on a terminal.
+struct OnTerminal {
+    child: Child,
+    output: Receiver<Vec<u8>>,
+    seen: String,
+}
+
+impl OnTerminal {
+    /// `None` where there may be no namespace.
+    fn start() -> Option<OnTerminal> {
+        let top = format!("stty rows 24 cols 80; exec {} top --doctor 0", env!("CARGO_BIN_EXE_keepstate"));
+        let started = Command::new("unshare")
+            .args(["--net", "script", "-qec", &top, "/dev/null"])
+            .env("TERM", "xterm")
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut child = started.ok()?;
+        let mut stdout = child.stdout.take().unwrap();
+        let (sender, output) = channel();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = stdout.read(&mut buffer) {
+                if sender.send(buffer[..count].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Some(OnTerminal { child, output, seen: String::new() })
+    }
+
+    /// Reads until the output contains `text`; false if the program ends or it takes too long.
+    fn wait_for(&mut self, text: &str) -> bool {
+        let until = Instant::now() + PATIENCE;
+        while !self.seen.contains(text) {
+            match self.output.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.seen.clear();
+        self.child.stdin.as_mut().unwrap().write_all(keys.as_bytes()).unwrap();
+    }
+}
+
+impl Drop for OnTerminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const ENTER_SCREEN: &str = "\u{1b}[?1049h";
+const LEAVE_SCREEN: &str = "\u{1b}[?1049l";
+
+#[test]
+fn the_screen_is_opened_and_given_back() {
+    let Some(mut top) = OnTerminal::start() else { return report_skipped("unshare or script is not installed") };
+    if !top.wait_for(ENTER_SCREEN) || !top.wait_for("connections") {
+        return report_skipped("a network namespace with a connection table needs root");
+    }
+    // Only what changes is written: words arrive one by one.
+    assert!(top.wait_for("quit"), "{}", top.seen);
+    top.press("?");
+    assert!(top.wait_for("freeze"), "{}", top.seen);
+    top.press("q");
+    assert!(top.wait_for(LEAVE_SCREEN), "{}", top.seen);
+    assert!(top.wait_for("\u{1b}[?25h"), "the cursor is shown again: {}", top.seen);
+    assert!(top.child.wait().unwrap().success());
+}
+
+#[test]
+fn without_a_terminal_it_says_what_to_do() {
+    let run = keepstate(&["top", "--doctor", "0"], b"");
+    assert_eq!(run.code, Some(1));
+    assert!(run.err.contains("needs a terminal") || run.err.contains("cannot follow"), "{}", run.err);
+    let filter = keepstate(&["top", "--filter", "-p nonsense"], b"");
+    assert_eq!(filter.code, Some(2));
+    assert!(filter.err.contains("--filter"), "{}", filter.err);
+}

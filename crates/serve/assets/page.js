@@ -1,0 +1,54 @@
+// The page: what /live tells each second, as text. Nothing received is ever markup.
+"use strict";
+const byId = (id) => document.getElementById(id);
+const number = new Intl.NumberFormat("en");
+const ink = () => getComputedStyle(document.documentElement).getPropertyValue("--ink").trim();
+const mark = () => getComputedStyle(document.documentElement).getPropertyValue("--mark").trim();
+let chart = null;
+const ago = (second) => second === 0 ? "now" : second > -120 ? `${second} s` : `${Math.round(second / 60)} min`;
+
+function fill(id, rows) {
+  const body = byId(id).tBodies[0];
+  body.replaceChildren(...rows.map((cells) => {
+    const row = document.createElement("tr");
+    for (const cell of cells) {
+      const shown = document.createElement("td");
+      const isNumber = typeof cell === "number";
+      shown.textContent = isNumber ? number.format(Math.round(cell * 10) / 10) : cell;
+      if (isNumber) shown.className = "number";
+      if (cell === "critical") shown.className = "critical";
+      row.append(shown);
+    }
+    return row;
+  }));
+}
+
+function draw(times, entries) {
+  const place = byId("chart");
+  const size = { width: place.clientWidth, height: 180 };
+  if (chart === null) {
+    const axis = { stroke: ink, grid: { stroke: "#8884" }, ticks: { stroke: "#8884" } };
+    const seconds = { ...axis, values: (_, at) => at.map(ago) };
+    const series = [{}, { stroke: mark, fill: "#0b6bcb33", width: 2, points: { show: false } }];
+    chart = new uPlot({ ...size, series, axes: [seconds, { ...axis, size: 70 }], legend: { show: false }, cursor: { show: false },
+      scales: { x: { time: false }, y: { range: (_, low, high) => [0, Math.max(high * 1.1, 1)] } } }, [times, entries], place);
+    addEventListener("resize", () => chart.setSize({ width: place.clientWidth, height: 180 }));
+  } else {
+    chart.setData([times, entries]);
+  }
+}
+
+function show(told) {
+  byId("entries").textContent = number.format(told.entries);
+  byId("limit").textContent = told.limit === null ? "unknown" : number.format(told.limit);
+  byId("full").textContent = told.full;
+  byId("new").textContent = number.format(Math.round(told.new_per_second));
+  byId("ended").textContent = number.format(Math.round(told.ended_per_second));
+  byId("note").textContent = told.note;
+  for (const id of ["states", "sources", "services", "outside", "counters", "findings", "flows"]) fill(id, told[id]);
+  draw(told.times, told.sizes);
+}
+
+const source = new EventSource("/live");
+source.onmessage = (event) => show(JSON.parse(event.data));
+source.onerror = () => { byId("note").textContent = "no connection to keepstate serve; trying again"; };
