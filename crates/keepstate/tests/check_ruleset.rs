@@ -24,7 +24,7 @@ table inet filter {
 		ip saddr 10.0.0.0/8 queue num 3
 		tcp dport 22 accept
 		udp dport 5060 ct helper set \"sip\"
-		ip daddr 10.0.0.1 dup to 10.0.0.2
+		ip daddr 10.0.0.1 osf name \"Linux\"
 	}
 }
 ";
@@ -34,7 +34,7 @@ const LEFT_OUT: [&str; 4] = [
     ":9:8: helper \"sip\" is not supported",
     ":14:23: `queue` is not supported: ip saddr 10.0.0.0/8 queue num 3",
     ":16:3: the rule names sip, which is left out: udp dport 5060 ct helper set \"sip\"",
-    ":17:21: `dup` is not supported: ip daddr 10.0.0.1 dup to 10.0.0.2",
+    ":17:21: `osf` is not supported: ip daddr 10.0.0.1 osf name \"Linux\"",
 ];
 const NOTE: &str = ":1:7: table netdev early is not governed here: the kernel applies it to what passes the kernel";
 

@@ -108,8 +108,8 @@ fn table_and_chain_errors_have_expected_messages() {
             "chains of type nat are not possible at hook forward",
         ),
         (
-            "table ip t { chain c { type filter hook ingress device lo priority 0; }; }",
-            "hook ingress belongs to a device and is not supported",
+            "table inet t { chain c { type filter hook egress device lo priority 0; }; }",
+            "hook egress belongs to a device and is not supported",
         ),
         ("table ip t { chain c { type filter hook input priority medium; }; }", "unknown priority `medium`"),
         ("table ip t { chain c { policy drop; }; }", "a chain without a hook has no policy"),

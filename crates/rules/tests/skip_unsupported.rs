@@ -14,7 +14,7 @@ table inet filter {
 	set macs { typeof ether saddr; elements = { 00:11:22:33:44:55 } }
 	set addresses { type ipv4_addr; elements = { 10.0.0.1 } }
 	chain early {
-		type filter hook ingress device \"eth0\" priority 0; policy drop;
+		type filter hook egress device \"eth0\" priority 0; policy drop;
 		accept
 	}
 	chain forward {
@@ -45,7 +45,7 @@ fn each_thing_left_out_is_named_and_the_rest_is_in_force() {
         places,
         [
             "8 objects of type `ct expectation` are not supported",
-            "12 hook ingress belongs to a device and is not supported",
+            "12 hook egress belongs to a device and is not supported",
             "19 `ct expectation` is not supported",
             "22 `queue` is not supported",
             "23 `osf` is not supported",
@@ -58,7 +58,7 @@ fn each_thing_left_out_is_named_and_the_rest_is_in_force() {
     let notes: Vec<&str> = tree.not_governed.iter().map(|note| note.message.as_str()).collect();
     let note = |table| format!("table {table} is not governed here: the kernel applies it to what passes the kernel");
     assert_eq!(notes, [note("netdev early"), note("bridge b")]);
-    assert!(tree.tables[0].chains[0].base.is_none(), "the chain of the ingress hook sees no packets");
+    assert!(tree.tables[0].chains[0].base.is_none(), "the chain of the egress hook sees no packets");
     compile(&tree, &sources).unwrap();
 }
 
@@ -88,7 +88,7 @@ add rule bridge b c ether type arp drop
 table arp a { chain c { type filter hook input priority 0; arp operation request drop; }; }
 table netdev n {
 	set blocked { type ipv4_addr; }
-	chain c { type filter hook ingress device lo priority 0; ip saddr @blocked drop; }
+	chain c { type filter hook egress device lo priority 0; ip saddr @blocked drop; }
 }
 flush table netdev n
 delete table netdev n

@@ -18,6 +18,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 impl Router {
     pub(super) fn process_packet(&mut self, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
+        // What cannot be parsed is counted where fragments are put together.
+        if self.program.has_filter_chain(Hook::Ingress, &ALL_PRIORITIES) && Packet::parse(&pkt.bytes).is_ok() {
+            self.run_filter_chains(Hook::Ingress, ALL_PRIORITIES, pkt)?;
+        }
         self.defrag(pkt)?;
         self.check_martian(pkt, true)?;
         self.prerouting(pkt)?;

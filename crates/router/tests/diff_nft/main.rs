@@ -4,6 +4,7 @@
 mod copies;
 mod fib;
 mod header_changes;
+mod ingress;
 mod ipv4_options;
 mod kernel;
 mod kernel_log;

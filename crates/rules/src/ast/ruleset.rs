@@ -114,6 +114,8 @@ pub struct Chain {
     pub base: Option<BaseChainSpec>,
     /// `type … hook … priority …` as written.
     pub base_text: String,
+    /// The names of its devices, at hook ingress.
+    pub devices: Vec<String>,
     /// Comment.
     pub comment: Option<String>,
     /// Number by which commands name it.
@@ -141,6 +143,8 @@ pub struct BaseChainSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are the words of the language")]
 pub enum Hook {
+    /// As a packet comes in by one of the chain's devices: before it is put together from its fragments.
+    Ingress,
     Prerouting,
     Input,
     Forward,
@@ -151,6 +155,7 @@ pub enum Hook {
 impl fmt::Display for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Hook::Ingress => "ingress",
             Hook::Prerouting => "prerouting",
             Hook::Input => "input",
             Hook::Forward => "forward",

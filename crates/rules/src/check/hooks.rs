@@ -43,7 +43,7 @@ const REDIRECT: Placement = Placement { what: "redirect", ..DNAT };
 const REJECT: Placement = Placement {
     what: "reject",
     nat_only: false,
-    hooks: &[Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output],
+    hooks: &[Hook::Ingress, Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output],
     help: "reject at hook input, forward or output; use `drop` here",
 };
 const ROUTE_MTU: Placement = Placement {

@@ -91,6 +91,9 @@ pub(super) struct JsonChain {
     pub(super) prio: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) policy: Option<String>,
+    /// At hook ingress.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) dev: Option<OneOrMore>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) comment: Option<String>,
 }

@@ -220,7 +220,12 @@ fn object_line(verb: &str, kind: &str, at: &JsonObjectPlace, block: String) -> T
 fn chain_block(chain: &JsonChain) -> Text {
     let mut body = String::new();
     if let (Some(kind), Some(hook)) = (&chain.kind, &chain.hook) {
-        body += &format!("type {} hook {} priority {};", word(kind)?, word(hook)?, chain.prio.unwrap_or(0));
+        let devices = chain.dev.as_ref().map_or(Ok(String::new()), |devices| {
+            let names = devices.words().iter().map(|name| quoted(name)).collect::<Result<Vec<_>, _>>()?;
+            Ok(format!(" devices = {{ {} }}", names.join(", ")))
+        })?;
+        let prio = chain.prio.unwrap_or(0);
+        body += &format!("type {} hook {}{devices} priority {prio};", word(kind)?, word(hook)?);
     }
     if let Some(policy) = &chain.policy {
         body += &format!(" policy {};", word(policy)?);

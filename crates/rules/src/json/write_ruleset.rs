@@ -141,6 +141,7 @@ fn chain_object(table: &Table, chain: &Chain) -> JsonObject {
         hook: base.map(|base| base.hook.to_string()),
         prio: base.map(|base| base.priority),
         policy: base.map(|base| if base.policy_drop { "drop" } else { "accept" }.to_owned()),
+        dev: OneOrMore::short(chain.devices.clone()),
         comment: chain.comment.clone(),
     })
 }

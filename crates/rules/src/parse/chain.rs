@@ -1,6 +1,7 @@
 //! Chains and their rules.
 use super::parser::{ParseResult, Parser};
-use crate::ast::{BaseChainSpec, Chain, Hook, Rule};
+use crate::ast::{BaseChainSpec, Chain, Hook, Rule, TableFamily};
+use crate::datatype::encode_name;
 use crate::diagnostic::Diagnostic;
 use crate::lexer::TokenKind;
 use crate::source::Span;
@@ -15,6 +16,7 @@ struct ChainHead {
     policy: Option<(bool, Span)>,
     base: Option<BaseChainSpec>,
     base_text: String,
+    devices: Vec<String>,
     comment: Option<String>,
     /// Its hook is left out: no packet reaches it.
     without_hook: bool,
@@ -36,6 +38,7 @@ impl Parser<'_> {
                 span,
                 base: None,
                 base_text: String::new(),
+                devices: Vec::new(),
                 comment: None,
                 handle: 0,
                 registration,
@@ -63,7 +66,7 @@ impl Parser<'_> {
             }
             let is_type = matches!(self.peek(), TokenKind::Ident(word) if word == "type");
             let known = rules.len();
-            let line = self.parse_chain_line(&mut head, &mut rules);
+            let line = self.parse_chain_line(at, &mut head, &mut rules);
             if let Err(diagnostic) = line {
                 head.without_hook |= is_type && diagnostic.unsupported;
                 self.recover(diagnostic, depth)?;
@@ -89,7 +92,9 @@ impl Parser<'_> {
                     return Err(Diagnostic::new(span, format!("chain {name} is declared above without a hook"))
                         .with_help("write `type … hook … priority …;` where the chain is declared first"));
                 }
-                (None, Some(_)) => (chain.base, chain.base_text) = (head.base, head.base_text),
+                (None, Some(_)) => {
+                    (chain.base, chain.base_text, chain.devices) = (head.base, head.base_text, head.devices);
+                }
             }
             match (&mut chain.base, head.policy) {
                 (Some(base), Some((policy_drop, _))) => base.policy_drop = policy_drop,
@@ -107,7 +112,7 @@ impl Parser<'_> {
     }
 
     /// One line of a chain's block.
-    fn parse_chain_line(&mut self, head: &mut ChainHead, rules: &mut Vec<Rule>) -> ParseResult<()> {
+    fn parse_chain_line(&mut self, at: usize, head: &mut ChainHead, rules: &mut Vec<Rule>) -> ParseResult<()> {
         if self.parse_definition()? {
             return Ok(());
         }
@@ -120,7 +125,12 @@ impl Parser<'_> {
             "type" => {
                 let recording = self.start_recording();
                 self.next_token();
-                head.base = Some(self.parse_base_chain()?);
+                let (base, devices) = self.parse_base_chain()?;
+                if base.hook == Hook::Ingress && !self.is_inet(at) {
+                    return Err(Diagnostic::new(span, "hook ingress is possible in tables of family inet only")
+                        .with_help("use a table of family inet, or `hook prerouting priority raw`"));
+                }
+                (head.base, head.devices) = (Some(base), devices);
                 head.base_text = self.recorded_text(recording, "");
             }
             "policy" => {
@@ -151,8 +161,43 @@ impl Parser<'_> {
         self.expect_end()
     }
 
-    /// After the keyword `type`.
-    fn parse_base_chain(&mut self) -> ParseResult<BaseChainSpec> {
+    fn is_inet(&self, table: usize) -> bool {
+        self.ruleset.tables.get(table).is_some_and(|table| table.family == TableFamily::Inet)
+    }
+
+    /// `device NAME` or `devices = { NAME, … }`.
+    fn parse_chain_devices(&mut self) -> ParseResult<Vec<String>> {
+        let mut names = Vec::new();
+        let several = !self.eat_keyword("device");
+        if several {
+            self.expect_keyword("devices")?;
+            self.expect_punct("=")?;
+            self.expect_punct("{")?;
+        }
+        loop {
+            self.skip_separators();
+            if several && self.eat_punct("}") {
+                break;
+            }
+            let (TokenKind::Ident(name) | TokenKind::Quoted(name)) = self.peek() else {
+                return Err(self.unexpected("the name of an interface"));
+            };
+            let name = name.clone();
+            let span = self.next_token().span;
+            if encode_name(&name).is_none() {
+                return Err(Diagnostic::new(span, "an interface name has at most 15 bytes"));
+            }
+            names.push(name);
+            if !several {
+                break;
+            }
+            self.eat_punct(",");
+        }
+        Ok(names)
+    }
+
+    /// After the keyword `type`; with the names of its devices.
+    fn parse_base_chain(&mut self) -> ParseResult<(BaseChainSpec, Vec<String>)> {
         let (kind, span) = self.expect_name("filter or nat")?;
         let nat = match kind.as_str() {
             // There is one routing table, independent of the mark: routing again gives the same route.
@@ -176,18 +221,22 @@ impl Parser<'_> {
             "forward" => Hook::Forward,
             "output" => Hook::Output,
             "postrouting" => Hook::Postrouting,
-            "ingress" | "egress" => {
+            "ingress" => Hook::Ingress,
+            "egress" => {
                 let what = format!("hook {hook} belongs to a device and is not supported");
-                return Err(Diagnostic::unsupported(hook_span, what).with_help("use `hook prerouting priority raw`"));
+                return Err(Diagnostic::unsupported(hook_span, what).with_help("use `hook postrouting`"));
             }
             _ => {
                 return Err(Diagnostic::new(hook_span, format!("unknown hook `{hook}`"))
                     .with_help("use prerouting, input, forward, output or postrouting"));
             }
         };
-        if nat && hook == Hook::Forward {
-            return Err(Diagnostic::new(hook_span, "chains of type nat are not possible at hook forward")
-                .with_help("use hook prerouting for dnat, postrouting for snat"));
+        let devices = if hook == Hook::Ingress { self.parse_chain_devices()? } else { Vec::new() };
+        if nat && matches!(hook, Hook::Forward | Hook::Ingress) {
+            let what = format!("chains of type nat are not possible at hook {hook}");
+            return Err(
+                Diagnostic::new(hook_span, what).with_help("use hook prerouting for dnat, postrouting for snat")
+            );
         }
         self.expect_keyword("priority")?;
         let priority_span = self.span();
@@ -197,7 +246,7 @@ impl Parser<'_> {
             return Err(Diagnostic::new(priority_span.to(self.last_span), what)
                 .with_help("use dstnat (-100) at prerouting and srcnat (100) at postrouting; at least -199"));
         }
-        Ok(BaseChainSpec { nat, hook, priority, policy_drop: false })
+        Ok((BaseChainSpec { nat, hook, priority, policy_drop: false }, devices))
     }
 
     /// A name, a number, or a name plus or minus a number.

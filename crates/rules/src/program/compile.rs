@@ -100,6 +100,11 @@ impl Compiler {
             // The chains of a dormant table see no packets.
             if let Some(base) = chain.base.filter(|_| !table.dormant) {
                 let ast::BaseChainSpec { nat, hook, priority, policy_drop } = base;
+                let devices = (hook == ast::Hook::Ingress).then(|| {
+                    let names = chain.devices.iter().filter_map(|name| encode_name(name)).collect();
+                    self.program.devices.push(names);
+                    self.program.devices.len() - 1
+                });
                 let base_chain = BaseChain {
                     hook,
                     family: table.family,
@@ -108,6 +113,7 @@ impl Compiler {
                     registration: chain.registration,
                     policy_drop,
                     chain: first + at,
+                    devices,
                 };
                 self.program.base_chains.push(base_chain);
             }
@@ -252,6 +258,7 @@ impl Compiler {
                 return Err(Diagnostic::new(rule.span, "synproxy is not possible in this chain")
                     .with_help("use it in chains of type filter at hook input or forward"));
             }
+            self.program.has_synproxy |= instr.has_synproxy();
             instrs.push(instr);
         }
         let ends = |instr: &Instr| match instr {

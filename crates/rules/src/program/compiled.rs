@@ -19,6 +19,8 @@ pub struct Program {
     pub(super) chains: Vec<CompiledChain>,
     /// Base chains, lowest priority first.
     pub(super) base_chains: Vec<BaseChain>,
+    /// Names of devices, for base chains at hook ingress.
+    pub(super) devices: Vec<Vec<u128>>,
     pub(super) sets: Vec<CompiledSet>,
     pub(super) state: State,
     /// Shared with those who list or change the ruleset, away from the packets.
@@ -26,6 +28,7 @@ pub struct Program {
     /// A rule reads the counters of connections.
     pub(super) needs_accounting: bool,
     pub(super) reads_link_header: bool,
+    pub(super) has_synproxy: bool,
 }
 
 /// What a listing or a change needs besides the program: the tree, its texts, and which index is what.
@@ -74,8 +77,7 @@ impl Program {
 
     /// Does any rule use synproxy?
     pub fn has_synproxy(&self) -> bool {
-        let mut instrs = self.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.instrs);
-        instrs.any(Instr::has_synproxy)
+        self.has_synproxy
     }
 
     /// Does any rule read the counters of connections? Like Linux, who runs the program then has to count (`nf_conntrack_acct`).

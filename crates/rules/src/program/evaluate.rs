@@ -46,6 +46,11 @@ impl Program {
             if base.nat || base.hook != hook || !base.family.covers(v6) || !priorities.contains(&base.priority) {
                 continue;
             }
+            if let Some(devices) = base.devices.and_then(|at| self.devices.get(at))
+                && !ctx.meta.iif.is_some_and(|device| devices.contains(&device.name))
+            {
+                continue;
+            }
             match self.eval_base_chain(base, ctx) {
                 Verdict::Accept => (),
                 other => return other,
@@ -59,7 +64,7 @@ impl Program {
         let manip = match hook {
             Hook::Prerouting | Hook::Output => Manip::Destination,
             Hook::Input | Hook::Postrouting => Manip::Source,
-            Hook::Forward => return Verdict::Accept,
+            Hook::Ingress | Hook::Forward => return Verdict::Accept,
         };
         let v6 = ctx.packet.family() == Family::V6;
         if !self.has_nat_chain(v6) || !nat_undecided(ctx, manip) {

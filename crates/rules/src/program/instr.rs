@@ -26,6 +26,8 @@ pub(super) struct BaseChain {
     pub(super) registration: u64,
     pub(super) policy_drop: bool,
     pub(super) chain: usize,
+    /// The index of its devices, at hook ingress.
+    pub(super) devices: Option<usize>,
 }
 
 /// One instruction of a rule; numbers are indices into the program's arrays.
