@@ -12,7 +12,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// The files whose document in nft's words differs, and why. Each is read back nevertheless.
-const REWORDED: [(&str, &str); 4] = [
+const REWORDED: [(&str, &str); 5] = [
+    ("real_world/inet-ingress.nft", "nft 1.0.6 leaves out the device of the chain"),
     ("rulesets/kubernetes-iptables.nft", "a number below 1 is 0"),
     ("rulesets/link-types.nft", "marks below a prefix are a range, no flag below the first is 0"),
     ("rulesets/prefixes.nft", "a prefix of 32 bits is an address"),
@@ -20,7 +21,8 @@ const REWORDED: [(&str, &str); 4] = [
 ];
 
 /// The files whose documents cannot be read, and why.
-const NOT_READ: [(&str, &str); 4] = [
+const NOT_READ: [(&str, &str); 5] = [
+    ("real_world/inet-ingress.nft", "nft 1.0.6 leaves out the device of the chain, and does not read that itself"),
     (
         "rulesets/carrier-nat.nft",
         "nft lists a range of addresses before a port as a prefix, and does not read that itself",
