@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 mod bench;
 mod compare;
+mod dist;
 mod lint;
 mod oracle;
 mod soak;
@@ -21,6 +22,7 @@ struct Arguments {
 enum Job {
     Bench(bench::Bench),
     Compare(compare::Compare),
+    Dist(dist::Dist),
     Lint(lint::Lint),
     Oracle(oracle::Oracle),
     Soak(soak::Soak),
@@ -30,6 +32,7 @@ fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().job {
         Job::Bench(job) => job.run(),
         Job::Compare(job) => job.run(),
+        Job::Dist(job) => job.run(),
         Job::Lint(job) => job.run().map(|()| ExitCode::SUCCESS),
         Job::Oracle(job) => job.run(),
         Job::Soak(job) => job.run().map(|()| ExitCode::SUCCESS),

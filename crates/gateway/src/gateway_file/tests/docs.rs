@@ -76,11 +76,11 @@ fn schema_violations(text: &str) -> Vec<String> {
     found
 }
 
-/// Every block of TOML with `version = 1` in the documents: its file and text.
+/// Every block of TOML with `version = 1` in the documents and the book: its file and text.
 fn documented_files() -> Vec<(String, String)> {
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut found = Vec::new();
-    let mut folders = vec![docs];
+    let mut folders = vec![root.join("docs"), root.join("book/src")];
     while let Some(folder) = folders.pop() {
         for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
             if path.is_dir() {
