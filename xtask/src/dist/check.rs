@@ -1,5 +1,5 @@
 //! `cargo xtask dist --check`: what Debian's own check says, and the packages installed, run and removed in a clean root.
-use super::{DistFolders, output, run};
+use super::tools::{DistFolders, output, run};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::fs;
@@ -142,7 +142,7 @@ fn enter(root: &Path, script: &str) -> Result<()> {
         .args(["--net", "--mount", "sh", "-c", setup])
         .arg(root)
         .arg(script)
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("PATH", "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin")
         .env("DEBIAN_FRONTEND", "noninteractive")
         .env("LC_ALL", "C"))
     .with_context(|| format!("in the clean root: {script}"))

@@ -1,5 +1,6 @@
 //! The Debian packages, by dpkg-deb.
-use super::{DistFolders, output, run, tree, version};
+use super::tools::{DistFolders, output, run, version};
+use super::tree;
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::Path;

@@ -1,13 +1,14 @@
 //! `cargo xtask dist`: packages for Debian, in `target/dist`, made of one list of files ([`tree`]) by dpkg-deb: nothing has to be built for it but the program.
 mod check;
 mod deb;
+mod tools;
 mod tree;
 
-use anyhow::{Context, Result, bail};
-use std::ffi::OsStr;
+use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use tools::{DistFolders, run};
 
 /// Make the Debian packages keepstate and keepstate-gateway
 #[derive(clap::Args)]
@@ -18,16 +19,6 @@ pub struct Dist {
     /// Take the binaries of this profile; dev is quick to build, and not for others
     #[arg(long, default_value = "release", value_parser = ["release", "dev"])]
     profile: String,
-}
-
-/// Where everything is.
-struct DistFolders {
-    /// The repository.
-    root: PathBuf,
-    /// What is made.
-    out: PathBuf,
-    /// Cargo's target directory.
-    target: PathBuf,
 }
 
 impl Dist {
@@ -69,34 +60,4 @@ impl Dist {
         let folder = if self.profile == "dev" { "debug" } else { "release" };
         Ok(folders.target.join(folder).join("keepstate"))
     }
-}
-
-/// Copies a program without its debugging information.
-fn strip(from: &Path, to: &Path) -> Result<()> {
-    run(Command::new("strip").args(["--strip-unneeded", "-R", ".comment", "-o"]).arg(to).arg(from))
-}
-
-/// The version of all packages.
-fn version() -> &'static str {
-    env!("CARGO_PKG_VERSION")
-}
-
-/// Runs a command to its end.
-fn run(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("{:?} cannot be run", command.get_program()))?;
-    if status.success() { Ok(()) } else { bail!("{} failed: {status}", described(command)) }
-}
-
-/// What a command prints.
-fn output(command: &mut Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("{:?} cannot be run", command.get_program()))?;
-    if !output.status.success() {
-        bail!("{} failed: {}", described(command), String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-fn described(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
 }

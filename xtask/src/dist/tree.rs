@@ -1,5 +1,5 @@
 //! The files of the packages: where each comes from and where it goes.
-use super::{DistFolders, output, run, strip};
+use super::tools::{DistFolders, output, run, strip};
 use anyhow::Result;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,6 +1,6 @@
 //! `keepstate check gateway.toml`: the gateway's file, and every file that it names.
 use super::file_report::FileReport;
-use super::{check_ruleset, check_services};
+use super::one_file::{check_ruleset, check_services};
 use anyhow::Result;
 use keepstate_gateway::gateway_file::{
     GatewayFile, GatewaySettings, Given, ResolvedGateway, SettingFault, SettingOrigin,

@@ -1,13 +1,13 @@
 //! `keepstate check`: checks a ruleset, a services file, or a gateway's file with all that it names, as the gateway does, and prints every error with its position.
 mod file_report;
 mod gateway_file;
+mod one_file;
 
 use crate::ruleset_args::RulesetArgs;
 use anyhow::Result;
 use clap::Args;
 use file_report::FileReport;
-use keepstate_gateway::ruleset::RulesetOptions;
-use keepstate_gateway::services_file;
+use one_file::{check_ruleset, check_services};
 use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -108,50 +108,4 @@ impl CheckCommand {
         }
         check_ruleset(file, &self.ruleset_args.options()).map(|report| vec![report])
     }
-}
-
-fn check_ruleset(file: &Path, options: &RulesetOptions) -> Result<FileReport> {
-    Ok(match options.load(file)? {
-        Ok(loaded) => {
-            let (chains, rules, elements) = loaded.program.size();
-            let tables = loaded.tree.tables.len();
-            let counts = vec![("table", tables), ("chain", chains), ("rule", rules), ("element", elements)];
-            let mut report = FileReport::ok_report(file, counts);
-            for diagnostic in &loaded.tree.not_governed {
-                report.text += &format!("note: {}\n", loaded.note(diagnostic));
-                let at = loaded.sources.position(diagnostic.span);
-                report
-                    .notes
-                    .push(json!({"file": at.file, "line": at.line, "column": at.column, "what": diagnostic.message}));
-            }
-            for diagnostic in &loaded.left_out {
-                report.text += &format!("left out: {}\n", loaded.describe(diagnostic));
-                let at = loaded.sources.position(diagnostic.span);
-                report
-                    .left_out
-                    .push(json!({"file": at.file, "line": at.line, "column": at.column, "what": diagnostic.message}));
-            }
-            if !report.left_out.is_empty() {
-                report.text += &format!("{}: {} left out, not in force\n", file.display(), report.left_out.len());
-            }
-            report
-        }
-        Err(error) => {
-            let errors = error.diagnostics.iter().map(|diagnostic| {
-                    let at = error.sources.position(diagnostic.span);
-                    json!({"file": at.file, "line": at.line, "column": at.column, "what": diagnostic.message, "instead": diagnostic.help})
-                });
-            FileReport::refused(error.to_string(), errors.collect())
-        }
-    })
-}
-
-fn check_services(file: &Path) -> Result<FileReport> {
-    Ok(match services_file::load(file)? {
-        Ok(services) => {
-            let backends = services.iter().map(|service| service.backends.len()).sum();
-            FileReport::ok_report(file, vec![("service", services.len()), ("backend", backends)])
-        }
-        Err(error) => FileReport::of_toml(&error),
-    })
 }
