@@ -53,7 +53,7 @@ impl TableBench {
             self.turns
         );
         println!(
-            "{:>5} {:>11} | {:>6} | {:>6} {:>6} {:>6} | {:>6} {:>6} {:>6} {:>6} | {:>6} | {:>6} {:>6} | {:>7} {:>7} | {:>6}",
+            "{:>5} {:>11} | {:>6} | {:>6} {:>6} {:>6} | {:>6} {:>6} {:>6} {:>6} | {:>6} {:>6} | {:>6} {:>6} | {:>7} {:>7} | {:>6}",
             "",
             "connections",
             "parse",
@@ -65,6 +65,7 @@ impl TableBench {
             "single",
             "insert",
             "expiry",
+            "step",
             "alloc/",
             "alloc/",
             "known/",
@@ -72,8 +73,24 @@ impl TableBench {
             "bytes/"
         );
         println!(
-            "{:>5} {:>11} | {:>6} | {:>6} {:>6} {:>6} | {:>6} {:>6} {:>6} {:>6} | {:>6} | {:>6} {:>6} | {:>7} {:>7} | {:>6}",
-            "", "", "", "x32", "", "Linux", "x32", "x32", "", "Linux", "", "known", "new", "lookup", "insert", "conn."
+            "{:>5} {:>11} | {:>6} | {:>6} {:>6} {:>6} | {:>6} {:>6} {:>6} {:>6} | {:>6} {:>6} | {:>6} {:>6} | {:>7} {:>7} | {:>6}",
+            "",
+            "",
+            "",
+            "x32",
+            "",
+            "Linux",
+            "x32",
+            "x32",
+            "",
+            "Linux",
+            "",
+            "µs",
+            "known",
+            "new",
+            "lookup",
+            "insert",
+            "conn."
         );
         for case in &self.cases {
             for connections in &self.sizes {
@@ -135,7 +152,7 @@ fn print(connections: u32, case: TableCase, turns: &[RoundFigures]) {
         median(turns.iter().filter_map(|turn| Some(pick(&turn.0, turn.1.as_ref()?))).collect()).unwrap_or(f64::NAN)
     };
     println!(
-        "{:>5} {connections:>11} | {:>6.1} | {:>6.1} {:>6.1} {:>6.0} | {:>6.1} {:>6.1} {:>6.1} {:>6.0} | {:>6.1} | {:>6.3} {:>6.3} | {:>7} {:>7} | {:>6.1}",
+        "{:>5} {connections:>11} | {:>6.1} | {:>6.1} {:>6.1} {:>6.0} | {:>6.1} {:>6.1} {:>6.1} {:>6.0} | {:>6.1} {:>6.1} | {:>6.3} {:>6.3} | {:>7} {:>7} | {:>6.1}",
         case.name(),
         ours(|f| f.parse),
         ours(|f| f.known_batched),
@@ -146,6 +163,7 @@ fn print(connections: u32, case: TableCase, turns: &[RoundFigures]) {
         ours(|f| f.new_single),
         theirs(|f| f.insert),
         ours(|f| f.expiry),
+        ours(|f| f.longest_step),
         ours(|f| f.known_allocations),
         ours(|f| f.new_allocations),
         format_ratio(ratio(|our, linux| linux.lookup / our.known_batched)),

@@ -67,6 +67,7 @@ impl PacketBatch {
 
     /// Routes the received packets, in order.
     pub(super) fn route(&mut self, router: &mut Router, now: Instant) {
+        router.prefetch(self.received.iter().map(|packet| packet.bytes.as_slice()));
         for RxPacket { mut bytes, link_header, gso, ifindex, id } in self.received.drain(..) {
             router.set_link_header(link_header);
             // Drops are counted and answered by the router.

@@ -318,6 +318,7 @@ impl Driver for TcDriver {
         let count = received.len();
         if count > 0 {
             let router = &mut gateway.lock(TurnKind::Packets).router;
+            router.prefetch(received.iter().map(|packet| packet.bytes.as_slice()));
             for packet in received {
                 self.route(packet, router, now);
             }

@@ -16,6 +16,7 @@ mod log_line;
 mod output;
 mod packet;
 mod pipeline;
+mod prefetch;
 mod service_api;
 mod synproxy;
 
