@@ -58,9 +58,9 @@ impl Engine {
         PacketCtx::finished(Outcome::dropped(Reason::TableFull))
     }
 
-    /// Removes at most `removals` connections that may be dropped early, in at most `budget` slots, continuing where the last call stopped.
+    /// Removes connections that may be dropped early, in at most `budget` slots, continuing where the last call stopped.
     #[cold]
-    pub(crate) fn gc_full(&mut self, now: Instant, budget: usize, mut removals: usize) {
+    pub(crate) fn gc_full(&mut self, now: Instant, budget: usize) {
         let due = self.next_gc_full(now).is_some_and(|due| due <= now);
         let Some(begin) = self.gc_state.cursor.take_if(|_| due) else { return };
         if begin == 0 {
@@ -73,13 +73,8 @@ impl Engine {
             if enough == 0 || self.table.count() < enough {
                 return;
             }
-            if removals == 0 {
-                self.gc_state.cursor = Some(slot);
-                return;
-            }
             if self.table.records.hot(slot).is_some_and(can_early_drop) {
                 self.destroy(slot, now);
-                removals -= 1;
             }
         }
         self.gc_state.cursor = ((end as usize) < self.table.records.slot_count()).then_some(end);

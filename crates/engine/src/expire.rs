@@ -7,7 +7,7 @@ use crate::time::Ticks;
 use crate::{Engine, Event, EventKind, Instant, ProtocolInfo, Status, Sysctl};
 
 impl Engine {
-    /// Removes expired connections, with at most `budget` of work (and what the last block takes): two for each block that is read, one for each connection that is removed.
+    /// Removes expired connections; scans at most `budget` blocks of records.
     pub(crate) fn remove_expired(&mut self, now: Instant, mut budget: usize) {
         let tick = now.tick();
         let mut deadlines = self.table.take_timer_bounds();
@@ -32,7 +32,7 @@ impl Engine {
             for (slot, hashes) in &due[..length] {
                 self.destroy_with_hashes(*slot, *hashes, now);
             }
-            BlockScan { earliest: earliest.map(|remaining| tick.wrapping_add(remaining as u32)), removed: length }
+            BlockScan { earliest: earliest.map(|remaining| tick.wrapping_add(remaining as u32)) }
         });
         self.table.restore_timer_bounds(deadlines);
     }

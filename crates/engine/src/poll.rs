@@ -3,23 +3,21 @@ use crate::time::Ticks;
 use crate::{Engine, Event, EventMask, Instant};
 use alloc::string::String;
 
-// What one [`Engine::poll`] does at most, of each kind. Together it is well under 200 µs, also if nothing it reads is in a cache: `cargo xtask bench table` shows the longest step.
-/// Work of expiring: two for each block of sixteen records that is read, one for each that is removed.
-const EXPIRY_WORK_PER_POLL: usize = 512;
-/// Slots read, and connections removed, while those to drop early are looked for after the table was full.
-const GC_SLOTS_PER_POLL: usize = 4096;
-const GC_REMOVALS_PER_POLL: usize = 256;
-/// Bucket splits while the index grows.
-const SPLITS_PER_POLL: usize = 48;
-/// Expired expectations removed.
-const EXPECTATIONS_PER_POLL: usize = 128;
+/// Blocks of sixteen records that one [`Engine::poll`] scans for expired ones.
+const BLOCKS_PER_POLL: usize = 4096;
+/// Slots that one [`Engine::poll`] scans for connections to drop early, after the table was full.
+const SLOTS_PER_POLL: usize = 65_536;
+/// Bucket splits that one [`Engine::poll`] does while the index grows.
+const SPLITS_PER_POLL: usize = 256;
+/// Expired expectations that one [`Engine::poll`] removes.
+const EXPECTATIONS_PER_POLL: usize = 1024;
 
 impl Engine {
     /// Removes expired connections and expectations and grows the index by a few steps. The work per call is bounded. Call it at
     /// [`Engine::next_wake`], and repeat while that is not later than `now`.
     pub fn poll(&mut self, now: Instant) {
-        self.remove_expired(now, EXPIRY_WORK_PER_POLL);
-        self.gc_full(now, GC_SLOTS_PER_POLL, GC_REMOVALS_PER_POLL);
+        self.remove_expired(now, BLOCKS_PER_POLL);
+        self.gc_full(now, SLOTS_PER_POLL);
         self.counters.expect_delete += self.expectations.remove_expired(now, EXPECTATIONS_PER_POLL) as u64;
         self.table.grow_index(SPLITS_PER_POLL);
     }

@@ -24,8 +24,6 @@ pub(crate) struct TimerBounds {
 pub(crate) struct BlockScan {
     /// The earliest remaining deadline, if any.
     pub(crate) earliest: Option<u32>,
-    /// How many expired.
-    pub(crate) removed: usize,
 }
 
 impl TimerBounds {
@@ -91,7 +89,7 @@ impl TimerBounds {
         self.levels.last()?.first().copied()
     }
 
-    /// Calls `look` for the blocks whose bound has passed and updates their bounds, until the `budget` is used up: two for each block, one for each slot that expired.
+    /// Calls `look` for the blocks whose bound has passed, at most `budget` blocks, and updates their bounds.
     pub(crate) fn scan_due(
         &mut self,
         now: u32,
@@ -117,10 +115,9 @@ impl TimerBounds {
         }
         let begin = at << SHIFT;
         let fresh = if level == 0 {
+            *budget -= 1;
             let end = (begin + FANOUT).min(self.slots);
-            let BlockScan { earliest, removed } = look(begin..end);
-            *budget = budget.saturating_sub(2 + removed);
-            earliest.unwrap_or(now.wrapping_add(IDLE_TICKS))
+            look(begin..end).earliest.unwrap_or(now.wrapping_add(IDLE_TICKS))
         } else {
             let end = (begin + FANOUT).min(self.levels[level - 1].len());
             let mut earliest = now.wrapping_add(IDLE_TICKS);
@@ -169,7 +166,7 @@ mod tests {
                         if slot.is_some_and(|wait| wait <= passed) { *slot = None; }
                         if let Some(wait) = *slot { earliest = Some(earliest.map_or(wait, |least: u32| least.min(wait))); }
                     }
-                    BlockScan { earliest: earliest.map(|wait| start.wrapping_add(wait)), removed: 0 }
+                    BlockScan { earliest: earliest.map(|wait| start.wrapping_add(wait)) }
                 });
                 prop_assert!(slots.iter().all(|slot| slot.is_none_or(|wait| wait > passed)));
             }
