@@ -51,7 +51,7 @@ const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
         ],
     ),
     ("keepstate-live", &["keepstate-types", "keepstate-linux", "keepstate-conntrack"]),
-    ("keepstate-serve", &["keepstate-conntrack", "keepstate-live"]),
+    ("keepstate-serve", &["keepstate-linux", "keepstate-conntrack", "keepstate-live"]),
     ("keepstate-top", &["keepstate-linux", "keepstate-conntrack", "keepstate-live"]),
     ("keepstate-lab", &["keepstate-linux", "keepstate-advisor", "keepstate-gateway"]),
     ("keepstate", HOUSE),
