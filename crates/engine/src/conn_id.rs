@@ -2,9 +2,16 @@
 
 /// Identifies a connection: its slot, and how many connections had the slot before. Once the connection has ended the id names nothing, also if a later connection with the same
 /// tuple gets the slot: no sender of packets can have an id that is still in use name its own connection (but by 2³² connections in one slot).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ConnId {
     pub(crate) slot: u32,
     pub(crate) generation: u32,
+}
+
+impl ConnId {
+    /// No id is less.
+    pub const MIN: ConnId = ConnId { slot: 0, generation: 0 };
+    /// No id is greater.
+    pub const MAX: ConnId = ConnId { slot: u32::MAX, generation: u32::MAX };
 }

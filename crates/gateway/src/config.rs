@@ -198,6 +198,7 @@ impl GatewayConfig {
                 let [low, high] = self.secret_halves();
                 let secrets = HookSecrets::derive([low, high]);
                 let driver = TcDriver::new(interfaces, secrets, options.clone())?;
+                router = router.with_route_oracle(driver.route_oracle()?);
                 if options.offload {
                     router = router.with_flow_offload();
                 }

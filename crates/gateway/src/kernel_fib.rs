@@ -80,8 +80,10 @@ impl KernelLinks {
             RtMessage::Address(address) => {
                 if let Some(known) = self.links.get_mut(&address.ifindex) {
                     let is_first = address.address.is_ipv4() && !known.has_ipv4();
-                    known.set_address(address);
-                    self.changed.insert(address.ifindex);
+                    // Router advertisements repeat what is known.
+                    if known.set_address(address) {
+                        self.changed.insert(address.ifindex);
+                    }
                     if is_first && self.has_multipath {
                         return FollowUp::Resync;
                     }
@@ -97,7 +99,11 @@ impl KernelLinks {
                     }
                 }
             }
-            RtMessage::Route(route, placement) if route.table == RT_TABLE_MAIN => {
+            RtMessage::Route(route, _) | RtMessage::RouteGone(route) if route.table != RT_TABLE_MAIN => {
+                changes.push(FibChange::OtherRoute(route.prefix, route.prefix_length));
+            }
+            RtMessage::RoutingChanged | RtMessage::Forwards(..) => changes.push(FibChange::Routing),
+            RtMessage::Route(route, placement) => {
                 self.has_multipath |= route.nexthops.len() > 1;
                 let placement = match placement {
                     RtPlacement::Append => RoutePlacement::Last,
@@ -106,7 +112,7 @@ impl KernelLinks {
                 };
                 changes.push(FibChange::Route(ways(&route), placement));
             }
-            RtMessage::RouteGone(route) if route.table == RT_TABLE_MAIN => {
+            RtMessage::RouteGone(route) => {
                 changes.push(FibChange::RouteGone(ways(&route)));
             }
             _ => (),
@@ -152,11 +158,11 @@ impl KnownLink {
     }
 
     /// A new address goes where the kernel puts it: IPv4's primary ones in front of the secondary ones and by scope, the oldest first; IPv6's by scope, the newest first.
-    fn set_address(&mut self, new: RtAddress) {
+    /// False if it was known as it is.
+    fn set_address(&mut self, new: RtAddress) -> bool {
         let list = &mut self.addresses;
         if let Some(known) = list.iter_mut().find(|address| is_same_address(address, &new)) {
-            *known = new;
-            return;
+            return std::mem::replace(known, new) != new;
         }
         let is_primary = |address: &RtAddress| address.flags & ifa_flag::SECONDARY == 0;
         let at = if new.address.is_ipv6() {
@@ -169,6 +175,7 @@ impl KnownLink {
             list.iter().rposition(|address| address.address.is_ipv4()).map(|last| last + 1)
         };
         list.insert(at.unwrap_or(list.len()), new);
+        true
     }
 }
 

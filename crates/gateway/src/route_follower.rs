@@ -6,6 +6,9 @@ use super::kernel_fib::{self, FollowUp, KernelLinks};
 use anyhow::{Context, Result};
 use keepstate_linux::rtnetlink::{RtMessage, RtMonitor};
 use keepstate_router::{FibChange, FibTable};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -48,6 +51,10 @@ pub(super) enum Seen<'a> {
 pub(super) struct RouteFollower {
     state: FollowerState,
     stop: Arc<AtomicBool>,
+    /// Readable once the thread has told something that was not polled yet.
+    news: UnixStream,
+    /// The thread's end of it.
+    bell: UnixStream,
 }
 
 enum FollowerState {
@@ -68,7 +75,9 @@ impl RouteFollower {
         let messages = monitor.dump_all().context("reading the kernel's interfaces and routes")?;
         let (links, fib) = kernel_fib::build_fib(messages.clone());
         let state = FollowerState::Opened(Box::new((monitor, links)));
-        Ok((RouteFollower { state, stop: Arc::default() }, fib, messages))
+        let (news, bell) = UnixStream::pair().context("opening a pair of sockets")?;
+        [&news, &bell].into_iter().try_for_each(|end| end.set_nonblocking(true)).context("a pair of sockets")?;
+        Ok((RouteFollower { state, stop: Arc::default(), news, bell }, fib, messages))
     }
 
     /// Starts the thread.
@@ -81,7 +90,8 @@ impl RouteFollower {
         };
         let (monitor, links) = *opened;
         let (updates, received) = sync_channel(MAX_BATCHES);
-        let mut thread = FollowerThread { monitor, links, updates, observer, stop: Arc::clone(&self.stop) };
+        let bell = self.bell.try_clone().context("a pair of sockets")?;
+        let mut thread = FollowerThread { monitor, links, updates, bell, observer, stop: Arc::clone(&self.stop) };
         std::thread::Builder::new()
             .name("routes".into())
             .spawn(move || thread.run())
@@ -90,10 +100,19 @@ impl RouteFollower {
         Ok(())
     }
 
-    /// What has changed, a batch at a time; never waits.
+    /// Readable when there may be something to poll.
+    pub(super) fn news(&self) -> BorrowedFd<'_> {
+        self.news.as_fd()
+    }
+
+    /// What has changed, a batch at a time; never waits. Call it until there is nothing more.
     pub(super) fn poll(&self) -> Option<FibUpdate> {
         match &self.state {
-            FollowerState::Started(updates) => updates.try_recv().ok(),
+            FollowerState::Started(updates) => {
+                // It rings after it has told: what is told after this will ring again.
+                while (&self.news).read(&mut [0; 64]).is_ok_and(|length| length > 0) {}
+                updates.try_recv().ok()
+            }
             FollowerState::Opened(_) | FollowerState::Starting => None,
         }
     }
@@ -109,6 +128,7 @@ struct FollowerThread {
     monitor: RtMonitor,
     links: KernelLinks,
     updates: SyncSender<FibUpdate>,
+    bell: UnixStream,
     observer: MessageObserver,
     stop: Arc<AtomicBool>,
 }
@@ -140,6 +160,7 @@ impl FollowerThread {
             return Ok(Some(Clock::now()));
         }
         let (mut changes, mut resync) = (Vec::new(), None);
+        let is_news = !news.messages.is_empty();
         for message in news.messages {
             (self.observer)(Seen::Change(&message));
             if self.links.apply(message, &mut changes) == FollowUp::Resync {
@@ -150,6 +171,10 @@ impl FollowerThread {
         let mut changes = changes.into_iter().peekable();
         while changes.peek().is_some() {
             self.send(FibUpdate::Changes(changes.by_ref().take(CHANGES_PER_BATCH).collect()));
+        }
+        if is_news {
+            // The observer may have seen something that is no change of routes.
+            self.ring();
         }
         Ok(resync)
     }
@@ -175,6 +200,12 @@ impl FollowerThread {
         if self.updates.send(update).is_err() {
             self.stop.store(true, Ordering::Relaxed);
         }
+        self.ring();
+    }
+
+    fn ring(&self) {
+        // If it is full, it rings already.
+        let _ = (&self.bell).write(&[1]);
     }
 }
 

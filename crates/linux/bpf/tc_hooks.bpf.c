@@ -66,17 +66,27 @@ struct {
 	__type(value, __u64);
 } counters SEC(".maps");
 
+// What is let go on is seen by the other programs and filters that stand there.
+enum { ON = TC_ACT_UNSPEC };
+
 enum hook { INGRESS = 0, EGRESS = 1 };
 enum action { DROP = 0, DELIVER = 1, NEIGHBOUR = 2, SEND = 3 };
 
 // In front of each packet on the carrier, in the place of an Ethernet header, so that the kernel reads its last two bytes as the protocol.
 struct carrier_hdr {
 	__u8 unicast; // 2: an address of a single, locally administered station
-	__u8 what; // to user space: hook, and packet type in the upper four bits; from it: action
+	__u8 what; // to user space: hook, and HAS_UID; from it: action
 	__u32 ifindex;
 	__u32 mark;
 	__u16 reserved;
 	__be16 protocol;
+} __attribute__((packed));
+
+enum { HAS_UID = 2 };
+
+// To user space, after it: the user that the sending socket belongs to.
+struct sender {
+	__u32 uid;
 } __attribute__((packed));
 
 // From user space, after it: the next hop.
@@ -178,7 +188,7 @@ static __always_inline int drop(__u32 why)
 static __always_inline int pass(void)
 {
 	count(PASSED);
-	return TC_ACT_OK;
+	return ON;
 }
 
 // Router solicitation to redirect.
@@ -199,6 +209,12 @@ static __always_inline int is_from_packet_socket(struct __sk_buff *skb)
 	if (!socket) return 0;
 	socket = bpf_sk_fullsock(socket);
 	return socket && socket->family == AF_PACKET;
+}
+
+static __always_inline int has_full_socket(struct __sk_buff *skb)
+{
+	struct bpf_sock *socket = skb->sk;
+	return socket && bpf_sk_fullsock(socket);
 }
 
 #define ROTATE(x, by) ((x) << (by) | (x) >> (64 - (by)))
@@ -326,7 +342,7 @@ static __always_inline int known_v4(struct __sk_buff *skb, struct config *now, e
 		bpf_l4_csum_replace(skb, check, ports_before, ports_after, 4 | flags);
 		bpf_skb_store_bytes(skb, ETH_HLEN + sizeof(*ip), &ports_after, 4, 0);
 	}
-	if (target != FORWARD) return TC_ACT_OK;
+	if (target != FORWARD) return ON;
 	data = (void *)(long)skb->data;
 	end = (void *)(long)skb->data_end;
 	ip = data + ETH_HLEN;
@@ -395,7 +411,7 @@ static __always_inline int known_v6(struct __sk_buff *skb, struct config *now, e
 		bpf_l4_csum_replace(skb, check, ports_before, ports_after, 4 | flags);
 		bpf_skb_store_bytes(skb, ETH_HLEN + sizeof(*ip), &ports_after, 4, 0);
 	}
-	if (target != FORWARD) return TC_ACT_OK;
+	if (target != FORWARD) return ON;
 	hops--;
 	if (bpf_skb_store_bytes(skb, ETH_HLEN + 7, &hops, 1, BPF_F_RECOMPUTE_CSUM)) return drop(BROKEN);
 	skb->cb[0] = now->cookie[0];
@@ -458,14 +474,14 @@ static __always_inline int hook(struct __sk_buff *skb, enum hook hook)
 	if (!now) return drop(BROKEN);
 	if (skb->cb[0] == now->cookie[0] && skb->cb[1] == now->cookie[1]) {
 		skb->cb[0] = skb->cb[1] = 0;
-		return TC_ACT_OK;
+		return ON;
 	}
 	if (skb->vlan_present) return pass();
 	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6)) return pass();
 	if (hook == INGRESS && skb->pkt_type == PACKET_OTHERHOST) return pass();
 	if (is_neighbour_discovery(skb)) return pass();
 	if (hook == EGRESS) {
-		if (skb->ingress_ifindex == now->carrier) return TC_ACT_OK;
+		if (skb->ingress_ifindex == now->carrier) return ON;
 		// The kernel has forwarded it from an interface that is not governed.
 		if (skb->ingress_ifindex) return drop(UNGOVERNED);
 		if (is_from_packet_socket(skb)) return pass();
@@ -473,15 +489,24 @@ static __always_inline int hook(struct __sk_buff *skb, enum hook hook)
 	int verdict = known(skb, now, hook);
 	if (verdict != SEEN_SLOW) return verdict;
 	if (user_space_is_dead() && (now->open_when_dead || is_lifeline(skb, hook))) return pass();
-	struct carrier_hdr hdr = {
-		.unicast = 2,
-		.what = hook | (skb->pkt_type << 4),
-		.ifindex = skb->ifindex,
-		.mark = skb->mark,
-		.protocol = skb->protocol,
+	struct {
+		struct carrier_hdr hdr;
+		struct sender sender;
+	} __attribute__((packed)) front = {
+		.hdr = {
+			.unicast = 2,
+			.what = hook,
+			.ifindex = skb->ifindex,
+			.mark = skb->mark,
+			.protocol = skb->protocol,
+		},
 	};
-	if (bpf_skb_change_head(skb, sizeof(hdr), 0)) return drop(BROKEN);
-	if (bpf_skb_store_bytes(skb, 0, &hdr, sizeof(hdr), 0)) return drop(BROKEN);
+	if (hook == EGRESS && has_full_socket(skb)) {
+		front.hdr.what |= HAS_UID;
+		front.sender.uid = bpf_get_socket_uid(skb);
+	}
+	if (bpf_skb_change_head(skb, sizeof(front), 0)) return drop(BROKEN);
+	if (bpf_skb_store_bytes(skb, 0, &front, sizeof(front), 0)) return drop(BROKEN);
 	count(TO_USER);
 	return bpf_redirect(now->carrier, 0);
 }

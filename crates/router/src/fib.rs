@@ -96,6 +96,10 @@ pub enum FibChange {
     Route(Vec<Route>, RoutePlacement),
     /// A route, or some of its ways, is gone.
     RouteGone(Vec<Route>),
+    /// A route to this prefix has come or gone in a table that is not this one.
+    OtherRoute(IpAddr, u8),
+    /// The choice of routes has changed: policy rules, other tables.
+    Routing,
 }
 
 impl FibTable {
@@ -147,6 +151,7 @@ impl FibTable {
                     self.routes_of_family(first.prefix).remove(&ways, false);
                 }
             }
+            FibChange::OtherRoute(..) | FibChange::Routing => (),
         }
         false
     }

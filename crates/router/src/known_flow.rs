@@ -7,10 +7,11 @@
 //! the connection closes, or rules, sets or routes change ─▶ Router::poll_revoked
 //! ```
 //! It never decides what becomes of a packet: it only remembers what has become of one.
+use crate::route_scope::RouteScope;
 use keepstate_engine::{ConnId, Direction, Engine, FlowStats, Instant, OffloadError, Tuple, Zone};
 use keepstate_rules::{EvalTrace, HoldReasons, Program, RuleCounters};
 use keepstate_wire::keyed_hash::{KeyedMap, SipKey};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 /// Where packets of a flow come from.
@@ -61,14 +62,29 @@ struct NotedWay {
     source: FlowSource,
     target: FlowTarget,
     counters: RuleCounters,
+    /// The last change of routes before it was found.
+    route_changes: u64,
+}
+
+/// One direction of a connection that is known.
+#[derive(Debug)]
+struct KnownWay {
+    /// Where it was forwarded to.
+    destination: Option<IpAddr>,
+    counters: RuleCounters,
 }
 
 /// Connections that may become known, and what is needed of those that are.
 #[derive(Debug)]
 pub(crate) struct FlowTracker {
     candidates: KeyedMap<ConnId, [Option<NotedWay>; 2]>,
-    /// The rule counters of each direction.
-    known: KeyedMap<ConnId, [RuleCounters; 2]>,
+    /// What is needed of each direction.
+    known: KeyedMap<ConnId, [KnownWay; 2]>,
+    /// The connections that are forwarded to a destination.
+    by_destination: BTreeSet<(IpAddr, ConnId)>,
+    /// The number of the last change of routes, and the last changes: ways that were noted before are checked.
+    route_changes: u64,
+    recent_changes: VecDeque<RouteScope>,
     ready: VecDeque<[KnownFlow; 2]>,
     /// Packets of established connections that the rules keep here, by the reasons' bits.
     held: [u64; REASONS],
@@ -93,6 +109,9 @@ impl FlowTracker {
         FlowTracker {
             candidates: key.derive(0).map(),
             known: key.derive(1).map(),
+            by_destination: BTreeSet::new(),
+            route_changes: 0,
+            recent_changes: VecDeque::new(),
             ready: VecDeque::new(),
             held: [0; REASONS],
             offloaded_packets: 0,
@@ -124,9 +143,12 @@ impl FlowTracker {
         }
         let ways = self.candidates.entry(conn_id).or_default();
         if let Some(way) = ways.get_mut(direction as usize) {
-            *way = Some(NotedWay { source, target, counters: trace.counters.clone() });
+            let (counters, route_changes) = (trace.counters.clone(), self.route_changes);
+            *way = Some(NotedWay { source, target, counters, route_changes });
         }
-        let [Some(original), Some(reply)] = ways else { return };
+        if ways.iter().any(Option::is_none) {
+            return;
+        }
         let flow = match engine.offload(conn_id, now) {
             Ok(flow) => flow,
             // Its handshake goes on.
@@ -136,14 +158,24 @@ impl FlowTracker {
                 return;
             }
         };
+        let Some([Some(original), Some(reply)]) = self.candidates.remove(&conn_id) else { return };
         let [original_tuple, reply_tuple] = flow.tuples;
         let translated = original_tuple.invert().zip(reply_tuple.invert());
         // Tuples alone do not tell connections of zones apart.
         let Some((as_client, as_server)) = translated.filter(|_| flow.zone == Zone::default()) else {
             engine.revoke(conn_id);
-            self.candidates.remove(&conn_id);
             return;
         };
+        let destination = |way: &NotedWay, tuple: &Tuple| {
+            matches!(way.target, FlowTarget::Forward { .. }).then_some(tuple.destination)
+        };
+        let destinations = [destination(&original, &as_server), destination(&reply, &as_client)];
+        let noted = [original.route_changes, reply.route_changes];
+        let is_stale = |(at, to): (u64, Option<IpAddr>)| to.is_some_and(|to| self.has_changed_since(at, to));
+        if noted.into_iter().zip(destinations).any(is_stale) {
+            engine.revoke(conn_id);
+            return;
+        }
         let known = |direction, way: &NotedWay, tuple, translated| KnownFlow {
             conn_id,
             direction,
@@ -153,12 +185,41 @@ impl FlowTracker {
             target: way.target,
         };
         self.ready.push_back([
-            known(Direction::Original, original, original_tuple, as_server),
-            known(Direction::Reply, reply, reply_tuple, as_client),
+            known(Direction::Original, &original, original_tuple, as_server),
+            known(Direction::Reply, &reply, reply_tuple, as_client),
         ]);
-        if let Some([Some(original), Some(reply)]) = self.candidates.remove(&conn_id) {
-            self.known.insert(conn_id, [original.counters, reply.counters]);
+        let [to_server, to_client] = destinations;
+        let known = |destination, way: NotedWay| KnownWay { destination, counters: way.counters };
+        self.known.insert(conn_id, [known(to_server, original), known(to_client, reply)]);
+        self.by_destination.extend(destinations.into_iter().flatten().map(|to| (to, conn_id)));
+    }
+
+    /// Have routes to this destination changed after the change of this number?
+    fn has_changed_since(&self, number: u64, to: IpAddr) -> bool {
+        let changes = usize::try_from(self.route_changes.wrapping_sub(number)).unwrap_or(usize::MAX);
+        let forgotten = changes > self.recent_changes.len();
+        forgotten || self.recent_changes.iter().rev().take(changes).any(|scope| scope.concerns(to))
+    }
+
+    /// Revokes the flows to some destinations. False if they are too many: all are to be revoked.
+    pub(crate) fn revoke_to(&mut self, scope: &RouteScope, engine: &mut Engine) -> bool {
+        let RouteScope::Ranges(ranges) = scope else { return false };
+        self.route_changes += 1;
+        if self.recent_changes.len() >= MAX_RECENT_CHANGES {
+            self.recent_changes.pop_front();
         }
+        self.recent_changes.push_back(scope.clone());
+        let mut revoked = 0;
+        for (first, last) in ranges {
+            for (_, conn_id) in self.by_destination.range((*first, ConnId::MIN)..=(*last, ConnId::MAX)) {
+                revoked += 1;
+                if revoked > MAX_REVOKED_SINGLY {
+                    return false;
+                }
+                engine.revoke(*conn_id);
+            }
+        }
+        true
     }
 
     pub(crate) fn pop_ready(&mut self) -> Option<[KnownFlow; 2]> {
@@ -173,21 +234,25 @@ impl FlowTracker {
 
     /// Counts what the data path has forwarded.
     pub(crate) fn count(&mut self, stats: FlowStats, engine: &mut Engine, program: &mut Program, now: Instant) {
-        if let Some(counters) = self.known.get(&stats.conn_id).and_then(|of| of.get(stats.direction as usize)) {
-            program.count_offloaded(counters, stats.packets, stats.bytes);
+        if let Some(way) = self.known.get(&stats.conn_id).and_then(|of| of.get(stats.direction as usize)) {
+            program.count_offloaded(&way.counters, stats.packets, stats.bytes);
         }
         self.offloaded_packets += stats.packets;
         engine.update_stats([stats], now);
     }
 
     pub(crate) fn forget(&mut self, conn_id: ConnId) {
-        self.known.remove(&conn_id);
+        for way in self.known.remove(&conn_id).into_iter().flatten() {
+            if let Some(to) = way.destination {
+                self.by_destination.remove(&(to, conn_id));
+            }
+        }
     }
 
     /// Counters of rules mean other rules now.
     pub(crate) fn forget_rule_counters(&mut self) {
-        for counters in self.known.values_mut().flatten() {
-            counters.clear();
+        for way in self.known.values_mut().flatten() {
+            way.counters.clear();
         }
     }
 
@@ -204,3 +269,7 @@ impl FlowTracker {
 const REASONS: usize = HoldReasons::all().bits().count_ones() as usize;
 /// Connections that have passed in one direction, at most.
 const MAX_CANDIDATES: usize = 262_144;
+/// Changes of routes that ways noted before are compared with.
+const MAX_RECENT_CHANGES: usize = 64;
+/// Flows that a change of routes revokes one by one.
+const MAX_REVOKED_SINGLY: usize = 2048;

@@ -60,6 +60,8 @@ mod icmp_ratelimit;
 mod ip_fragment;
 mod ipv4_options;
 mod known_flow;
+mod route_oracle;
+mod route_scope;
 mod route_table;
 mod router;
 pub mod service;
@@ -68,7 +70,8 @@ mod synproxy;
 
 pub use fib::{FibChange, FibTable, Interface, LINK_TYPE_NONE};
 pub use known_flow::{FlowOffloadStats, FlowSource, FlowTarget, KnownFlow};
+pub use route_oracle::{RouteAnswer, RouteOracle, RouteQuery};
 pub use route_table::{Route, RoutePlacement};
-pub use router::{DropReason, Egress, LogLine, Router, RouterCounters, WallClock};
+pub use router::{DropReason, Egress, LogLine, MarkedEgress, Router, RouterCounters, WallClock};
 pub use source_address::SourceAddress;
 pub use synproxy::SynproxyStats;

@@ -6,11 +6,13 @@
 //! Programs and carrier outlive this process (see [`keepstate_linux::tc`]): when it dies, nothing passes until the next one has taken over. [`detach`] ends that.
 mod flows;
 mod governed;
+mod kernel_routes;
+mod unanswered;
 
 use super::driver::Driver;
 use super::gso::MAX_GSO_LEN;
 use super::packet_batch::BufferPool;
-use super::route_follower::{FibUpdate, RouteFollower, Seen};
+use super::route_follower::{FibUpdate, MessageObserver, RouteFollower, Seen};
 use super::shared::SharedGateway;
 use super::turns::TurnKind;
 use super::{gso, kernel_fib};
@@ -26,14 +28,16 @@ use keepstate_linux::tc::{
     CARRIER_NAME, CarriedPacket, Carrier, CarrierAction, HookCounters, HookSecrets, PinDir, TcHook, TcHooks,
 };
 use keepstate_linux::virtio_net::VirtioNetHdr;
-use keepstate_router::{Egress, FibTable, Router};
+use keepstate_router::{Egress, FibTable, MarkedEgress, RouteOracle, Router};
 use keepstate_wire::gso::GsoPacket;
 use keepstate_wire::rewrite;
+use kernel_routes::{KernelRoutes, RoutingState};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use unanswered::Unanswered;
 
 /// Packets read before the router is locked.
 const RX_BATCH: usize = 64;
@@ -94,6 +98,8 @@ pub(super) struct TcDriver {
     refused: Vec<String>,
     routes: RouteFollower,
     links: Arc<Mutex<LinkNews>>,
+    routing: Arc<RoutingState>,
+    unanswered: Arc<Mutex<Unanswered>>,
     /// The routes at the start, until they are taken.
     fib: Option<FibTable>,
     on_exit: OnExit,
@@ -113,8 +119,12 @@ struct LinkNews {
     changed: bool,
 }
 
-fn observe(links: &Mutex<LinkNews>, seen: &Seen<'_>) {
-    let mut news = links.lock().unwrap_or_else(PoisonError::into_inner);
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn observe_links(links: &Mutex<LinkNews>, seen: &Seen<'_>) {
+    let mut news = lock(links);
     match seen {
         Seen::All(messages) => {
             news.links = kernel_fib::links(messages).into_iter().map(|link| (link.index, link.clone())).collect();
@@ -171,6 +181,8 @@ impl TcDriver {
             refused: Vec::new(),
             routes,
             links: Arc::default(),
+            routing: Arc::default(),
+            unanswered: Arc::default(),
             fib: Some(fib),
             on_exit: options.on_exit,
             lifeline: options.lifeline,
@@ -188,8 +200,75 @@ impl TcDriver {
                 others.join(", ")
             );
         }
-        observe(&driver.links, &Seen::All(&messages));
+        driver.observer()(Seen::All(&messages));
+        driver.warn_of_forwarding();
         Ok(driver)
+    }
+
+    /// What sees the kernel's messages.
+    fn observer(&self) -> MessageObserver {
+        let links = Arc::clone(&self.links);
+        let routing = Arc::clone(&self.routing);
+        let unanswered = Arc::clone(&self.unanswered);
+        Box::new(move |seen| {
+            let messages = match &seen {
+                Seen::All(messages) => messages,
+                Seen::Change(message) => std::slice::from_ref(*message),
+            };
+            for message in messages {
+                routing.observe(message);
+                lock(&unanswered).observe(message);
+            }
+            observe_links(&links, &seen);
+        })
+    }
+
+    /// Tells the senders of packets to neighbours that have not answered.
+    fn report_unanswered(&mut self, failed: Vec<Vec<u8>>, router: &mut Router, now: Instant) {
+        router.set_packet_mark(0);
+        for packet in failed {
+            router.send_host_unreachable(&packet, now);
+            let none = VirtioNetHdr::default();
+            let carried = CarriedPacket {
+                hook: TcHook::Ingress,
+                ifindex: 0,
+                mark: 0,
+                uid: None,
+                ethernet: [0; 14],
+                offload: none,
+                length: 0,
+            };
+            while let Some(MarkedEgress { egress, mark }) = router.poll_marked_output() {
+                if let Egress::Forward { oif, next_hop, packet } = egress {
+                    let (action, carried) =
+                        (CarrierAction::Neighbour(oif, next_hop), CarriedPacket { mark, ..carried });
+                    self.to_send.push(TxPacket { action, carried, bytes: packet, offload: none });
+                }
+            }
+        }
+    }
+
+    /// Says where the kernel cannot be asked for routes.
+    fn warn_of_forwarding(&self) {
+        let not_forwarding = self.routing.not_forwarding();
+        let is_off = |(index, _): &(&u32, &String)| not_forwarding.contains(index);
+        let names: Vec<&str> = self.attached.iter().filter(is_off).map(|(_, name)| name.as_str()).collect();
+        if !names.is_empty() {
+            tracing::info!(
+                "{}: the kernel does not forward IPv4 there, so it tells no routes, and those of the main table are used. \
+                 For policy rules, several ways or VRFs type: sysctl -w net.ipv4.ip_forward=1",
+                names.join(", ")
+            );
+        }
+    }
+
+    /// Who tells the router the kernel's way of a packet.
+    ///
+    /// # Errors
+    /// The socket cannot be opened.
+    pub(super) fn route_oracle(&self) -> Result<Box<dyn RouteOracle>> {
+        let routes = KernelRoutes::open(Arc::clone(&self.routing)).context("opening a route socket")?;
+        Ok(Box::new(routes))
     }
 
     /// The names of the governed interfaces.
@@ -244,6 +323,8 @@ impl TcDriver {
     /// Gives a packet to the router, and takes what it gives out.
     fn route(&mut self, mut packet: RxPacket, router: &mut Router, now: Instant) {
         let carried = packet.carried;
+        router.set_packet_mark(carried.mark);
+        router.set_socket_uid(carried.uid);
         let gso = carried.offload.gso_size.and_then(|size| GsoPacket::parse(&packet.bytes, size));
         match (&gso, carried.offload.needs_csum) {
             (Some(gso), Some(_)) => route_gso(router, gso, &mut packet.bytes, &carried, now),
@@ -254,14 +335,14 @@ impl TcDriver {
                 route_one(router, &mut packet.bytes, None, &carried, now);
             }
         }
-        while let Some(egress) = router.poll_output() {
+        while let Some(MarkedEgress { egress, mark }) = router.poll_marked_output() {
             let (action, mut bytes) = match egress {
                 Egress::Forward { oif, next_hop, packet } => (CarrierAction::Neighbour(oif, next_hop), packet),
                 Egress::LocalDeliver(packet) => (CarrierAction::Deliver(carried.ifindex), packet),
                 Egress::LetOut(packet) => (CarrierAction::Send(carried.ifindex), packet),
             };
             let offload = gso::tx_offload(gso.as_ref(), &mut bytes);
-            let mut carried = carried;
+            let mut carried = CarriedPacket { mark, ..carried };
             if carried.hook == TcHook::Egress && matches!(action, CarrierAction::Deliver(_)) {
                 // An answer to the machine itself: as if the other end of the link had sent it.
                 let (to, from) = carried.ethernet.split_at_mut(6);
@@ -275,6 +356,9 @@ impl TcDriver {
     /// Writes what the router gave out.
     fn send(&mut self) -> Result<()> {
         for TxPacket { action, carried, bytes, offload } in std::mem::take(&mut self.to_send) {
+            if let (CarrierAction::Neighbour(oif, next_hop), None) = (action, offload.gso_size) {
+                lock(&self.unanswered).note((oif, next_hop), &bytes);
+            }
             let written = self.carrier.write(action, &carried, &bytes, offload);
             self.lost += u64::from(!written.with_context(|| format!("{CARRIER_NAME} is gone"))?);
             self.buffers.recycle(bytes);
@@ -309,13 +393,20 @@ impl Driver for TcDriver {
         // Lines that are given back soon make room, and their last counts are wanted.
         let leaving = self.flows.as_ref().is_some_and(TcFlows::has_leaving);
         let milliseconds = if leaving { milliseconds.min(10) } else { milliseconds };
-        poll::poll_readable([self.carrier.as_fd()], milliseconds).map(drop).context("waiting for packets")
+        poll::poll_readable([self.carrier.as_fd(), self.routes.news()], milliseconds)
+            .map(drop)
+            .context("waiting for packets")
     }
 
     fn process_batch(&mut self, gateway: &SharedGateway, now: Instant) -> Result<usize> {
         self.receive()?;
         let received = std::mem::take(&mut self.received);
         let count = received.len();
+        let failed = lock(&self.unanswered).take_failed();
+        if !failed.is_empty() {
+            let router = &mut gateway.lock(TurnKind::Packets).router;
+            self.report_unanswered(failed, router, now);
+        }
         if count > 0 {
             let router = &mut gateway.lock(TurnKind::Packets).router;
             router.prefetch(received.iter().map(|packet| packet.bytes.as_slice()));
@@ -339,13 +430,13 @@ impl Driver for TcDriver {
     }
 
     fn start(&mut self) -> Result<()> {
-        let links = Arc::clone(&self.links);
-        self.routes.start(Box::new(move |seen| observe(&links, &seen)))
+        let observer = self.observer();
+        self.routes.start(observer)
     }
 
     fn poll_fib(&mut self) -> Result<Option<FibUpdate>> {
         let links = {
-            let mut news = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut news = lock(&self.links);
             std::mem::take(&mut news.changed).then(|| news.links.values().cloned().collect::<Vec<_>>())
         };
         if let Some(links) = links {

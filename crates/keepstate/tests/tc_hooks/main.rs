@@ -3,14 +3,17 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod errors;
+mod machine;
 mod offload;
 #[path = "../common/peers.rs"]
 mod peers;
 #[path = "../common/router_netns.rs"]
 mod router_netns;
+mod routes;
 
 use common::{ProgramOutput, TempFile, keepstate, report_skipped};
-use peers::{enable_icmp_errors, run_ip, spawn_in_netns};
+use peers::{run_ip, spawn_in_netns};
 use router_netns::RouterNetns;
 use std::io::ErrorKind;
 use std::net::{IpAddr, TcpStream, UdpSocket};
@@ -70,6 +73,13 @@ impl TcTestbed {
     }
 
     fn with_rules(name: &str, rules: &str, how: &[&str]) -> Option<TcTestbed> {
+        let mut lab = TcTestbed::without_gateway(name, rules)?;
+        lab.start(how);
+        Some(lab)
+    }
+
+    /// The namespaces and the ruleset.
+    fn without_gateway(name: &str, rules: &str) -> Option<TcTestbed> {
         let tag = format!("kstc{}{name}", std::process::id());
         let Some(netns) = RouterNetns::new(&tag, 1) else {
             report_skipped("the gateway at tc's hooks: it needs root, network namespaces and iproute2");
@@ -90,9 +100,7 @@ impl TcTestbed {
         }
         let socket = std::env::temp_dir().join(format!("{tag}.sock")).to_string_lossy().into_owned();
         let ruleset = TempFile::new(&format!("tc{name}.nft"), rules.as_bytes());
-        let mut lab = TcTestbed { gateway: None, ruleset, socket, netns };
-        lab.start(how);
-        Some(lab)
+        Some(TcTestbed { gateway: None, ruleset, socket, netns })
     }
 
     /// Starts a gateway in the middle, and waits until it routes.
@@ -253,21 +261,6 @@ fn fragments_are_tracked_as_whole_packets() {
             assert_eq!(client.join().unwrap(), 4000, "{side} {at}");
         }
     }
-}
-
-#[test]
-fn errors_of_the_router_reach_the_sender() {
-    let Some(lab) = TcTestbed::new("e") else { return };
-    let asked = spawn_in_netns(&lab.netns.name("c"), || {
-        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-        enable_icmp_errors(&socket);
-        socket.set_ttl(1).unwrap();
-        socket.connect("10.0.2.2:9").unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket.send(b"hello").unwrap();
-        socket.recv(&mut [0; 9]).unwrap_err().kind()
-    });
-    assert_eq!(asked.join().unwrap(), ErrorKind::HostUnreachable, "time exceeded");
 }
 
 /// A killed gateway leaves nothing open; the next one takes over; only who says so gets the interfaces back.

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 /// A connection that stays, for a question and its answer at a time.
-struct Conversation {
+pub(crate) struct Conversation {
     client: TcpStream,
     server: TcpStream,
 }
@@ -28,7 +28,7 @@ impl Conversation {
     }
 
     /// A round trip of so many bytes each way.
-    fn exchange(&mut self, length: usize) {
+    pub(crate) fn exchange(&mut self, length: usize) {
         let send = |mut from: &TcpStream, mut to: &TcpStream| {
             let mut bytes = vec![0; length];
             // Neither end has room for all of it.
@@ -43,7 +43,7 @@ impl Conversation {
     }
 
     /// Does a question still get through within `patience`?
-    fn is_heard(&mut self, patience: Duration) -> bool {
+    pub(crate) fn is_heard(&mut self, patience: Duration) -> bool {
         self.client.write_all(b"?").unwrap();
         self.server.set_read_timeout(Some(patience)).unwrap();
         self.server.read_exact(&mut [0; 1]).is_ok()
@@ -51,7 +51,7 @@ impl Conversation {
 }
 
 /// A number of `control stats`.
-fn stat(lab: &TcTestbed, name: &str) -> u64 {
+pub(crate) fn stat(lab: &TcTestbed, name: &str) -> u64 {
     let json: serde_json::Value = serde_json::from_str(&lab.control(&["stats", "--json"])).unwrap();
     json[name].as_u64().unwrap_or(0)
 }
@@ -70,7 +70,7 @@ fn wait_for(lab: &TcTestbed, name: &str, wanted: impl Fn(u64) -> bool) -> u64 {
 }
 
 /// An established connection that the kernel has: packets pass, and the router does not see them.
-fn offloaded(lab: &TcTestbed, from: &str, to: &str, at: &'static str, called: &'static str) -> Conversation {
+pub(crate) fn offloaded(lab: &TcTestbed, from: &str, to: &str, at: &'static str, called: &'static str) -> Conversation {
     let mut talk = Conversation::begin(lab, from, to, at, called);
     let until = Instant::now() + PATIENCE;
     loop {

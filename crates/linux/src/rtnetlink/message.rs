@@ -20,6 +20,12 @@ pub mod rtm {
     pub const NEW_NEIGHBOUR: u16 = 28;
     pub const DEL_NEIGHBOUR: u16 = 29;
     pub const GET_NEIGHBOUR: u16 = 30;
+    pub const NEW_RULE: u16 = 32;
+    pub const DEL_RULE: u16 = 33;
+    pub const NEW_NETCONF: u16 = 80;
+    pub const GET_NETCONF: u16 = 82;
+    pub const NEW_NEXTHOP: u16 = 104;
+    pub const DEL_NEXTHOP: u16 = 105;
 }
 
 /// An interface.
@@ -140,6 +146,10 @@ pub enum RtMessage {
     AddressGone(RtAddress),
     /// A route, or some of its ways, is gone.
     RouteGone(RtRoute),
+    /// Policy rules, nexthop objects, or routes for some types of service or sources have changed.
+    RoutingChanged,
+    /// Whether the packets of an interface are forwarded, those of IPv4.
+    Forwards(u32, bool),
     /// Another message.
     Other,
 }
@@ -162,7 +172,7 @@ const RTNH_F_DEAD: u32 = 1;
 /// Of a header of rtnetlink's own, the bytes behind the first four.
 const IFINFOMSG_REST: usize = 12;
 const IFADDRMSG_REST: usize = 4;
-const RTMSG_REST: usize = 8;
+pub(super) const RTMSG_REST: usize = 8;
 const NDMSG_REST: usize = 8;
 
 /// Decodes a message.
@@ -189,9 +199,14 @@ pub fn decode(message: &NlMessage<'_>) -> Result<RtMessage, MalformedNetlink> {
                 _ => RtPlacement::Prepend,
             };
             let route = decode_route(family, version, resource, attributes)?;
-            Ok(other(route.map(|route| RtMessage::Route(route, placement))))
+            Ok(route.map_or_else(|other| other, |route| RtMessage::Route(route, placement)))
         }
-        rtm::DEL_ROUTE => Ok(other(decode_route(family, version, resource, attributes)?.map(RtMessage::RouteGone))),
+        rtm::DEL_ROUTE => {
+            let route = decode_route(family, version, resource, attributes)?;
+            Ok(route.map_or_else(|other| other, RtMessage::RouteGone))
+        }
+        rtm::NEW_RULE | rtm::DEL_RULE | rtm::NEW_NEXTHOP | rtm::DEL_NEXTHOP => Ok(RtMessage::RoutingChanged),
+        rtm::NEW_NETCONF => decode_netconf(family, attributes),
         rtm::NEW_NEIGHBOUR => decode_neighbour(attributes, false),
         rtm::DEL_NEIGHBOUR => decode_neighbour(attributes, true),
         _ => Ok(RtMessage::Other),
@@ -260,24 +275,27 @@ fn decode_address(length: u8, flags_and_scope: u16, bytes: &[u8]) -> Result<Opti
     }))
 }
 
-/// `None` for what no packet is routed by alone: routes for some types of service or sources, and of kinds that the local table has.
+/// What is no route by which packets go by their destination alone is the message inside the second: routes for some types of service or sources, and of kinds that the local table has.
 fn decode_route(
     family: u8,
     length: u8,
     source_length_and_tos: u16,
     bytes: &[u8],
-) -> Result<Option<RtRoute>, MalformedNetlink> {
+) -> Result<Result<RtRoute, RtMessage>, MalformedNetlink> {
     let (header, attributes) = split_header::<RTMSG_REST>(bytes, "a route")?;
     let (table, kind) = (header.first().copied().unwrap_or(0), header.get(3).copied().unwrap_or(0));
     let flags = read_u32(header, 4);
     let prefix = match family {
         AF_INET => IpAddr::from([0; 4]),
         AF_INET6 => IpAddr::from([0; 16]),
-        _ => return Ok(None),
+        _ => return Ok(Err(RtMessage::Other)),
     };
     let rejects = RTN_REJECTING.contains(&kind);
-    if kind != RTN_UNICAST && !rejects || source_length_and_tos != 0 || flags & RTM_F_CLONED != 0 {
-        return Ok(None);
+    if flags & RTM_F_CLONED != 0 {
+        return Ok(Err(RtMessage::Other));
+    }
+    if kind != RTN_UNICAST && !rejects || source_length_and_tos != 0 {
+        return Ok(Err(RtMessage::RoutingChanged));
     }
     let table = u32::from(table);
     let mut route = RtRoute { prefix, prefix_length: length, nexthops: Vec::new(), rejects, metric: 0, table };
@@ -304,7 +322,25 @@ fn decode_route(
         }
         _ => (),
     }
-    Ok(Some(route))
+    Ok(Ok(route))
+}
+
+/// The rest of its header is padding, and the family stands in front of it.
+fn decode_netconf(family: u8, attributes: &[u8]) -> Result<RtMessage, MalformedNetlink> {
+    const IFINDEX: u16 = 1;
+    const FORWARDING: u16 = 2;
+    let (mut ifindex, mut forwards) = (None, None);
+    for attribute in NlAttrs::new(attributes) {
+        let attribute = attribute?;
+        match attribute.kind {
+            // Negative for what is not of one interface.
+            IFINDEX => ifindex = u32::try_from(attribute.bytes("an interface").map(i32::from_ne_bytes)?).ok(),
+            FORWARDING => forwards = Some(attribute.bytes("forwarding").map(u32::from_ne_bytes)? != 0),
+            _ => (),
+        }
+    }
+    let of_v4 = ifindex.zip(forwards).filter(|_| family == AF_INET);
+    Ok(of_v4.map_or(RtMessage::Other, |(ifindex, forwards)| RtMessage::Forwards(ifindex, forwards)))
 }
 
 /// The ways of a route, each: its length, flags, weight, device; then attributes. Those by an interface that is down are left out.
@@ -352,7 +388,8 @@ fn decode_neighbour(bytes: &[u8], gone: bool) -> Result<RtMessage, MalformedNetl
 
 /// The request that dumps all objects of a type.
 pub(super) fn dump_request(kind: u16, rest: usize) -> NlRequest {
-    let mut request = NlRequest::new(kind, flag::DUMP, 0);
+    let family = if kind == rtm::GET_NETCONF { AF_INET } else { AF_UNSPEC };
+    let mut request = NlRequest::new(kind, flag::DUMP, family);
     request.append([0; 16].get(..rest).unwrap_or_default());
     request
 }
@@ -361,8 +398,7 @@ pub(super) fn dump_request(kind: u16, rest: usize) -> NlRequest {
 pub(super) fn resolve_neighbour_request(device: u32, address: IpAddr) -> NlRequest {
     /// `NTF_USE`: somebody uses it now.
     const USED: u8 = 1;
-    let family = if address.is_ipv4() { AF_INET } else { AF_INET6 };
-    let mut request = NlRequest::new(rtm::NEW_NEIGHBOUR, flag::CREATE | flag::ACK, family);
+    let mut request = NlRequest::new(rtm::NEW_NEIGHBOUR, flag::CREATE | flag::ACK, family_of(address));
     let mut header = device.to_ne_bytes().to_vec();
     header.extend([0, 0, USED, 0]);
     request.append(&header);
@@ -374,7 +410,8 @@ pub(super) fn resolve_neighbour_request(device: u32, address: IpAddr) -> NlReque
 }
 
 /// The lengths of the headers' rest, for [`dump`].
-pub(super) const DUMP_KINDS: [(u16, usize); 4] = [
+pub(super) const DUMP_KINDS: [(u16, usize); 5] = [
+    (rtm::GET_NETCONF, 0),
     (rtm::GET_LINK, IFINFOMSG_REST),
     (rtm::GET_ADDRESS, IFADDRMSG_REST),
     (rtm::GET_ROUTE, RTMSG_REST),
@@ -386,7 +423,12 @@ const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
-fn split_header<'a, const N: usize>(
+/// The family of an address.
+pub(super) fn family_of(address: IpAddr) -> u8 {
+    if address.is_ipv4() { AF_INET } else { AF_INET6 }
+}
+
+pub(super) fn split_header<'a, const N: usize>(
     bytes: &'a [u8],
     what: &'static str,
 ) -> Result<(&'a [u8], &'a [u8]), MalformedNetlink> {
@@ -397,7 +439,7 @@ fn read_u32(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_ne_bytes(*bytes))
 }
 
-fn parse_ip(bytes: &[u8]) -> Option<IpAddr> {
+pub(super) fn parse_ip(bytes: &[u8]) -> Option<IpAddr> {
     let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from).ok();
     four.or_else(|| <[u8; 16]>::try_from(bytes).map(IpAddr::from).ok())
 }

@@ -1,8 +1,12 @@
 //! rtnetlink: the kernel's interfaces, addresses, routes and neighbours; dumped, then monitored.
 //!
-//! [`message`] is the codec, without IO; [`RtMonitor`] dumps and monitors, [`NeighbourResolver`] asks the kernel to resolve a neighbour. It never changes a route or an address.
+//! [`message`] is the codec, without IO; [`RtMonitor`] dumps and monitors, [`RtRouteSocket`] asks for a packet's way, [`NeighbourResolver`] asks the kernel to resolve a neighbour. It never changes a route or an address.
 pub mod message;
 mod monitor;
+mod route_message;
+mod route_query;
 
 pub use message::{RtAddress, RtLink, RtMessage, RtNeighbour, RtNextHop, RtPlacement, RtRoute};
 pub use monitor::{NeighbourResolver, RtChanges, RtMonitor};
+pub use route_message::{RtRouteAnswer, RtRouteQuery};
+pub use route_query::RtRouteSocket;

@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-/// Groups: links, neighbours, addresses and routes of IPv4 and IPv6.
-const RTNLGRP_GROUPS: [u32; 6] = [1, 3, 5, 7, 9, 11];
+/// Groups: links, neighbours, addresses and routes of IPv4 and IPv6, their rules, IPv4's settings of interfaces, nexthop objects.
+const RTNLGRP_GROUPS: [u32; 10] = [1, 3, 5, 7, 8, 9, 11, 19, 24, 32];
 /// The kernel's buffer for news, in bytes.
 const RECV_BUFFER: usize = 16 << 20;
 /// Reads of news at a time, so that who asks is not held up.
@@ -54,7 +54,7 @@ impl RtMonitor {
             let mut malformed = None;
             self.request_socket.dump(&mut message::dump_request(kind, rest), |message| {
                 match message::decode(&message) {
-                    Ok(RtMessage::Other) => ControlFlow::Continue(()),
+                    Ok(RtMessage::Other | RtMessage::RoutingChanged) => ControlFlow::Continue(()),
                     Ok(decoded) => {
                         all.push(decoded);
                         ControlFlow::Continue(())

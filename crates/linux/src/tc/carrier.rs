@@ -11,14 +11,18 @@ use std::os::fd::{AsFd, BorrowedFd};
 /// The name of the interface.
 pub const CARRIER_NAME: &str = "keepstate0";
 /// Bytes that a frame is longer on its way to user space.
-pub const CARRIER_OVERHEAD: usize = CARRIER_HDR_LEN + ETHERNET_LEN;
+pub const CARRIER_OVERHEAD: usize = CARRIER_HDR_LEN + SENDER_LEN + ETHERNET_LEN;
 
 /// Bytes of `struct carrier_hdr`.
 const CARRIER_HDR_LEN: usize = 14;
+/// Bytes of `struct sender`.
+const SENDER_LEN: usize = 4;
 /// Bytes of `struct next_hop`.
 const NEXT_HOP_LEN: usize = 20;
 /// Bytes of an Ethernet header.
 const ETHERNET_LEN: usize = 14;
+/// In its second byte: the sender is known.
+const HAS_UID: u8 = 2;
 /// The first byte of `struct carrier_hdr`.
 const UNICAST: u8 = 2;
 /// The longest frame that a TAP interface of this MTU carries is the longest GSO packet.
@@ -42,6 +46,8 @@ pub struct CarriedPacket {
     pub ifindex: u32,
     /// The packet's mark.
     pub mark: u32,
+    /// The user that the sending socket belongs to, if the machine itself sends it and its socket is known.
+    pub uid: Option<u32>,
     /// Its Ethernet header.
     pub ethernet: [u8; ETHERNET_LEN],
     /// Its offloads.
@@ -105,11 +111,12 @@ impl Carrier {
         loop {
             let mut vnet = [0; VNET_HDR_LEN];
             let mut header = [0; CARRIER_HDR_LEN];
+            let mut sender = [0; SENDER_LEN];
             let mut ethernet = [0; ETHERNET_LEN];
-            let mut parts = [&mut vnet[..], &mut header, &mut ethernet, buffer].map(IoSliceMut::new);
+            let mut parts = [&mut vnet[..], &mut header, &mut sender, &mut ethernet, buffer].map(IoSliceMut::new);
             match self.file.read_vectored(&mut parts) {
                 Ok(length) => {
-                    if let Some(packet) = decode(vnet, header, ethernet, length) {
+                    if let Some(packet) = decode(vnet, header, sender, ethernet, length) {
                         return Ok(Some(packet));
                     }
                     // Not from the programs: the kernel's own attempts on a new interface.
@@ -186,6 +193,7 @@ fn encode_next_hop(hop: IpAddr) -> [u8; NEXT_HOP_LEN] {
 fn decode(
     vnet: [u8; VNET_HDR_LEN],
     header: [u8; CARRIER_HDR_LEN],
+    sender: [u8; SENDER_LEN],
     ethernet: [u8; ETHERNET_LEN],
     length: usize,
 ) -> Option<CarriedPacket> {
@@ -196,9 +204,10 @@ fn decode(
         *from = from.checked_sub(front)?;
     }
     Some(CarriedPacket {
-        hook: if what & 0xf == 0 { TcHook::Ingress } else { TcHook::Egress },
+        hook: if what & 1 == 0 { TcHook::Ingress } else { TcHook::Egress },
         ifindex: u32::from_ne_bytes([i0, i1, i2, i3]),
         mark: u32::from_ne_bytes([m0, m1, m2, m3]),
+        uid: (what & HAS_UID != 0).then_some(u32::from_ne_bytes(sender)),
         ethernet,
         offload,
         length: length.checked_sub(VNET_HDR_LEN + CARRIER_OVERHEAD)?,
@@ -213,11 +222,15 @@ mod tests {
     fn frames_of_others_are_no_packets() {
         let ethernet = [3; ETHERNET_LEN];
         let mut header = [0; CARRIER_HDR_LEN];
-        assert_eq!(decode([0; VNET_HDR_LEN], header, ethernet, 100), None);
-        (header[0], header[1], header[2], header[6]) = (UNICAST, 0x11, 7, 9);
-        let packet = decode([0; VNET_HDR_LEN], header, ethernet, 100).unwrap();
+        let sender = 1000_u32.to_ne_bytes();
+        assert_eq!(decode([0; VNET_HDR_LEN], header, sender, ethernet, 100), None);
+        (header[0], header[1], header[2], header[6]) = (UNICAST, 1, 7, 9);
+        assert_eq!(decode([0; VNET_HDR_LEN], header, sender, ethernet, 100).unwrap().uid, None);
+        header[1] |= HAS_UID;
+        let packet = decode([0; VNET_HDR_LEN], header, sender, ethernet, 100).unwrap();
+        assert_eq!(packet.uid, Some(1000));
         assert_eq!((packet.hook, packet.ifindex.to_le(), packet.mark.to_le()), (TcHook::Egress, 7, 9));
-        assert_eq!((packet.ethernet, packet.length), (ethernet, 62));
-        assert_eq!(decode([0; VNET_HDR_LEN], header, ethernet, 20), None, "shorter than its headers");
+        assert_eq!((packet.ethernet, packet.length), (ethernet, 58));
+        assert_eq!(decode([0; VNET_HDR_LEN], header, sender, ethernet, 20), None, "shorter than its headers");
     }
 }

@@ -35,6 +35,15 @@ impl Egress {
     }
 }
 
+/// A packet to send, and its mark.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MarkedEgress {
+    /// The packet.
+    pub egress: Egress,
+    /// The mark that it came with, or that rules have set.
+    pub mark: u32,
+}
+
 /// Counts of packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -1,6 +1,7 @@
 //! Known flows of a router: what a driver with a faster data path asks and reports.
 use super::Router;
 use crate::known_flow::{FlowOffloadStats, FlowTracker, KnownFlow};
+use crate::route_scope::RouteScope;
 use keepstate_engine::{ConnId, FlowStats, Instant};
 
 impl Router {
@@ -9,6 +10,14 @@ impl Router {
         self.engine.revoke_all();
         self.flows.iter_mut().for_each(FlowTracker::forget_candidates);
         self.flow_generation += 1;
+    }
+
+    /// The flows to some destinations are judged anew.
+    pub(super) fn revoke_flows_to(&mut self, scope: &RouteScope) {
+        let engine = &mut self.engine;
+        if !self.flows.as_mut().is_some_and(|flows| flows.revoke_to(scope, engine)) {
+            self.revoke_flows();
+        }
     }
 
     /// Changes when all flows are to be judged anew: what a data path has learned before is stale.

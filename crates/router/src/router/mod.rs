@@ -17,17 +17,20 @@ mod output;
 mod packet;
 mod pipeline;
 mod prefetch;
+mod routing;
 mod service_api;
 mod synproxy;
 
 pub use drop_reason::DropReason;
-pub use egress::{Egress, RouterCounters};
+pub use egress::{Egress, MarkedEgress, RouterCounters};
 pub use log_line::LogLine;
 
 use crate::fib::{FibChange, FibTable};
 use crate::icmp_ratelimit::IcmpRateLimiter;
 use crate::ip_fragment::FragmentIds;
 use crate::known_flow::FlowTracker;
+use crate::route_oracle::RouteOracle;
+use crate::route_scope::RouteScope;
 use crate::service::Services;
 use crate::synproxy::{SynCookies, SynproxyStats};
 use keepstate_engine::{Engine, Instant, Outcome, Sysctl, UnixTime};
@@ -71,7 +74,7 @@ pub struct Router {
     /// Lines that found no room in `log`.
     lost_log_lines: u64,
     /// Packets that wait for [`Router::poll_output`].
-    output: VecDeque<Egress>,
+    output: VecDeque<MarkedEgress>,
     services: Services,
     syn_cookies: SynCookies,
     /// The limit of ICMP errors, if there is one.
@@ -84,6 +87,12 @@ pub struct Router {
     spare_buffers: Vec<Vec<u8>>,
     link_header: Option<[u8; 14]>,
     has_link_headers: bool,
+    /// The mark of the packets handled from now on.
+    packet_mark: u32,
+    /// The user whose sockets send the packets handled from now on.
+    socket_uid: Option<u32>,
+    /// Knows the routes better than `fib`.
+    route_oracle: Option<Box<dyn RouteOracle>>,
     /// New connections are refused.
     draining: bool,
     /// Connections for a faster data path, if there is one.
@@ -160,6 +169,9 @@ impl Router {
             spare_buffers: Vec::new(),
             link_header: None,
             has_link_headers: false,
+            packet_mark: 0,
+            socket_uid: None,
+            route_oracle: None,
             draining: false,
             flows: None,
             flow_generation: 0,
@@ -263,6 +275,11 @@ impl Router {
 
     /// The next packet to send, in the order they are to be sent.
     pub fn poll_output(&mut self) -> Option<Egress> {
+        self.output.pop_front().map(|marked| marked.egress)
+    }
+
+    /// As [`Router::poll_output`], with the packet's mark.
+    pub fn poll_marked_output(&mut self) -> Option<MarkedEgress> {
         self.output.pop_front()
     }
 
@@ -366,12 +383,14 @@ impl Router {
 
     /// Changes interfaces and routes piece by piece: the work is that of the changes, not of the table.
     pub fn change_fib(&mut self, changes: impl IntoIterator<Item = FibChange>) {
+        let mut scope = RouteScope::default();
         for change in changes {
+            scope.add(&change);
             if self.fib.apply(change) {
                 self.check_masqueraded();
             }
         }
-        self.revoke_flows();
+        self.revoke_flows_to(&scope);
     }
 
     /// Ends masqueraded connections whose address this machine does not have (any more), in bounded steps of [`Router::poll`]: after connections were restored from a file.
@@ -417,6 +436,23 @@ impl Router {
         self.link_header = header;
     }
 
+    /// The mark of the packets handled from now on.
+    pub fn set_packet_mark(&mut self, mark: u32) {
+        self.packet_mark = mark;
+    }
+
+    /// The user whose socket sends the packets given to [`Router::handle_output`] from now on, if that is known: for `meta skuid`.
+    pub fn set_socket_uid(&mut self, uid: Option<u32>) {
+        self.socket_uid = uid;
+    }
+
+    /// Asks `oracle` for every packet's way. Whoever knows that routes have changed tells it by [`Router::change_fib`] nevertheless.
+    #[must_use]
+    pub fn with_route_oracle(mut self, oracle: Box<dyn RouteOracle>) -> Router {
+        self.route_oracle = Some(oracle);
+        self
+    }
+
     /// Processes a packet, which is taken out of `packet`, and put back if it is dropped.
     fn process_owned(
         &mut self,
@@ -429,6 +465,8 @@ impl Router {
         let bytes = std::mem::take(packet);
         let pre_nat = self.copy_to_buffer(&[]);
         let mut pkt = InFlightPacket { bytes, pre_nat, gso_packet_len, now, ..InFlightPacket::default() };
+        pkt.meta.mark = self.packet_mark;
+        pkt.came_marked = self.packet_mark != 0;
         let result = match origin {
             PacketOrigin::Link { iif } => {
                 pkt.meta.iif = self.fib.device(iif);
@@ -437,6 +475,7 @@ impl Router {
             }
             PacketOrigin::Host { oif } => {
                 pkt.meta.oif = self.fib.device(oif);
+                pkt.meta.socket_uid = self.socket_uid;
                 pkt.is_output = true;
                 self.process_output(&mut pkt, oif)
             }

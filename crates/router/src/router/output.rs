@@ -79,7 +79,7 @@ impl Router {
         if about.is_output && destination_of(&answer).is_ok_and(|to| self.fib.is_local(to)) {
             // To a socket of this machine: no hook would see it but those of the loopback interface.
             self.counters.generated += 1;
-            self.output.push_back(Egress::LocalDeliver(answer));
+            self.push_output(Egress::LocalDeliver(answer), 0);
             return;
         }
         // Not to ourselves, and not to a link-local address: it does not tell which link.
@@ -114,7 +114,7 @@ impl Router {
         if passed.is_ok()
             && !pkt.packet().is_ok_and(is_from_group)
             && let Ok(to) = destination_of(&pkt.bytes)
-            && let Some((oif, next_hop)) = self.fib.next_hop(to)
+            && let Some((oif, next_hop)) = self.find_way_out(&pkt.bytes, pkt.meta.mark)
         {
             self.counters.generated += 1;
             let mtu = self.fib.mtu(oif.index) as usize;
@@ -124,8 +124,9 @@ impl Router {
                 // What is sent here has no extension headers.
                 IpAddr::V6(_) => ip_fragment::fragment_v6(pkt.bytes, 40, mtu, self.fragment_ids.next_id()),
             };
-            let forward = |packet| Egress::Forward { oif: oif.index, next_hop, packet };
-            self.output.extend(pieces.into_iter().map(forward));
+            for packet in pieces {
+                self.push_output(Egress::Forward { oif: oif.index, next_hop, packet }, pkt.meta.mark);
+            }
         }
     }
 
@@ -153,18 +154,19 @@ impl Router {
             self.note_way(pkt, FlowTarget::LetOut);
             self.counters.generated += 1;
             let (whole, mtu) = (std::mem::take(&mut pkt.bytes), self.fib.mtu(oif) as usize);
-            let pieces = self.fragment_again(pkt, whole, mtu);
-            self.output.extend(pieces.into_iter().map(Egress::LetOut));
+            for packet in self.fragment_again(pkt, whole, mtu) {
+                self.push_output(Egress::LetOut(packet), pkt.meta.mark);
+            }
         } else if self.fib.is_local(to) {
             self.counters.delivered += 1;
-            self.output.push_back(Egress::LocalDeliver(std::mem::take(&mut pkt.bytes)));
+            self.push_output(Egress::LocalDeliver(std::mem::take(&mut pkt.bytes)), pkt.meta.mark);
         } else {
-            let (device, next_hop) = self.fib.next_hop(to).ok_or(DropReason::NoRoute)?;
+            let (device, next_hop) = self.find_way_out(&pkt.bytes, pkt.meta.mark).ok_or(DropReason::NoRoute)?;
             self.counters.generated += 1;
             let (whole, mtu) = (std::mem::take(&mut pkt.bytes), self.fib.mtu(device.index) as usize);
-            let pieces = self.fragment_again(pkt, whole, mtu);
-            let forward = |packet| Egress::Forward { oif: device.index, next_hop, packet };
-            self.output.extend(pieces.into_iter().map(forward));
+            for packet in self.fragment_again(pkt, whole, mtu) {
+                self.push_output(Egress::Forward { oif: device.index, next_hop, packet }, pkt.meta.mark);
+            }
         }
         Ok(())
     }
@@ -201,7 +203,7 @@ impl Router {
     /// The output and postrouting hooks. `attached` packets belong to a known connection and were built from the packet before NAT, so they are not translated.
     fn run_output_hooks(&mut self, pkt: &mut InFlightPacket, attached: bool) -> Result<(), DropReason> {
         if !pkt.is_output {
-            pkt.meta.oif = self.fib.route_lookup(destination_of(&pkt.bytes)?, None);
+            pkt.meta.oif = self.find_way_out(&pkt.bytes, pkt.meta.mark).map(|(device, _)| device);
         }
         let sent_to = destination_of(&pkt.bytes)?;
         self.run_filter_chains(Hook::Output, BEFORE_CONNTRACK, pkt)?;
@@ -223,7 +225,8 @@ impl Router {
         let to = destination_of(&pkt.bytes)?;
         // What a socket sends is routed by the kernel, and again only if its destination has changed.
         if !pkt.is_output || to != sent_to {
-            pkt.meta.oif = Some(self.fib.route_lookup(to, None).ok_or(DropReason::NoRoute)?);
+            let (device, _) = self.find_way_out(&pkt.bytes, pkt.meta.mark).ok_or(DropReason::NoRoute)?;
+            pkt.meta.oif = Some(device);
         }
         self.run_filter_chains(Hook::Postrouting, BEFORE_SNAT, pkt)?;
         if !attached {

@@ -31,6 +31,10 @@ pub(crate) struct InFlightPacket {
     pub(super) established: Option<(ConnId, Direction)>,
     /// A rule has made it as the copy of another one.
     pub(super) is_copy: bool,
+    /// It came with a mark.
+    pub(super) came_marked: bool,
+    /// The MTU that its route has.
+    pub(super) route_mtu: Option<u32>,
     /// The machine itself sends it.
     pub(super) is_output: bool,
     /// The backend of its connection, until that is confirmed.

@@ -1,5 +1,6 @@
 //! The steps of a packet, from prerouting to local delivery or forwarding.
 use super::output::is_link_local;
+use super::routing::Way;
 use super::{
     AFTER_DNAT, AFTER_SNAT, ALL_PRIORITIES, BEFORE_CONNTRACK, BEFORE_SNAT, CONNTRACK_TO_DNAT, DropReason, Egress,
     InFlightPacket, Router, drop_reason_of,
@@ -183,7 +184,7 @@ impl Router {
     fn input(&mut self, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
         if self.bypass_local && !has_connection(pkt) {
             self.counters.delivered += 1;
-            self.output.push_back(Egress::LocalDeliver(std::mem::take(&mut pkt.bytes)));
+            self.push_output(Egress::LocalDeliver(std::mem::take(&mut pkt.bytes)), pkt.meta.mark);
             return Ok(());
         }
         pkt.meta.is_delivered = true;
@@ -197,7 +198,7 @@ impl Router {
             self.answer_local(pkt);
         }
         self.counters.delivered += 1;
-        self.output.push_back(Egress::LocalDeliver(std::mem::take(&mut pkt.bytes)));
+        self.push_output(Egress::LocalDeliver(std::mem::take(&mut pkt.bytes)), pkt.meta.mark);
         Ok(())
     }
 
@@ -207,19 +208,22 @@ impl Router {
             return Err(DropReason::PacketType);
         }
         let v6 = to.is_ipv6();
+        let (device, next_hop) = match self.find_way(pkt, to)? {
+            Way::Out(device, next_hop) => (device, next_hop),
+            Way::Host => return self.input(pkt),
+            Way::Nowhere(error) => {
+                if let Some((kind, code)) = error {
+                    self.send_icmp_error(pkt, kind, code, 0);
+                }
+                return Err(DropReason::NoRoute);
+            }
+        };
         let hops = pkt.packet()?.hop_limit();
         if hops <= 1 {
             let (kind, code) = if v6 { (3, 0) } else { (11, 0) };
             self.send_icmp_error(pkt, kind, code, 0);
             return Err(DropReason::TtlExceeded);
         }
-        // A link-local destination is on the link the packet came from.
-        let link = pkt.meta.iif.filter(|_| is_link_local(to)).map(|device| device.index);
-        let Some((device, next_hop)) = self.fib.next_hop_lookup(to, link) else {
-            let (kind, code) = if v6 { (1, 0) } else { (3, 0) };
-            self.send_icmp_error(pkt, kind, code, 0);
-            return Err(DropReason::NoRoute);
-        };
         if v6 {
             check_ipv6_source_scope(pkt, device)?;
         }
@@ -242,10 +246,10 @@ impl Router {
         self.confirm(pkt)?;
         self.note_way(pkt, FlowTarget::Forward { oif: device.index, next_hop });
         self.counters.forwarded += 1;
-        let (whole, mtu) = (std::mem::take(&mut pkt.bytes), self.fib.mtu(device.index) as usize);
-        let pieces = self.fragment_again(pkt, whole, mtu);
-        let forward = |packet| Egress::Forward { oif: device.index, next_hop, packet };
-        self.output.extend(pieces.into_iter().map(forward));
+        let (whole, mtu) = (std::mem::take(&mut pkt.bytes), self.mtu_of(pkt, device.index) as usize);
+        for packet in self.fragment_again(pkt, whole, mtu) {
+            self.push_output(Egress::Forward { oif: device.index, next_hop, packet }, pkt.meta.mark);
+        }
         Ok(())
     }
 
@@ -257,7 +261,17 @@ impl Router {
             (true, _, Some(device)) => FlowSource::Host(device.index),
             _ => return,
         };
-        flows.note(of, (source, target), &pkt.meta.trace, &mut self.engine, pkt.now);
+        // A way that was found by a mark, or that has an MTU of its own, is not the flow's alone.
+        let is_plain = match target {
+            FlowTarget::Forward { next_hop, .. } => {
+                let is_v4 = pkt.bytes.first().is_some_and(|first| first >> 4 == 4);
+                !pkt.came_marked && pkt.route_mtu.is_none() && next_hop.is_ipv4() == is_v4
+            }
+            FlowTarget::Host | FlowTarget::LetOut => true,
+        };
+        if is_plain {
+            flows.note(of, (source, target), &pkt.meta.trace, &mut self.engine, pkt.now);
+        }
     }
 
     /// A packet in the pieces that it leaves in: fragments, if it came in fragments or is longer than the MTU.
@@ -285,7 +299,7 @@ impl Router {
     /// Answers a packet that is longer than the MTU and must not be fragmented.
     fn check_mtu(&mut self, pkt: &mut InFlightPacket, v6: bool) -> Result<(), DropReason> {
         let Some(device) = pkt.meta.oif else { return Ok(()) };
-        let mtu = self.fib.mtu(device.index);
+        let mtu = self.mtu_of(pkt, device.index);
         let dont_fragment = v6 || pkt.bytes.get(6).is_some_and(|flags| flags & 0x40 != 0);
         if pkt.max_packet_len() <= mtu as usize {
             return Ok(());

@@ -35,6 +35,8 @@ pub struct PacketMeta {
     pub is_leaving: bool,
     /// Mark.
     pub mark: u32,
+    /// The user whose socket sends it, if that is known.
+    pub socket_uid: Option<u32>,
     /// Priority.
     pub priority: u32,
     /// The zone that a rule has set before tracking.

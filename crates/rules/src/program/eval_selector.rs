@@ -7,6 +7,7 @@ use super::hold::holds_of_selector;
 use super::state::State;
 use crate::ast::{
     CtCounterKey, CtKey, CtTupleField, Endpoint, IpField, MetaKey, PayloadBase, PayloadField, RouteKey, Selector,
+    SocketKey,
 };
 use crate::datatype;
 use keepstate_engine::{Accounting, Connection, CtInfo, Direction, Tuple};
@@ -39,6 +40,7 @@ pub(super) fn eval_selector(selector: Selector, ctx: &EvalCtx<'_, '_>, state: &m
         Selector::CtTuple(direction, field) => eval_ct_tuple(direction, field, ctx),
         Selector::CtCounter(direction, counts) => eval_ct_counter(direction, counts, &connection(ctx)?),
         // Forwarded packets belong to no socket.
+        Selector::Socket(SocketKey::UserId) => ctx.meta.socket_uid.map(u128::from),
         Selector::Socket(_) => None,
         // Realms and IPsec are not there; packets have a route from the routing decision on.
         Selector::Route(RouteKey::ClassId | RouteKey::Ipsec) => ctx.meta.oif.map(|_| 0),

@@ -1,0 +1,122 @@
+//! The kernel's routes, asked for each new flow: which way it would send a packet, by policy rules, tables, several ways, VRFs, nexthop objects.
+//!
+//! Answers are kept until anything changes that may change one: [`RoutingState`] says so before the router hears of the change.
+use keepstate_linux::rtnetlink::{RtMessage, RtRouteAnswer, RtRouteQuery, RtRouteSocket};
+use keepstate_router::{RouteAnswer, RouteOracle, RouteQuery};
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What the thread that follows the kernel has seen of its routing.
+#[derive(Debug, Default)]
+pub(super) struct RoutingState {
+    /// Raised by every change that an answer may depend on.
+    generation: AtomicU64,
+    /// The interfaces whose IPv4 packets the kernel would not forward: it has no answer for them.
+    not_forwarding: Mutex<BTreeSet<u32>>,
+}
+
+impl RoutingState {
+    /// Takes note of what the kernel tells.
+    pub(super) fn observe(&self, message: &RtMessage) {
+        match message {
+            RtMessage::Neighbour(_) | RtMessage::Other => return,
+            RtMessage::Forwards(ifindex, forwards) => {
+                let mut not_forwarding = self.not_forwarding.lock().unwrap_or_else(PoisonError::into_inner);
+                if *forwards {
+                    not_forwarding.remove(ifindex)
+                } else {
+                    not_forwarding.insert(*ifindex)
+                };
+            }
+            _ => (),
+        }
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// The interfaces that do not forward.
+    pub(super) fn not_forwarding(&self) -> BTreeSet<u32> {
+        self.not_forwarding.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Asks, and remembers.
+pub(super) struct KernelRoutes {
+    socket: RtRouteSocket,
+    state: Arc<RoutingState>,
+    generation: u64,
+    not_forwarding: BTreeSet<u32>,
+    known: HashMap<RouteQuery, Option<RouteAnswer>>,
+}
+
+/// Answers kept.
+const MAX_KNOWN: usize = 65_536;
+
+impl KernelRoutes {
+    /// Opens the socket that asks, in this thread's network namespace.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn open(state: Arc<RoutingState>) -> io::Result<KernelRoutes> {
+        Ok(KernelRoutes {
+            socket: RtRouteSocket::open()?,
+            state,
+            generation: 0,
+            not_forwarding: BTreeSet::new(),
+            known: HashMap::new(),
+        })
+    }
+}
+
+impl RouteOracle for KernelRoutes {
+    fn ask(&mut self, query: &RouteQuery) -> Option<RouteAnswer> {
+        let generation = self.state.generation.load(Ordering::Acquire);
+        if generation != self.generation || self.known.len() >= MAX_KNOWN {
+            self.known.clear();
+            self.not_forwarding = self.state.not_forwarding();
+            self.generation = generation;
+        }
+        if let Some(known) = self.known.get(query) {
+            return *known;
+        }
+        let is_blocked = query.destination.is_ipv4() && query.iif.is_some_and(|iif| self.not_forwarding.contains(&iif));
+        let answer = if is_blocked { None } else { answer(query, self.socket.ask(&as_question(query)).ok().flatten()) };
+        self.known.insert(*query, answer);
+        answer
+    }
+}
+
+fn as_question(query: &RouteQuery) -> RtRouteQuery {
+    let RouteQuery { source, destination, iif, mark, tos, flow_label, protocol, ports } = *query;
+    RtRouteQuery { source: Some(source), destination, iif, mark, tos, flow_label, protocol, ports }
+}
+
+/// What the kernel's answer means; `None` if it has said nothing that counts.
+fn answer(query: &RouteQuery, asked: Option<RtRouteAnswer>) -> Option<RouteAnswer> {
+    match asked? {
+        RtRouteAnswer::Unicast { oif, gateway, mtu } => {
+            Some(RouteAnswer::Out { oif, next_hop: gateway.unwrap_or(query.destination), mtu })
+        }
+        RtRouteAnswer::Local => Some(RouteAnswer::Host),
+        RtRouteAnswer::Group => None,
+        // What the machine itself answers in another's name, from an address that it does not have.
+        RtRouteAnswer::Refused(libc::EINVAL) if query.iif.is_none() => None,
+        RtRouteAnswer::Refused(errno) => Some(RouteAnswer::Nowhere(icmp_error(query.destination, errno))),
+    }
+}
+
+/// The ICMP error that Linux sends for this reason (`ip_error`, `ip6_pkt_drop`).
+fn icmp_error(to: IpAddr, errno: i32) -> Option<(u8, u8)> {
+    match (to, errno) {
+        (IpAddr::V4(_), libc::ENETUNREACH) => Some((3, 0)),
+        (IpAddr::V4(_), libc::EHOSTUNREACH) => Some((3, 1)),
+        (IpAddr::V4(_), libc::EACCES) => Some((3, 13)),
+        (IpAddr::V6(_), libc::ENETUNREACH) => Some((1, 0)),
+        (IpAddr::V6(_), libc::EHOSTUNREACH) => Some((1, 3)),
+        (IpAddr::V6(_), libc::EACCES) => Some((1, 1)),
+        // A blackhole, or a source that may not come this way.
+        _ => None,
+    }
+}

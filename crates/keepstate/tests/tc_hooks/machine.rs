@@ -1,0 +1,99 @@
+//! What the machine's own sockets are to the rules, and what the rules' marks are to the machine.
+use crate::offload::{Conversation, offloaded};
+use crate::peers::{run_ip, spawn_in_netns};
+use crate::{PATIENCE, TcTestbed, report_skipped};
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
+use std::process::Command;
+
+const RULES: &str = "
+table inet t {
+	chain out {
+		type filter hook output priority 0; policy accept;
+		meta mark 0x77 tcp dport 7300 reject with tcp reset
+		meta skuid 12345 tcp dport 7300 reject with tcp reset
+		tcp dport 7302 meta mark set 0x55
+	}
+	chain forward {
+		type filter hook forward priority 0; policy accept;
+		tcp dport 7303 meta mark set 0x55
+	}
+}
+";
+
+/// What becomes of a connection of the router's own, by a socket with this mark that this user has opened.
+fn connect_as(lab: &TcTestbed, to: &'static str, mark: u32, user: u32) -> Result<(), ErrorKind> {
+    let connect = move || {
+        #[allow(unsafe_code, reason = "setfsuid(2) has no safe wrapper")]
+        // SAFETY: it has no pointers, and concerns this thread alone.
+        unsafe {
+            libc::setfsuid(user)
+        };
+        let kind = rustix::net::SocketType::STREAM;
+        let socket = rustix::net::socket(rustix::net::AddressFamily::INET, kind, None).unwrap();
+        #[allow(unsafe_code, reason = "SO_MARK has no safe wrapper")]
+        // SAFETY: the pointer and the length are those of the value, which outlives the call.
+        let done = unsafe {
+            let length = size_of::<u32>() as libc::socklen_t;
+            let value = (&raw const mark).cast();
+            libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MARK, value, length)
+        };
+        assert_eq!(done, 0);
+        rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Send, Some(PATIENCE)).unwrap();
+        let to: SocketAddr = to.parse().unwrap();
+        rustix::net::connect(&socket, &to).map_err(|error| std::io::Error::from(error).kind())
+    };
+    spawn_in_netns(&lab.netns.name("r"), connect).join().unwrap()
+}
+
+#[test]
+fn marks_and_users_of_sockets_are_seen_in_the_output_chain() {
+    let Some(lab) = TcTestbed::with_rules("ms", RULES, &["--interface", "r0,r1"]) else { return };
+    let listen = || TcpListener::bind("10.0.2.2:7300").unwrap();
+    let _listener = spawn_in_netns(&lab.netns.name("s"), listen).join().unwrap();
+    let to = "10.0.2.2:7300";
+    assert_eq!(connect_as(&lab, to, 0, 0), Ok(()));
+    assert_eq!(connect_as(&lab, to, 0x77, 0), Err(ErrorKind::ConnectionRefused), "by its mark");
+    assert_eq!(connect_as(&lab, to, 0, 12345), Err(ErrorKind::ConnectionRefused), "by its user");
+    assert_eq!(connect_as(&lab, to, 0x78, 12346), Ok(()));
+}
+
+/// A mark that a rule sets is on the packet when the kernel has it again: for tc's filters and the machine's own routing.
+#[test]
+fn marks_of_rules_are_seen_by_the_kernel() {
+    let Some(lab) = TcTestbed::with_rules("mr", RULES, &["--interface", "r0,r1"]) else { return };
+    let router = lab.netns.name("r");
+    let tc = |words: &str| {
+        let status = Command::new("tc").args(["-n", &router]).args(words.split(' ')).status();
+        status.is_ok_and(|status| status.success())
+    };
+    // Classic BPF that loads the mark, and compares it; what it takes away goes to an interface where nobody is.
+    const MARKED: &str = "4,32 0 0 4294963220,21 0 1 85,6 0 0 4294967295,6 0 0 0";
+    let take_away = |priority: &str, bytecode: &str| {
+        let words = ["filter", "add", "dev", "r1", "egress", "protocol", "all", "prio", priority, "bpf", "bytecode"];
+        let action = ["action", "mirred", "egress", "redirect", "dev", "away0"];
+        let status = Command::new("tc").args(["-n", &router]).args(words).arg(bytecode).args(action).status();
+        status.is_ok_and(|status| status.success())
+    };
+    assert!(run_ip(&["-n", &router, "link", "add", "away0", "type", "veth", "peer", "name", "away1"]));
+    assert!(["away0", "away1"].iter().all(|device| run_ip(&["-n", &router, "link", "set", device, "up"])));
+    if !tc("qdisc add dev r1 clsact") || !take_away("9", MARKED) {
+        report_skipped("marks for tc's filters: it needs tc with the filter bpf and the action mirred");
+        return;
+    }
+    let listen = || [7301, 7302, 7303].map(|port| TcpListener::bind(("10.0.2.2", port)).unwrap());
+    let _listeners = spawn_in_netns(&lab.netns.name("s"), listen).join().unwrap();
+    for (side, to, passes) in [
+        ("r", "10.0.2.2:7301", true),
+        ("r", "10.0.2.2:7302", false),
+        ("c", "10.0.2.2:7302", true),
+        ("c", "10.0.2.2:7303", false),
+    ] {
+        assert_eq!(lab.connect(side, to, crate::SILENCE).is_ok(), passes, "{side} {to}");
+    }
+    // Known flows pass the same filters.
+    let mut talk: Conversation = offloaded(&lab, "c", "s", "10.0.2.2:7400", "10.0.2.2:7400");
+    assert!(take_away("1", "1,6 0 0 4294967295"));
+    assert!(!talk.is_heard(std::time::Duration::from_millis(700)), "the filter drops everything");
+}

@@ -1,0 +1,186 @@
+//! Routes are the kernel's: policy rules, several ways, routes of no avail, and changes of them in the middle of traffic.
+use crate::offload::{offloaded, stat};
+use crate::peers::{run_ip, spawn_in_netns};
+use crate::{PATIENCE, SILENCE, TcTestbed};
+use std::io::ErrorKind;
+use std::net::{IpAddr, UdpSocket};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Two ways to the server, told apart by the address that each masquerades with.
+const TWO_WAYS: &str = "
+table inet t {
+	chain pre {
+		type filter hook prerouting priority mangle; policy accept;
+		udp dport 7100 meta mark set 7
+	}
+	chain post {
+		type nat hook postrouting priority srcnat; policy accept;
+		oifname { r1, r2 } masquerade
+	}
+}
+";
+
+fn in_netns(lab: &TcTestbed, side: &str, script: &str) -> bool {
+    let name = lab.netns.name(side);
+    let status = Command::new("ip").args(["netns", "exec", &name, "sh", "-ec", script]).status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// A second link between router and server, r2 – s1, and forwarding by the kernel.
+fn with_second_way(name: &str, rules: &str) -> Option<TcTestbed> {
+    let lab = TcTestbed::without_gateway(name, rules)?;
+    let [r, s] = ["r", "s"].map(|side| lab.netns.name(side));
+    assert!(run_ip(&["link", "add", "s1", "netns", &s, "type", "veth", "peer", "name", "r2", "netns", &r]));
+    let settings = "for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 > $f; done";
+    assert!(in_netns(&lab, "s", settings) && in_netns(&lab, "r", settings));
+    assert!(in_netns(
+        &lab,
+        "r",
+        "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
+         ip addr add 10.0.3.1/24 dev r2; ip addr add fd00:3::1/64 dev r2 nodad; ip link set r2 up"
+    ));
+    assert!(in_netns(
+        &lab,
+        "s",
+        "ip addr add 10.0.3.2/24 dev s1; ip addr add fd00:3::2/64 dev s1 nodad; ip link set s1 up
+         ip route add local 198.51.100.0/24 dev lo; ip -6 route add local 2001:db8::/64 dev lo"
+    ));
+    Some(lab)
+}
+
+/// Whom the server sees for datagrams from so many ports to as many addresses: the router's addresses, by the way each took.
+fn ways_taken(lab: &TcTestbed, v6: bool, dport: u16) -> Vec<IpAddr> {
+    let any = if v6 { "[::]" } else { "0.0.0.0" };
+    let server = spawn_in_netns(&lab.netns.name("s"), move || UdpSocket::bind(format!("{any}:{dport}")).unwrap());
+    let server = server.join().unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    let client = lab.netns.name("c");
+    (1..=24_u16)
+        .map(|number| {
+            let to = if v6 { format!("[2001:db8::{number}]:{dport}") } else { format!("198.51.100.{number}:{dport}") };
+            let asks = move || {
+                let socket = UdpSocket::bind(format!("{any}:{}", 20_000 + number)).unwrap();
+                socket.send_to(&number.to_be_bytes(), to).unwrap();
+            };
+            spawn_in_netns(&client, asks).join().unwrap();
+            let mut question = [0; 2];
+            let (_, from) = server.recv_from(&mut question).unwrap();
+            assert_eq!(question, number.to_be_bytes());
+            from.ip()
+        })
+        .collect()
+}
+
+/// The kernel forwards by itself, with the same ruleset in nft; then the gateway does.
+fn compare_ways(name: &str, set_up: &str, dport: u16, spreads: bool) {
+    let Some(mut lab) = with_second_way(name, TWO_WAYS) else { return };
+    assert!(in_netns(&lab, "r", set_up), "{set_up}");
+    let nft = format!("nft -f {}", lab.ruleset.path());
+    if !in_netns(&lab, "r", &nft) {
+        crate::report_skipped("ways beside the kernel's: it needs nft");
+        return;
+    }
+    let kernel = [false, true].map(|v6| ways_taken(&lab, v6, dport));
+    assert!(in_netns(&lab, "r", "nft flush ruleset"));
+    lab.start(&["--interface", "r*"]);
+    let ours = [false, true].map(|v6| ways_taken(&lab, v6, dport));
+    // Of several ways of IPv6 the kernel forwards by another one than it tells when asked.
+    let compared = if spreads { 1 } else { 2 };
+    assert_eq!(ours[..compared], kernel[..compared], "{set_up}");
+    for ways in &ours {
+        assert_eq!(ways.iter().any(|way| *way != ways[0]), spreads, "{ways:?}");
+    }
+    let by = |ways: &[IpAddr]| ways[0];
+    if !spreads {
+        let expected: [IpAddr; 2] = ["10.0.3.1".parse().unwrap(), "fd00:3::1".parse().unwrap()];
+        assert_eq!([by(&ours[0]), by(&ours[1])], expected, "the second way");
+    }
+}
+
+#[test]
+fn policy_rule_by_source_is_followed() {
+    let set_up = "ip route add 198.51.100.0/24 via 10.0.2.2; ip -6 route add 2001:db8::/64 via fd00:2::2
+        ip rule add from 10.0.1.0/24 lookup 100; ip -6 rule add from fd00:1::/64 lookup 100
+        ip route add 198.51.100.0/24 via 10.0.3.2 table 100; ip -6 route add 2001:db8::/64 via fd00:3::2 table 100";
+    compare_ways("rs", set_up, 7000, false);
+}
+
+#[test]
+fn policy_rule_by_a_mark_of_the_ruleset_is_followed() {
+    let set_up = "ip route add 198.51.100.0/24 via 10.0.2.2; ip -6 route add 2001:db8::/64 via fd00:2::2
+        ip rule add fwmark 7 lookup 100; ip -6 rule add fwmark 7 lookup 100
+        ip route add 198.51.100.0/24 via 10.0.3.2 table 100; ip -6 route add 2001:db8::/64 via fd00:3::2 table 100";
+    compare_ways("rm", set_up, 7100, false);
+}
+
+#[test]
+fn several_ways_are_spread_as_the_kernel_spreads_them() {
+    let set_up = "echo 1 > /proc/sys/net/ipv4/fib_multipath_hash_policy
+        echo 1 > /proc/sys/net/ipv6/fib_multipath_hash_policy
+        ip route add 198.51.100.0/24 nexthop via 10.0.2.2 nexthop via 10.0.3.2
+        ip -6 route add 2001:db8::/64 nexthop via fd00:2::2 nexthop via fd00:3::2";
+    compare_ways("re", set_up, 7000, true);
+}
+
+/// What no route leads to is answered as the kernel answers it; a blackhole is silent.
+#[test]
+fn routes_that_lead_nowhere_are_answered_as_by_the_kernel() {
+    let Some(mut lab) = with_second_way("rn", TWO_WAYS) else { return };
+    assert!(in_netns(
+        &lab,
+        "r",
+        "ip route add unreachable 203.0.113.1; ip route add prohibit 203.0.113.2; ip route add blackhole 203.0.113.3
+         ip route add throw 203.0.113.4"
+    ));
+    // No more: the kernel answers only so many at once.
+    let targets = ["203.0.113.1:9", "203.0.113.2:9", "203.0.113.3:9", "203.0.113.4:9"];
+    let answers = |lab: &TcTestbed| targets.map(|to| lab.connect("c", to, SILENCE).unwrap_err());
+    let kernel = answers(&lab);
+    assert_eq!((kernel[0], kernel[2]), (ErrorKind::HostUnreachable, ErrorKind::TimedOut));
+    lab.start(&["--interface", "r*"]);
+    assert_eq!(answers(&lab), kernel);
+}
+
+/// A packet of a known flow that takes the new way: whom the server sees does not change with it, so the link tells.
+fn packets_on(lab: &TcTestbed, device: &str) -> u64 {
+    let path = format!("/sys/class/net/{device}/statistics/tx_packets");
+    let name = lab.netns.name("r");
+    let shown = Command::new("ip").args(["netns", "exec", &name, "cat", &path]).output().unwrap();
+    String::from_utf8(shown.stdout).unwrap().trim().parse().unwrap()
+}
+
+/// A change of routes moves the known flows that it concerns, and leaves the others in the kernel, however often it comes.
+#[test]
+fn route_changes_concern_only_the_flows_to_their_destinations() {
+    let rules = "table inet t { chain f { type filter hook forward priority 0; policy accept; } }";
+    let Some(mut lab) = with_second_way("rc", rules) else { return };
+    assert!(in_netns(&lab, "r", "ip route add 198.51.100.0/24 via 10.0.2.2"));
+    lab.start(&["--interface", "r*"]);
+    let mut talk = offloaded(&lab, "c", "s", "198.51.100.1:7000", "198.51.100.1:7000");
+    let (received, flows) = (stat(&lab, "received"), stat(&lab, "offloaded_flows"));
+    assert_eq!(flows, 1);
+    let churn = "for n in $(seq 1 200); do echo route add 203.0.113.$n via 10.0.2.2; echo route del 203.0.113.$n; done | ip -batch -";
+    assert!(in_netns(&lab, "r", churn));
+    for _ in 0..100 {
+        talk.exchange(1000);
+    }
+    let seen = stat(&lab, "received") - received;
+    assert!(seen < 50, "{seen} of more than 200 packets came to the router: the flow was dropped");
+
+    // Its own route: all goes the other way, soon.
+    assert!(in_netns(&lab, "r", "ip route replace 198.51.100.0/24 via 10.0.3.2"));
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let before = (packets_on(&lab, "r1"), packets_on(&lab, "r2"));
+        for _ in 0..50 {
+            talk.exchange(1000);
+        }
+        // The answers come by either link and leave by r0.
+        if packets_on(&lab, "r1") - before.0 < 20 && packets_on(&lab, "r2") - before.1 >= 50 {
+            break;
+        }
+        assert!(Instant::now() < until, "it still goes the old way");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,67 @@
+//! Which way a packet goes: as the oracle says, if there is one that knows, else by the router's own table.
+use super::output::is_link_local;
+use super::{DropReason, Egress, InFlightPacket, MarkedEgress, Router};
+use crate::route_oracle::{RouteAnswer, RouteQuery};
+use keepstate_rules::{Fib, InterfaceInfo};
+use keepstate_wire::Packet;
+use std::net::IpAddr;
+
+/// Where a packet that came in goes.
+pub(super) enum Way {
+    /// Out by an interface, to this neighbour.
+    Out(InterfaceInfo, IpAddr),
+    /// To the machine itself.
+    Host,
+    /// Nowhere; the sender gets this ICMP error.
+    Nowhere(Option<(u8, u8)>),
+}
+
+impl Router {
+    /// The way of a packet that came in for another host.
+    pub(super) fn find_way(&mut self, pkt: &mut InFlightPacket, to: IpAddr) -> Result<Way, DropReason> {
+        if let Some(oracle) = self.route_oracle.as_mut().filter(|_| !is_link_local(to)) {
+            let query = RouteQuery::of(&pkt.packet()?, pkt.meta.iif.map(|device| device.index), pkt.meta.mark);
+            match oracle.ask(&query) {
+                Some(RouteAnswer::Out { oif, next_hop, mtu }) => {
+                    pkt.route_mtu = mtu;
+                    // An interface that is not known yet is no way yet.
+                    return Ok(self.fib.device(oif).map_or(Way::Nowhere(None), |device| Way::Out(device, next_hop)));
+                }
+                Some(RouteAnswer::Host) => return Ok(Way::Host),
+                Some(RouteAnswer::Nowhere(error)) => return Ok(Way::Nowhere(error)),
+                None => (),
+            }
+        }
+        // A link-local destination is on the link the packet came from.
+        let link = pkt.meta.iif.filter(|_| is_link_local(to)).map(|device| device.index);
+        let no_route = if to.is_ipv6() { (1, 0) } else { (3, 0) };
+        let found = self.fib.next_hop_lookup(to, link);
+        Ok(found.map_or(Way::Nowhere(Some(no_route)), |(device, next_hop)| Way::Out(device, next_hop)))
+    }
+
+    /// The way of a packet that the machine itself sends: the interface, and the neighbour.
+    pub(super) fn find_way_out(&mut self, bytes: &[u8], mark: u32) -> Option<(InterfaceInfo, IpAddr)> {
+        let query = RouteQuery::of(&Packet::parse(bytes).ok()?, None, mark);
+        let to = query.destination;
+        let asked = self.route_oracle.as_mut().filter(|_| !is_link_local(to) && !to.is_multicast());
+        match asked.and_then(|oracle| oracle.ask(&query)) {
+            Some(RouteAnswer::Out { oif, next_hop, .. }) => Some((self.fib.device(oif)?, next_hop)),
+            Some(RouteAnswer::Nowhere(_)) => None,
+            // To itself: by the interface that has the address.
+            Some(RouteAnswer::Host) | None => match self.fib.next_hop(to) {
+                Some(found) => Some(found),
+                None => Some((self.fib.route_lookup(to, None)?, to)),
+            },
+        }
+    }
+
+    /// The MTU of a packet's way.
+    pub(super) fn mtu_of(&self, pkt: &InFlightPacket, device: u32) -> u32 {
+        self.fib.mtu(device).min(pkt.route_mtu.unwrap_or(u32::MAX))
+    }
+
+    /// Queues a packet to send.
+    pub(super) fn push_output(&mut self, egress: Egress, mark: u32) {
+        self.output.push_back(MarkedEgress { egress, mark });
+    }
+}
