@@ -467,6 +467,16 @@ static __always_inline int is_lifeline(struct __sk_buff *skb, enum hook hook)
 	return to == BPF_FIB_LKUP_RET_NOT_FWDED || to == BPF_FIB_LKUP_RET_FWD_DISABLED;
 }
 
+// Is it for a DHCP client (RFC 2131)?
+static __always_inline int is_to_dhcp_client(struct __sk_buff *skb)
+{
+	struct iphdr ip;
+	__be16 port;
+	if (skb->protocol != bpf_htons(ETH_P_IP) || bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip))) return 0;
+	if (ip.protocol != IPPROTO_UDP || ip.frag_off & bpf_htons(0x3fff)) return 0;
+	return !bpf_skb_load_bytes(skb, ETH_HLEN + ip.ihl * 4 + 2, &port, sizeof(port)) && port == bpf_htons(68);
+}
+
 static __always_inline int hook(struct __sk_buff *skb, enum hook hook)
 {
 	__u32 zero = 0;
@@ -475,6 +485,11 @@ static __always_inline int hook(struct __sk_buff *skb, enum hook hook)
 	if (skb->cb[0] == now->cookie[0] && skb->cb[1] == now->cookie[1]) {
 		skb->cb[0] = skb->cb[1] = 0;
 		return ON;
+	}
+	if (skb->cb[0] == now->cookie[0] && skb->cb[1] == ~now->cookie[1]) {
+		skb->cb[0] = skb->cb[1] = 0;
+		// For packet sockets: the machine's IP takes no packets of others.
+		return bpf_skb_change_type(skb, PACKET_OTHERHOST) ? drop(BROKEN) : ON;
 	}
 	if (skb->vlan_present) return pass();
 	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6)) return pass();
@@ -489,6 +504,13 @@ static __always_inline int hook(struct __sk_buff *skb, enum hook hook)
 	int verdict = known(skb, now, hook);
 	if (verdict != SEEN_SLOW) return verdict;
 	if (user_space_is_dead() && (now->open_when_dead || is_lifeline(skb, hook))) return pass();
+	if (hook == INGRESS && is_to_dhcp_client(skb)) {
+		// As with netfilter, a client's packet socket gets its answer whatever the rules say: a copy. Sockets of the machine get what the rules let through.
+		skb->cb[0] = now->cookie[0];
+		skb->cb[1] = ~now->cookie[1];
+		bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS);
+		skb->cb[0] = skb->cb[1] = 0;
+	}
 	struct {
 		struct carrier_hdr hdr;
 		struct sender sender;

@@ -80,6 +80,8 @@ pub(crate) struct FlowTracker {
     candidates: KeyedMap<ConnId, [Option<NotedWay>; 2]>,
     /// What is needed of each direction.
     known: KeyedMap<ConnId, [KnownWay; 2]>,
+    /// Connections that the data path had no place for, until when they are not offered again.
+    refused: KeyedMap<ConnId, Instant>,
     /// The connections that are forwarded to a destination.
     by_destination: BTreeSet<(IpAddr, ConnId)>,
     /// The number of the last change of routes, and the last changes: ways that were noted before are checked.
@@ -109,6 +111,7 @@ impl FlowTracker {
         FlowTracker {
             candidates: key.derive(0).map(),
             known: key.derive(1).map(),
+            refused: key.derive(2).map(),
             by_destination: BTreeSet::new(),
             route_changes: 0,
             recent_changes: VecDeque::new(),
@@ -134,7 +137,7 @@ impl FlowTracker {
             }
             return;
         }
-        if self.known.contains_key(&conn_id) {
+        if self.known.contains_key(&conn_id) || self.refused.get(&conn_id).is_some_and(|until| now < *until) {
             return;
         }
         if self.candidates.len() >= MAX_CANDIDATES {
@@ -241,6 +244,14 @@ impl FlowTracker {
         engine.update_stats([stats], now);
     }
 
+    /// The data path has no place for a connection now: it is offered again later.
+    pub(crate) fn refuse(&mut self, conn_id: ConnId, now: Instant) {
+        if self.refused.len() >= MAX_REFUSED {
+            self.refused.clear();
+        }
+        self.refused.insert(conn_id, Instant(now.0.saturating_add(RETRY_INTERVAL)));
+    }
+
     pub(crate) fn forget(&mut self, conn_id: ConnId) {
         for way in self.known.remove(&conn_id).into_iter().flatten() {
             if let Some(to) = way.destination {
@@ -269,7 +280,13 @@ impl FlowTracker {
 const REASONS: usize = HoldReasons::all().bits().count_ones() as usize;
 /// Connections that have passed in one direction, at most.
 const MAX_CANDIDATES: usize = 262_144;
+/// Connections without a place that are remembered, at most, and for how many nanoseconds.
+const MAX_REFUSED: usize = 65_536;
+const RETRY_INTERVAL: u64 = 1_000_000_000;
 /// Changes of routes that ways noted before are compared with.
 const MAX_RECENT_CHANGES: usize = 64;
 /// Flows that a change of routes revokes one by one.
 const MAX_REVOKED_SINGLY: usize = 2048;
+
+#[cfg(test)]
+mod tests;

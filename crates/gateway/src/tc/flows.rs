@@ -57,7 +57,7 @@ impl TcFlows {
             self.generation = router.flow_generation();
         }
         while let Some(flows) = router.poll_offload() {
-            self.enter(flows, router);
+            self.enter(flows, router, now);
         }
         while let Some(conn_id) = router.poll_revoked() {
             match self.known.get(&conn_id) {
@@ -82,19 +82,19 @@ impl TcFlows {
         (self.table.len(), self.refused)
     }
 
-    fn enter(&mut self, flows: [KnownFlow; 2], router: &mut Router) {
+    fn enter(&mut self, flows: [KnownFlow; 2], router: &mut Router, now: Instant) {
         let conn_id = flows[0].conn_id;
         let [Some(original), Some(reply)] = flows.map(|flow| tc_flow(&flow)) else {
-            return give_up(router, conn_id);
+            return router.refuse_offload(conn_id, now);
         };
         let Some(line) = self.table.insert(&original) else {
             self.refused += 1;
-            return give_up(router, conn_id);
+            return router.refuse_offload(conn_id, now);
         };
         let Some(reply_line) = self.table.insert(&reply) else {
             self.refused += 1;
             self.table.remove(line);
-            return give_up(router, conn_id);
+            return router.refuse_offload(conn_id, now);
         };
         self.by_line.insert(line, (conn_id, Direction::Original));
         self.by_line.insert(reply_line, (conn_id, Direction::Reply));
@@ -152,11 +152,6 @@ impl TcFlows {
         flow.reported = counts;
         router.count_offloaded(stats, now);
     }
-}
-
-/// The data path cannot have it: it stays with the router.
-fn give_up(router: &mut Router, conn_id: ConnId) {
-    router.engine_mut().revoke(conn_id);
 }
 
 /// A flow as the programs take it; `None` if they cannot.

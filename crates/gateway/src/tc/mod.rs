@@ -110,6 +110,10 @@ pub(super) struct TcDriver {
     received: Vec<RxPacket>,
     to_send: Vec<TxPacket>,
     lost: u64,
+    /// Interfaces that an earlier gateway has left closed.
+    closed_before: Vec<u32>,
+    /// From then on interfaces stay closed when this ends.
+    started: bool,
 }
 
 /// The interfaces as the thread that follows routes has seen them last.
@@ -170,6 +174,7 @@ impl TcDriver {
         let hooks = TcHooks::load(&carrier, secrets, options.on_exit == OnExit::Open, pins)
             .context("cannot load the programs for tc: needs Linux 6.6 or newer, CAP_BPF and CAP_NET_ADMIN")?;
         let flows = options.offload.then(|| TcFlows::new(&hooks, secrets)).transpose()?;
+        let closed_before = hooks.attached();
         // From here on the interfaces stay closed when this process dies.
         carrier.set_persistent(true).with_context(|| format!("keeping {CARRIER_NAME}"))?;
         let mut driver = TcDriver {
@@ -191,6 +196,8 @@ impl TcDriver {
             received: Vec::new(),
             to_send: Vec::new(),
             lost: 0,
+            closed_before,
+            started: false,
         };
         driver.follow_interfaces(&links).context("cannot govern the interfaces")?;
         let others = driver.governed.others(&links);
@@ -303,7 +310,7 @@ impl TcDriver {
             if !selected.iter().any(|link| link.index == index) {
                 let name = self.attached.remove(&index).unwrap_or_else(|| format!("interface {index}"));
                 self.hooks.detach(index).with_context(|| format!("detaching from {name}"))?;
-                tracing::info!("{name}: no longer governed");
+                tracing::warn!("{name}: no longer governed");
             }
         }
         Ok(())
@@ -364,6 +371,24 @@ impl TcDriver {
             self.buffers.recycle(bytes);
         }
         Ok(())
+    }
+}
+
+impl Drop for TcDriver {
+    /// A start that has failed leaves the interfaces as it found them.
+    fn drop(&mut self) {
+        if self.started {
+            return;
+        }
+        let undone = if self.closed_before.is_empty() {
+            TcHooks::detach_all(self.hooks.pins()).map(drop).and_then(|()| self.carrier.set_persistent(false))
+        } else {
+            let new = self.hooks.attached().into_iter().filter(|index| !self.closed_before.contains(index));
+            new.collect::<Vec<_>>().into_iter().try_for_each(|index| self.hooks.detach(index))
+        };
+        if let Err(error) = undone {
+            tracing::error!("some interfaces stay closed ({error}); keepstate gateway --detach gives them back");
+        }
     }
 }
 
@@ -431,7 +456,9 @@ impl Driver for TcDriver {
 
     fn start(&mut self) -> Result<()> {
         let observer = self.observer();
-        self.routes.start(observer)
+        self.routes.start(observer)?;
+        self.started = true;
+        Ok(())
     }
 
     fn poll_fib(&mut self) -> Result<Option<FibUpdate>> {

@@ -4,10 +4,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod errors;
+mod interfaces;
 mod machine;
 mod offload;
 #[path = "../common/peers.rs"]
 mod peers;
+mod programs;
 #[path = "../common/router_netns.rs"]
 mod router_netns;
 mod routes;
@@ -334,27 +336,6 @@ fn open_after_it_was_killed_by_choice() {
     while lab.connect("c", "10.0.1.1:2223", SILENCE) != Err(ErrorKind::ConnectionRefused) {
         assert!(Instant::now() < until, "it stays closed");
     }
-}
-
-/// An interface that is made anew under its name is governed as soon as it is there.
-#[test]
-fn interfaces_made_anew_are_governed() {
-    let Some(lab) = TcTestbed::new("n") else { return };
-    let [client, router] = ["c", "r"].map(|side| lab.netns.name(side));
-    assert!(run_ip(&["-n", &router, "link", "del", "r0"]));
-    assert!(run_ip(&["link", "add", "c0", "netns", &client, "type", "veth", "peer", "name", "r0", "netns", &router]));
-    for (name, device, address) in [(&client, "c0", "10.0.1.2/24"), (&router, "r0", "10.0.1.1/24")] {
-        assert!(run_ip(&["-n", name, "addr", "add", address, "dev", device]));
-        assert!(run_ip(&["-n", name, "link", "set", device, "up"]));
-    }
-    assert!(run_ip(&["-n", &client, "route", "add", "default", "via", "10.0.1.1"]));
-    let until = Instant::now() + PATIENCE;
-    // A closed port answers until the programs are there.
-    while lab.connect("c", "10.0.1.1:2223", SILENCE) != Err(ErrorKind::TimedOut) {
-        assert!(Instant::now() < until, "it is not governed");
-    }
-    let seen = lab.netns.transfer("c", "s", "10.0.2.2:7000", "10.0.2.2:7000", 100_000);
-    assert_eq!(seen, IpAddr::from([10, 0, 2, 1]));
 }
 
 #[test]

@@ -44,9 +44,8 @@ impl Conversation {
 
     /// Does a question still get through within `patience`?
     pub(crate) fn is_heard(&mut self, patience: Duration) -> bool {
-        self.client.write_all(b"?").unwrap();
         self.server.set_read_timeout(Some(patience)).unwrap();
-        self.server.read_exact(&mut [0; 1]).is_ok()
+        self.client.write_all(b"?").is_ok() && self.server.read_exact(&mut [0; 1]).is_ok()
     }
 }
 
@@ -169,7 +168,7 @@ fn hop_limit_of_known_flows_is_counted_down() {
     }
 }
 
-fn set_socket_option(socket: &TcpStream, level: libc::c_int, option: libc::c_int, value: libc::c_int) {
+pub(crate) fn set_socket_option(socket: &impl AsRawFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) {
     #[allow(unsafe_code, reason = "setsockopt(2) of these options has no safe wrapper")]
     // SAFETY: the pointer and the length are those of the value, which outlives the call.
     let done = unsafe {

@@ -21,7 +21,7 @@ table inet t {
 }
 ";
 
-fn in_netns(lab: &TcTestbed, side: &str, script: &str) -> bool {
+pub(crate) fn in_netns(lab: &TcTestbed, side: &str, script: &str) -> bool {
     let name = lab.netns.name(side);
     let status = Command::new("ip").args(["netns", "exec", &name, "sh", "-ec", script]).status();
     status.is_ok_and(|status| status.success())

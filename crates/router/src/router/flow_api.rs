@@ -30,6 +30,12 @@ impl Router {
         self.flows.as_mut()?.pop_ready()
     }
 
+    /// The data path has no place for a connection that [`Router::poll_offload`] gave out: it stays here, and is offered again later.
+    pub fn refuse_offload(&mut self, conn_id: ConnId, now: Instant) {
+        self.engine.revoke(conn_id);
+        self.flows.iter_mut().for_each(|flows| flows.refuse(conn_id, now));
+    }
+
     /// A connection that the data path must not forward any more: take it out, report what it has counted by [`Router::count_offloaded`], then call [`Router::forget_flow`].
     pub fn poll_revoked(&mut self) -> Option<ConnId> {
         self.engine.poll_revoked()

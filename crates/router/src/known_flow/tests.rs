@@ -1,0 +1,107 @@
+//! Which connections are offered to a data path, through a whole router.
+use super::*;
+use crate::{FibChange, FibTable, Interface, Route, RoutePlacement, Router};
+use keepstate_engine::{Secret, Sysctls};
+use keepstate_rules::{NoIncludes, compile, parse_with};
+use keepstate_wire::checksum::Sum;
+use std::net::Ipv4Addr;
+
+const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 9);
+
+/// A router without rules: the client's network behind interface 1, the server's behind 2.
+fn router() -> Router {
+    let (tree, sources) = parse_with("test.nft", "", &NoIncludes, &[]).unwrap();
+    let outside = Interface::new(1, "wan0", 1500).with_address([192, 0, 2, 254].into(), 24);
+    let inside = Interface::new(2, "lan0", 1500).with_address([10, 0, 0, 1].into(), 24);
+    let fib = FibTable::new(vec![outside, inside], vec![]);
+    let engine = Engine::new(Sysctls::default(), Secret([7; 16]));
+    Router::new(engine, compile(&tree, &sources).unwrap(), fib, (1, 2)).with_flow_offload()
+}
+
+fn at(milliseconds: u64) -> Instant {
+    Instant(milliseconds * 1_000_000)
+}
+
+fn datagram(from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
+    let mut packet = vec![0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0];
+    packet.extend([from.octets(), to.octets()].concat());
+    let sum = Sum::new().add_bytes(&packet).finish().to_be_bytes();
+    packet[10..12].copy_from_slice(&sum);
+    packet.extend([0x13, 0x88, 0x13, 0x88, 0, 8, 0, 0]);
+    packet
+}
+
+/// A question and its answer. Is the connection offered then?
+fn exchange(router: &mut Router, now: Instant) -> Option<ConnId> {
+    router.handle(&datagram(CLIENT, SERVER), 1, now).unwrap();
+    router.handle(&datagram(SERVER, CLIENT), 2, now).unwrap();
+    while router.poll_output().is_some() {}
+    router.poll_offload().map(|[original, _]| original.conn_id)
+}
+
+/// A connection that lasts, as Linux has it: an exchange two seconds after the first.
+fn offered(router: &mut Router) -> ConnId {
+    assert_eq!(exchange(router, at(1000)), None);
+    (0..3).find_map(|number| exchange(router, at(4000 + number))).unwrap()
+}
+
+#[test]
+fn a_connection_without_a_place_is_offered_again_later() {
+    let mut router = router();
+    let conn_id = offered(&mut router);
+    router.refuse_offload(conn_id, at(4100));
+    assert_eq!(router.poll_revoked(), Some(conn_id));
+    router.forget_flow(conn_id);
+    for later in [4200, 4600, 5000] {
+        assert_eq!(exchange(&mut router, at(later)), None, "{later}");
+    }
+    assert_eq!(exchange(&mut router, at(5200)), Some(conn_id));
+}
+
+fn route(prefix: [u8; 4], length: u8) -> FibChange {
+    FibChange::Route(vec![Route::new(prefix.into(), length, 2)], RoutePlacement::Last)
+}
+
+#[test]
+fn a_change_of_routes_revokes_the_flows_to_its_destinations() {
+    let mut router = router();
+    let conn_id = offered(&mut router);
+    let generation = router.flow_generation();
+    for other in
+        [route([198, 51, 100, 0], 24), FibChange::OtherRoute([10, 0, 1, 0].into(), 24), route([10, 0, 0, 8], 32)]
+    {
+        router.change_fib([other]);
+    }
+    assert_eq!((router.poll_revoked(), router.flow_generation()), (None, generation));
+    // Either end's.
+    for its in [route([10, 0, 0, 9], 32), FibChange::OtherRoute([192, 0, 2, 0].into(), 25)] {
+        router.change_fib([its]);
+        assert_eq!((router.poll_revoked(), router.flow_generation()), (Some(conn_id), generation));
+        router.forget_flow(conn_id);
+        assert_eq!(exchange(&mut router, at(6000)), Some(conn_id));
+    }
+    router.change_fib([FibChange::Routing]);
+    assert_eq!((router.poll_revoked(), router.flow_generation()), (Some(conn_id), generation + 1));
+}
+
+/// One direction was seen before the route changed: what was noted of it does not count.
+#[test]
+fn ways_noted_before_a_change_of_routes_are_not_offered() {
+    for changes in [1, MAX_RECENT_CHANGES + 1] {
+        let mut router = router();
+        let conn_id = offered(&mut router);
+        router.revoke_flows();
+        assert_eq!(router.poll_revoked(), Some(conn_id));
+        router.forget_flow(conn_id);
+        router.handle(&datagram(CLIENT, SERVER), 1, at(6000)).unwrap();
+        router.change_fib([route([10, 0, 0, 0], 25)]);
+        for _ in 1..changes {
+            router.change_fib([route([198, 51, 100, 0], 24)]);
+        }
+        router.handle(&datagram(SERVER, CLIENT), 2, at(6000)).unwrap();
+        assert!(router.poll_offload().is_none(), "after {changes} changes");
+        while router.poll_revoked().is_some() {}
+        assert_eq!(exchange(&mut router, at(6100)), Some(conn_id));
+    }
+}
