@@ -195,7 +195,7 @@ impl Router {
             self.output.truncate(queued);
             if passed.is_ok() {
                 self.counters.generated += 1;
-                self.output.push_back(Egress::Forward { oif: oif.index, next_hop, packet: copy.bytes });
+                self.push_output(Egress::Forward { oif: oif.index, next_hop, packet: copy.bytes }, copy.meta.mark);
             }
         }
     }
