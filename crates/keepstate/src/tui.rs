@@ -10,7 +10,9 @@ use crossterm::terminal::{
     self, BeginSynchronizedUpdate, Clear, ClearType, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen,
 };
 use crossterm::{execute, queue};
+use keepstate_linux::poll::wait_for_terminal;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// See the module.
@@ -66,7 +68,13 @@ impl TerminalScreen {
     /// Was q or Ctrl-C pressed since the last call?
     pub fn quit_pressed(&self) -> bool {
         // A keyboard that cannot be read has no key pressed; signals still end the program.
-        while self.raw_mode && event::poll(Duration::ZERO).unwrap_or(false) {
+        while self.raw_mode {
+            match wait_for_terminal(io::stdout().as_fd(), Duration::ZERO) {
+                // Nobody looks any more.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return true,
+                _ if !event::poll(Duration::ZERO).unwrap_or(false) => return false,
+                _ => (),
+            }
             match event::read() {
                 Ok(Event::Key(key)) if key.kind != KeyEventKind::Release => match key.code {
                     KeyCode::Char('q' | 'Q') => return true,

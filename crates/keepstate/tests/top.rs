@@ -21,7 +21,8 @@ struct OnTerminal {
 impl OnTerminal {
     /// `None` where there may be no namespace.
     fn start() -> Option<OnTerminal> {
-        let top = format!("stty rows 24 cols 80; exec {} top --doctor 0", env!("CARGO_BIN_EXE_keepstate"));
+        let top =
+            format!("stty rows 24 cols 80; echo pid=$$.; exec {} top --doctor 0", env!("CARGO_BIN_EXE_keepstate"));
         let started = Command::new("unshare")
             .args(["--net", "script", "-qec", &top, "/dev/null"])
             .env("TERM", "xterm")
@@ -71,6 +72,29 @@ impl Drop for OnTerminal {
 
 const ENTER_SCREEN: &str = "\u{1b}[?1049h";
 const LEAVE_SCREEN: &str = "\u{1b}[?1049l";
+
+/// Does a process run? One that ended may still wait for its parent.
+fn runs(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.trim_start().starts_with('Z'))
+}
+
+#[test]
+fn ends_with_its_terminal() {
+    let Some(mut top) = OnTerminal::start() else { return report_skipped("unshare or script is not installed") };
+    if !top.wait_for(ENTER_SCREEN) || !top.wait_for("connections") {
+        return report_skipped("a network namespace with a connection table needs root");
+    }
+    let pid = top.seen.split("pid=").nth(1).and_then(|rest| rest.split('.').next()).unwrap().to_owned();
+    assert!(runs(&pid));
+    // The window is closed.
+    top.child.kill().unwrap();
+    let until = Instant::now() + PATIENCE;
+    while runs(&pid) {
+        assert!(Instant::now() < until, "process {pid} goes on without a terminal");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
 
 #[test]
 fn the_screen_is_opened_and_given_back() {

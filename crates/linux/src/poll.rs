@@ -1,4 +1,4 @@
-//! Waiting for readable descriptors (poll(2)).
+//! Waiting for readable descriptors and for the terminal (poll(2)).
 use crate::no_blocking;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -26,12 +26,40 @@ pub fn poll_readable<'a>(
     }
 }
 
+/// Waits until a terminal has input, at most `limit`. Returns whether it has; a signal ends the wait with false.
+///
+/// # Errors
+/// The terminal was closed (its window, its SSH connection): who goes on reading it would read nothing, for ever.
+pub fn wait_for_terminal(terminal: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
+    no_blocking::check("waiting for the terminal");
+    let mut input = [PollFd::from_borrowed_fd(terminal, PollFlags::IN)];
+    match rustix::event::poll(&mut input, Timespec::try_from(limit).ok().as_ref()) {
+        Ok(_) if input[0].revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL) => {
+            Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the terminal was closed"))
+        }
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::INTR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Write;
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn closed_terminal_is_an_error() {
+        let (input, mut peer) = UnixStream::pair().unwrap();
+        assert!(!wait_for_terminal(input.as_fd(), Duration::ZERO).unwrap());
+        peer.write_all(b"q").unwrap();
+        assert!(wait_for_terminal(input.as_fd(), Duration::from_secs(60)).unwrap());
+        drop(peer);
+        let error = wait_for_terminal(input.as_fd(), Duration::from_secs(60)).unwrap_err();
+        assert_eq!(error.to_string(), "the terminal was closed");
+    }
 
     #[test]
     fn counts_readable_descriptors() {

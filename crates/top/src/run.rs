@@ -5,9 +5,11 @@ use crate::snapshot::{FindingLine, TopSnapshot};
 use crate::state::TopState;
 use crate::terminal::FullScreen;
 use keepstate_linux::ctnetlink::CtClient;
+use keepstate_linux::poll::wait_for_terminal;
 use keepstate_live::{FlowKey, LiveFeed};
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -76,7 +78,9 @@ pub fn run(
 }
 
 fn next_event(wait: Duration) -> io::Result<Option<Event>> {
-    match event::poll(wait) {
+    // It is not for crossterm to wait: it would read a closed terminal for ever.
+    wait_for_terminal(io::stdin().as_fd(), wait)?;
+    match event::poll(Duration::ZERO) {
         Ok(true) => event::read().map(Some),
         Ok(false) => Ok(None),
         // A signal came.
