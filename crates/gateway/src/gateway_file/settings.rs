@@ -1,4 +1,5 @@
-//! The keys. Each is the flag of `keepstate gateway` of the same name; those of NAT and the sysctls have a table of their own.
+//! The keys. Each is the flag of `keepstate gateway` of the same name; those of NAT and the sysctls have a table of their own. What people write by habit,
+//! `on_exit` or `interfaces`, is the same key.
 use super::given::Given;
 use super::named::NamedValues;
 use super::values::{
@@ -24,12 +25,15 @@ pub struct GatewaySettings {
     /// Directories that the ruleset's include searches
     pub includepath: Option<Given<Vec<PathBuf>>>,
     /// Leave out what of the ruleset is not supported, instead of refusing it
+    #[serde(alias = "skip_unsupported")]
     pub skip_unsupported: Option<Given<bool>>,
     /// The services file: virtual addresses and the backends behind them
     pub services: Option<Given<PathBuf>>,
     /// Govern these existing interfaces at the kernel's own hooks: ["eth0", "eth1"], ["eth*", "!eth3"]
+    #[serde(alias = "interfaces")]
     pub interface: Option<Given<Vec<InterfaceText>>>,
     /// What becomes of governed interfaces when the gateway ends. Default: closed
+    #[serde(alias = "on_exit")]
     pub on_exit: Option<Given<OnExitSetting>>,
     /// An interface on which SSH to this machine stays possible while no gateway runs: eth0, or eth0:PORT
     pub lifeline: Option<Given<LifelineText>>,
@@ -38,14 +42,18 @@ pub struct GatewaySettings {
     /// Use these existing interfaces by AF_XDP
     pub xdp: Option<Given<Vec<String>>>,
     /// AF_XDP copy mode. Default: auto
+    #[serde(alias = "xdp_mode")]
     pub xdp_mode: Option<Given<XdpModeSetting>>,
     /// How frames are sent in AF_XDP copy mode. Default: auto
+    #[serde(alias = "xdp_send")]
     pub xdp_send: Option<Given<XdpSendSetting>>,
     /// Take packets from the NFQUEUE of this number
     pub queue: Option<Given<u16>>,
     /// TUN interfaces that the gateway makes, with their addresses
+    #[serde(alias = "devices")]
     pub device: Option<Given<Vec<DeviceEntry>>>,
     /// Routes beside those of the devices' own prefixes
+    #[serde(alias = "routes")]
     pub route: Option<Given<Vec<RouteEntry>>>,
     /// MTU of each device. Default: 1500
     #[cfg_attr(test, schemars(range(min = 1280, max = 65535)))]
@@ -60,12 +68,15 @@ pub struct GatewaySettings {
     /// How much is logged. Default: info
     pub log: Option<Given<LogSetting>>,
     /// Helpers and their ports: ["ftp", "ftp:2121"]
+    #[serde(alias = "helpers")]
     pub helper: Option<Given<Vec<HelperText>>>,
     /// The kernel version whose sysctl defaults are used. Default: 6.18
+    #[serde(alias = "as_linux")]
     pub as_linux: Option<Given<KernelVersionSetting>>,
     /// The memory to compute those defaults from, like 4G. Default: this machine's
     pub memory: Option<Given<MemoryText>>,
     /// Files of sysctls, in the syntax of sysctl.conf
+    #[serde(alias = "sysctl_files")]
     pub sysctl_files: Option<Given<Vec<PathBuf>>>,
     /// Sysctls of connection tracking, over those of the files: nf_conntrack_max = 1000000
     pub sysctl: NamedValues<SysctlValue>,
@@ -86,6 +97,7 @@ pub struct NatSettings {
     pub parity: Option<Given<bool>>,
     /// Allocate ports in blocks of this size, one block per inside address
     #[cfg_attr(test, schemars(range(min = 1, max = 64512)))]
+    #[serde(alias = "port_block")]
     pub port_block: Option<Given<u16>>,
     /// Compute outside address and ports from the inside address (RFC 7422): ["100.64.0.0/16=192.0.2.0/28"]
     pub deterministic: Option<Given<Vec<DeterministicText>>>,

@@ -64,6 +64,20 @@ deterministic = ["100.64.0.0/16=192.0.2.0/28"]
 "#;
 
 #[test]
+fn a_key_may_be_written_by_habit() {
+    let by_habit = ROUTER
+        .replace("interface =", "interfaces =")
+        .replace("on-exit", "on_exit")
+        .replace("as-linux", "as_linux")
+        .replace("port-block", "port_block");
+    let options = |text: &str| format!("{:?}", config(&resolved(text)));
+    assert_ne!(by_habit, ROUTER);
+    assert_eq!(options(&by_habit), options(ROUTER));
+    let twice = file(&format!("{by_habit}on-exit = \"open\"\n").replace("[define]", "on-exit = \"closed\"\n[define]"));
+    assert!(!twice.faults.is_empty(), "one key by two names");
+}
+
+#[test]
 fn every_key_reaches_the_gateway() {
     let resolved = resolved(ROUTER);
     let config = config(&resolved);
@@ -156,7 +170,7 @@ fn faults_name_line_column_and_the_nearest_key() {
     let mut otherwise = Vec::new();
     for (wrong, right, place, words) in [
         ("rulset = \"a\"", "ruleset = \"router.nft\"", "2:1", "unknown key `rulset`; did you mean `ruleset`?"),
-        ("on_exit = \"open\"", "on-exit = \"open\"", "4:1", "did you mean `on-exit`?"),
+        ("onexit = \"open\"", "on-exit = \"open\"", "4:1", "did you mean `on-exit`?"),
         ("on-exit = \"opened\"", "on-exit = \"open\"", "4:11", "unknown value `opened`; did you mean `open`?"),
         ("offload = \"on\"", "offload = false", "6:11", "write true or false"),
         ("interface = \"eth0\"", "interface = [\"eth*\", \"!eth3\"]", "3:13", "write a list in brackets"),
