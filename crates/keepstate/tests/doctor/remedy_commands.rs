@@ -138,7 +138,7 @@ fn words(text: &str) -> Vec<String> {
 #[test]
 fn commands_that_no_program_understands_are_found() {
     for wrong in [
-        "keepstate top",
+        "keepstate tops",
         "keepstate tune apply --persists --max 5",
         "keepstate conntrack -L --sorted",
         "conntrack -D --reply-source 10.0.0.1",
