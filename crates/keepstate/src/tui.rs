@@ -68,7 +68,10 @@ impl TerminalScreen {
     /// Was q or Ctrl-C pressed since the last call?
     pub fn quit_pressed(&self) -> bool {
         // A keyboard that cannot be read has no key pressed; signals still end the program.
-        while self.raw_mode {
+        if !self.raw_mode {
+            return false;
+        }
+        loop {
             match wait_for_terminal(io::stdout().as_fd(), Duration::ZERO) {
                 // Nobody looks any more.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return true,
@@ -85,7 +88,6 @@ impl TerminalScreen {
                 Err(_) => return false,
             }
         }
-        false
     }
 }
 

@@ -1,7 +1,7 @@
 //! The server: a listener that is bound first, so that an error is told before anything runs, and a thread with a runtime of its own.
-use crate::document::DocumentCache;
 use crate::facts::FactBoard;
 use crate::metrics::{Exposition, MetricNames, exposition};
+use crate::shared::Shared;
 use crate::{guard, page};
 use axum::Router;
 use axum::extract::State;
@@ -13,7 +13,6 @@ use keepstate_live::LiveFeed;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 use tokio::sync::watch;
 
@@ -34,17 +33,6 @@ pub struct Exporter {
     address: SocketAddr,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<io::Result<()>>>,
-}
-
-/// What handlers share.
-#[derive(Clone, Debug)]
-pub(crate) struct Shared {
-    pub(crate) feed: Arc<LiveFeed>,
-    pub(crate) facts: Arc<FactBoard>,
-    names: MetricNames,
-    pub(crate) documents: Arc<DocumentCache>,
-    /// Open pages.
-    pub(crate) readers: Arc<AtomicUsize>,
 }
 
 impl Exporter {

@@ -9,6 +9,7 @@ mod facts;
 mod guard;
 mod metrics;
 mod page;
+mod shared;
 
 pub use exporter::{Exporter, ExporterOptions};
 pub use facts::{ActiveFinding, FactBoard, OwnerFacts, ServiceFacts};

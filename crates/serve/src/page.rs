@@ -1,5 +1,5 @@
 //! The page: one document, three files beside it, and a stream that tells it what is new. Everything comes from this program.
-use crate::exporter::Shared;
+use crate::shared::Shared;
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
