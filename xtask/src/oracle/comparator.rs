@@ -33,9 +33,9 @@ const SHRINK_COMPARE_COUNT: usize = 100;
 /// Number of steps between two polls of the engine, which remove expired connections.
 const POLL_INTERVAL: usize = 64;
 
-/// References come and go while something else on the machine looks at an entry: once in 100 million packets a master had two more than
-/// its children, and not again when that scenario was run alone. If nothing but their number differs, the kernel's table is read again,
-/// this often; what stays is a divergence.
+/// A child that has expired, but that nothing has removed yet, is not listed and still counts as a reference of its master; the listing that leaves
+/// it out removes it (docs/kernel-facts/ctnetlink.md; story 4246 of seed 77123). Other references come and go while something on the machine looks at an
+/// entry. So if nothing but their number differs, the kernel's table is read again, this often; what stays is a divergence.
 const REREADS_FOR_USES: usize = 3;
 
 /// A packet can end several connections and begin one.
