@@ -25,12 +25,11 @@ pub use drop_reason::DropReason;
 pub use egress::{Egress, MarkedEgress, RouterCounters};
 pub use log_line::LogLine;
 
-use crate::fib::{FibChange, FibTable};
+use crate::fib::FibTable;
 use crate::icmp_ratelimit::IcmpRateLimiter;
 use crate::ip_fragment::FragmentIds;
 use crate::known_flow::FlowTracker;
 use crate::route_oracle::RouteOracle;
-use crate::route_scope::RouteScope;
 use crate::service::Services;
 use crate::synproxy::{SynCookies, SynproxyStats};
 use keepstate_engine::{Engine, Instant, Outcome, Sysctl, UnixTime};
@@ -365,38 +364,6 @@ impl Router {
             // 1 is in the range of the sysctl.
             let _ = self.engine.set_sysctl(Sysctl::Acct, 1);
         }
-    }
-
-    /// Interfaces and routes.
-    pub fn fib(&self) -> &FibTable {
-        &self.fib
-    }
-
-    /// Replaces interfaces and routes. Returns the old ones: a large table takes a while to drop.
-    pub fn replace_fib(&mut self, fib: FibTable) -> FibTable {
-        if !self.fib.has_same_addresses(&fib) {
-            self.check_masqueraded();
-        }
-        self.revoke_flows();
-        std::mem::replace(&mut self.fib, fib)
-    }
-
-    /// Changes interfaces and routes piece by piece: the work is that of the changes, not of the table.
-    pub fn change_fib(&mut self, changes: impl IntoIterator<Item = FibChange>) {
-        let mut scope = RouteScope::default();
-        for change in changes {
-            scope.add(&change);
-            if self.fib.apply(change) {
-                self.check_masqueraded();
-            }
-        }
-        self.revoke_flows_to(&scope);
-    }
-
-    /// Ends masqueraded connections whose address this machine does not have (any more), in bounded steps of [`Router::poll`]: after connections were restored from a file.
-    /// [`Router::replace_fib`] and [`Router::change_fib`] do so by themselves.
-    pub fn check_masqueraded(&mut self) {
-        self.masquerade_cursor = Some(0);
     }
 
     /// While it drains, new connections are dropped; existing ones, and those they expect (RELATED), go on.

@@ -1,6 +1,6 @@
 //! The steps of a packet, from prerouting to local delivery or forwarding.
 use super::output::is_link_local;
-use super::routing::Way;
+use super::routing::RouteDecision;
 use super::{
     AFTER_DNAT, AFTER_SNAT, ALL_PRIORITIES, BEFORE_CONNTRACK, BEFORE_SNAT, CONNTRACK_TO_DNAT, DropReason, Egress,
     InFlightPacket, Router, drop_reason_of,
@@ -208,10 +208,10 @@ impl Router {
             return Err(DropReason::PacketType);
         }
         let v6 = to.is_ipv6();
-        let (device, next_hop) = match self.find_way(pkt, to)? {
-            Way::Out(device, next_hop) => (device, next_hop),
-            Way::Host => return self.input(pkt),
-            Way::Nowhere(error) => {
+        let (device, next_hop) = match self.find_route(pkt, to)? {
+            RouteDecision::Out(device, next_hop) => (device, next_hop),
+            RouteDecision::Host => return self.input(pkt),
+            RouteDecision::Nowhere(error) => {
                 if let Some((kind, code)) = error {
                     self.send_icmp_error(pkt, kind, code, 0);
                 }

@@ -1,13 +1,15 @@
-//! Which way a packet goes: as the oracle says, if there is one that knows, else by the router's own table.
+//! The route of a packet: as the oracle says, if there is one that knows, else by the router's own table; and changes of that table.
 use super::output::is_link_local;
 use super::{DropReason, Egress, InFlightPacket, MarkedEgress, Router};
+use crate::fib::{FibChange, FibTable};
 use crate::route_oracle::{RouteAnswer, RouteQuery};
+use crate::route_scope::RouteScope;
 use keepstate_rules::{Fib, InterfaceInfo};
 use keepstate_wire::Packet;
 use std::net::IpAddr;
 
 /// Where a packet that came in goes.
-pub(super) enum Way {
+pub(super) enum RouteDecision {
     /// Out by an interface, to this neighbour.
     Out(InterfaceInfo, IpAddr),
     /// To the machine itself.
@@ -17,18 +19,53 @@ pub(super) enum Way {
 }
 
 impl Router {
+    /// Interfaces and routes.
+    pub fn fib(&self) -> &FibTable {
+        &self.fib
+    }
+
+    /// Replaces interfaces and routes. Returns the old ones: a large table takes a while to drop.
+    pub fn replace_fib(&mut self, fib: FibTable) -> FibTable {
+        if !self.fib.has_same_addresses(&fib) {
+            self.check_masqueraded();
+        }
+        self.revoke_flows();
+        std::mem::replace(&mut self.fib, fib)
+    }
+
+    /// Changes interfaces and routes piece by piece: the work is that of the changes, not of the table.
+    pub fn change_fib(&mut self, changes: impl IntoIterator<Item = FibChange>) {
+        let mut scope = RouteScope::default();
+        for change in changes {
+            scope.add(&change);
+            if self.fib.apply(change) {
+                self.check_masqueraded();
+            }
+        }
+        self.revoke_flows_to(&scope);
+    }
+
+    /// Ends masqueraded connections whose address this machine does not have (any more), in bounded steps of [`Router::poll`]: after connections were restored from a file.
+    /// [`Router::replace_fib`] and [`Router::change_fib`] do so by themselves.
+    pub fn check_masqueraded(&mut self) {
+        self.masquerade_cursor = Some(0);
+    }
+
     /// The way of a packet that came in for another host.
-    pub(super) fn find_way(&mut self, pkt: &mut InFlightPacket, to: IpAddr) -> Result<Way, DropReason> {
+    pub(super) fn find_route(&mut self, pkt: &mut InFlightPacket, to: IpAddr) -> Result<RouteDecision, DropReason> {
         if let Some(oracle) = self.route_oracle.as_mut().filter(|_| !is_link_local(to)) {
             let query = RouteQuery::of(&pkt.packet()?, pkt.meta.iif.map(|device| device.index), pkt.meta.mark);
             match oracle.ask(&query) {
                 Some(RouteAnswer::Out { oif, next_hop, mtu }) => {
                     pkt.route_mtu = mtu;
                     // An interface that is not known yet is no way yet.
-                    return Ok(self.fib.device(oif).map_or(Way::Nowhere(None), |device| Way::Out(device, next_hop)));
+                    return Ok(self
+                        .fib
+                        .device(oif)
+                        .map_or(RouteDecision::Nowhere(None), |device| RouteDecision::Out(device, next_hop)));
                 }
-                Some(RouteAnswer::Host) => return Ok(Way::Host),
-                Some(RouteAnswer::Nowhere(error)) => return Ok(Way::Nowhere(error)),
+                Some(RouteAnswer::Host) => return Ok(RouteDecision::Host),
+                Some(RouteAnswer::Nowhere(error)) => return Ok(RouteDecision::Nowhere(error)),
                 None => (),
             }
         }
@@ -36,7 +73,8 @@ impl Router {
         let link = pkt.meta.iif.filter(|_| is_link_local(to)).map(|device| device.index);
         let no_route = if to.is_ipv6() { (1, 0) } else { (3, 0) };
         let found = self.fib.next_hop_lookup(to, link);
-        Ok(found.map_or(Way::Nowhere(Some(no_route)), |(device, next_hop)| Way::Out(device, next_hop)))
+        Ok(found
+            .map_or(RouteDecision::Nowhere(Some(no_route)), |(device, next_hop)| RouteDecision::Out(device, next_hop)))
     }
 
     /// The way of a packet that the machine itself sends: the interface, and the neighbour.
