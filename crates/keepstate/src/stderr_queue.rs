@@ -5,7 +5,7 @@ use keepstate_linux::privileges;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 /// Events that wait, at most.
@@ -77,15 +77,29 @@ fn write_events(
     note: &impl Fn(u64) -> String,
 ) {
     let mut noted: Option<Instant> = None;
-    while let Ok(event) = queued.recv() {
-        // Nobody can be told that standard error is gone.
+    // Nobody can be told that standard error is gone.
+    let mut tell_dropped = |sink: &mut dyn Write| match dropped.swap(0, Ordering::Relaxed) {
+        0 => (),
+        count => drop(sink.write_all(note(count).as_bytes())),
+    };
+    loop {
+        // Dropped lines are told in time even if nothing more is logged.
+        let event = match noted.filter(|_| dropped.load(Ordering::Relaxed) > 0) {
+            Some(last) => queued.recv_timeout(NOTE_INTERVAL.saturating_sub(last.elapsed())),
+            None => queued.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
         match event {
-            QueuedEvent::Text(bytes) => drop(sink.write_all(&bytes)),
-            QueuedEvent::Flush(done) => drop(done.try_send(())),
+            Ok(QueuedEvent::Text(bytes)) => drop(sink.write_all(&bytes)),
+            Ok(QueuedEvent::Flush(done)) => {
+                tell_dropped(&mut sink);
+                drop(done.try_send(()));
+            }
+            Err(RecvTimeoutError::Timeout) => (),
+            Err(RecvTimeoutError::Disconnected) => return tell_dropped(&mut sink),
         }
         if dropped.load(Ordering::Relaxed) > 0 && noted.is_none_or(|last| last.elapsed() >= NOTE_INTERVAL) {
             noted = Some(Instant::now());
-            let _ = sink.write_all(note(dropped.swap(0, Ordering::Relaxed)).as_bytes());
+            tell_dropped(&mut sink);
         }
     }
 }
@@ -106,8 +120,7 @@ mod tests {
         for _ in 0..total {
             queue.write_all(&[&line[..], b"\n"].concat()).unwrap();
         }
-        let lost = queue.dropped.load(Ordering::Relaxed);
-        assert!(lost > 0);
+        assert!(queue.dropped.load(Ordering::Relaxed) > 0);
         // Now somebody reads, until all is there.
         let read = std::thread::spawn(move || {
             let mut text = String::new();
@@ -119,6 +132,7 @@ mod tests {
         let text = read.join().unwrap();
         let written = text.lines().filter(|line| line.starts_with('x')).count();
         let told: u64 = text.lines().filter_map(|line| line.strip_suffix(" dropped")?.parse::<u64>().ok()).sum();
-        assert_eq!((told, written as u64 + told), (lost, total as u64));
+        assert!(told > 0);
+        assert_eq!(written as u64 + told, total as u64, "{written} written, {told} told as dropped");
     }
 }
