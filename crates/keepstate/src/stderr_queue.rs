@@ -78,7 +78,7 @@ fn write_events(
 ) {
     let mut noted: Option<Instant> = None;
     // Nobody can be told that standard error is gone.
-    let mut tell_dropped = |sink: &mut dyn Write| match dropped.swap(0, Ordering::Relaxed) {
+    let tell_dropped = |sink: &mut dyn Write| match dropped.swap(0, Ordering::Relaxed) {
         0 => (),
         count => drop(sink.write_all(note(count).as_bytes())),
     };
@@ -92,7 +92,7 @@ fn write_events(
             Ok(QueuedEvent::Text(bytes)) => drop(sink.write_all(&bytes)),
             Ok(QueuedEvent::Flush(done)) => {
                 tell_dropped(&mut sink);
-                drop(done.try_send(()));
+                let _ = done.try_send(());
             }
             Err(RecvTimeoutError::Timeout) => (),
             Err(RecvTimeoutError::Disconnected) => return tell_dropped(&mut sink),
