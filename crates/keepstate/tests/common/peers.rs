@@ -3,8 +3,8 @@
 #![allow(unsafe_code, reason = "setns(2) and setsockopt(2) have no safe wrapper in std")]
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
@@ -69,8 +69,22 @@ pub fn connect(at: SocketAddr) -> TcpStream {
     }
 }
 
+/// Binds. For a moment a process that another test is just starting still holds a copy of a socket that was closed here.
+pub fn bind_udp(at: &str) -> UdpSocket {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        match UdpSocket::bind(at) {
+            Ok(socket) => return socket,
+            Err(error) => {
+                assert!(error.kind() == ErrorKind::AddrInUse && Instant::now() < until, "{at}: {error}");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+}
+
 /// From now on a socket reports ICMP errors that may pass, too (IP_RECVERR, IPV6_RECVERR).
-pub fn enable_icmp_errors(socket: &std::net::UdpSocket) {
+pub fn enable_icmp_errors(socket: &UdpSocket) {
     let on: libc::c_int = 1;
     let (level, option) = match socket.local_addr().unwrap().is_ipv6() {
         false => (libc::IPPROTO_IP, libc::IP_RECVERR),

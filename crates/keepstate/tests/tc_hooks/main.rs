@@ -15,7 +15,7 @@ mod router_netns;
 mod routes;
 
 use common::{ProgramOutput, TempFile, keepstate, report_skipped};
-use peers::{run_ip, spawn_in_netns};
+use peers::{bind_udp, run_ip, spawn_in_netns};
 use router_netns::RouterNetns;
 use std::io::ErrorKind;
 use std::net::{IpAddr, TcpStream, UdpSocket};
@@ -192,7 +192,7 @@ fn sockets_bound_to_an_interface_are_served() {
     let Some(lab) = TcTestbed::new("b") else { return };
     for (to, from) in [("10.0.1.1:53", "10.0.1.2:0"), ("10.0.1.255:53", "10.0.1.2:0")] {
         let server = spawn_in_netns(&lab.netns.name("r"), || {
-            let socket = UdpSocket::bind("0.0.0.0:53").unwrap();
+            let socket = bind_udp("0.0.0.0:53");
             rustix::net::sockopt::set_socket_reuseaddr(&socket, true).unwrap();
             bind_to_device(&socket, "r0");
             socket
@@ -248,7 +248,7 @@ fn fragments_are_tracked_as_whole_packets() {
     let Some(lab) = TcTestbed::new("g") else { return };
     for side in ["c", "r"] {
         for (at, bind) in [("10.0.2.2:7001", "0.0.0.0:0"), ("[fd00:2::2]:7001", "[::]:0")] {
-            let server = spawn_in_netns(&lab.netns.name("s"), move || UdpSocket::bind(at).unwrap()).join().unwrap();
+            let server = spawn_in_netns(&lab.netns.name("s"), move || bind_udp(at)).join().unwrap();
             server.set_read_timeout(Some(PATIENCE)).unwrap();
             let client = spawn_in_netns(&lab.netns.name(side), move || {
                 let socket = UdpSocket::bind(bind).unwrap();

@@ -1,9 +1,9 @@
 //! Routes are the kernel's: policy rules, several ways, routes of no avail, and changes of them in the middle of traffic.
 use crate::offload::{offloaded, stat};
-use crate::peers::{run_ip, spawn_in_netns};
+use crate::peers::{bind_udp, run_ip, spawn_in_netns};
 use crate::{PATIENCE, SILENCE, TcTestbed};
 use std::io::ErrorKind;
-use std::net::{IpAddr, UdpSocket};
+use std::net::IpAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -52,7 +52,7 @@ fn with_second_way(name: &str, rules: &str) -> Option<TcTestbed> {
 /// Whom the server sees for datagrams from so many ports to as many addresses: the router's addresses, by the way each took.
 fn ways_taken(lab: &TcTestbed, v6: bool, dport: u16) -> Vec<IpAddr> {
     let any = if v6 { "[::]" } else { "0.0.0.0" };
-    let server = spawn_in_netns(&lab.netns.name("s"), move || UdpSocket::bind(format!("{any}:{dport}")).unwrap());
+    let server = spawn_in_netns(&lab.netns.name("s"), move || bind_udp(&format!("{any}:{dport}")));
     let server = server.join().unwrap();
     server.set_read_timeout(Some(PATIENCE)).unwrap();
     let client = lab.netns.name("c");
@@ -60,7 +60,7 @@ fn ways_taken(lab: &TcTestbed, v6: bool, dport: u16) -> Vec<IpAddr> {
         .map(|number| {
             let to = if v6 { format!("[2001:db8::{number}]:{dport}") } else { format!("198.51.100.{number}:{dport}") };
             let asks = move || {
-                let socket = UdpSocket::bind(format!("{any}:{}", 20_000 + number)).unwrap();
+                let socket = bind_udp(&format!("{any}:{}", 20_000 + number));
                 socket.send_to(&number.to_be_bytes(), to).unwrap();
             };
             spawn_in_netns(&client, asks).join().unwrap();
