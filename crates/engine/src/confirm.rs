@@ -18,13 +18,7 @@ impl Engine {
     /// verdict Drop if the table is full, the tuples clash, or the helper rejects the packet.
     #[inline(always)]
     pub fn confirm(&mut self, ctx: PacketCtx, now: Instant) -> Outcome {
-        let outcome = match ctx.pending {
-            Pending::Nothing => ctx.outcome,
-            Pending::Unconfirmed(fresh) => self.insert_unconfirmed(&fresh, ctx.outcome, now),
-            Pending::HelperPacket(packet_data) => self.run_helper(&packet_data, ctx.outcome, None, now),
-        };
-        self.deliver_change_of(&outcome, now);
-        outcome
+        self.confirm_into(ctx, None, now)
     }
 
     /// As [`Engine::confirm`], with NAT. `datagram` is the packet as it is about to be sent, from the IP header on: a helper's rewrite of the payload
@@ -32,23 +26,24 @@ impl Engine {
     /// The packet may become longer or shorter.
     #[inline(always)]
     pub fn confirm_and_rewrite(&mut self, ctx: PacketCtx, datagram: &mut Vec<u8>, now: Instant) -> Outcome {
+        self.confirm_into(ctx, Some(datagram), now)
+    }
+
+    /// What has passed is also what events tell of.
+    #[inline(always)]
+    fn confirm_into(&mut self, ctx: PacketCtx, datagram: Option<&mut Vec<u8>>, now: Instant) -> Outcome {
         let outcome = match ctx.pending {
             Pending::Nothing => ctx.outcome,
             Pending::Unconfirmed(fresh) => self.insert_unconfirmed(&fresh, ctx.outcome, now),
-            Pending::HelperPacket(packet_data) => self.run_helper(&packet_data, ctx.outcome, Some(datagram), now),
+            Pending::HelperPacket(packet_data) => self.run_helper(&packet_data, ctx.outcome, datagram, now),
         };
-        self.deliver_change_of(&outcome, now);
-        outcome
-    }
-
-    #[inline(always)]
-    fn deliver_change_of(&mut self, outcome: &Outcome, now: Instant) {
         if self.events.has_undelivered()
             && outcome.verdict == CtVerdict::Accept
             && let Some(conn_id) = outcome.connection
         {
             self.deliver_change(conn_id.slot, now);
         }
+        outcome
     }
 
     fn insert_unconfirmed(&mut self, fresh: &Unconfirmed, mut outcome: Outcome, now: Instant) -> Outcome {

@@ -1,6 +1,7 @@
 //! What an engine is started with, as a user gives it: sysctls, the kernel whose defaults are used, the memory, helpers.
 use anyhow::{Context, Result};
 use keepstate_engine::{Helper, KernelVersion, Sysctls, sysctl_conf};
+use keepstate_linux::{SysRoot, meminfo};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -90,10 +91,7 @@ pub struct MemorySize(pub u64);
 impl MemorySize {
     /// The memory of this machine as the kernel counts it; 8 GiB where that cannot be read.
     pub fn of_this_machine() -> MemorySize {
-        let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let kibibytes =
-            text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok());
-        MemorySize(kibibytes.map_or(8 << 30, |kibibytes: u64| kibibytes << 10))
+        MemorySize(meminfo::read(&SysRoot::live()).ok().and_then(|memory| memory.total).unwrap_or(8 << 30))
     }
 }
 

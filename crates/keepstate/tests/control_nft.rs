@@ -2,12 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod common;
+#[path = "common/running_gateway.rs"]
+mod running_gateway;
 
-use common::{TempFile, keepstate, report_skipped};
+use common::{TempFile, keepstate};
+use running_gateway::RunningGateway;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 const RULESET: &str = "\
 table inet filter {
@@ -24,38 +24,12 @@ table inet filter {
 }
 ";
 
-/// A gateway in a namespace of its own, while it runs.
-struct RunningGateway {
-    child: Child,
-    socket: PathBuf,
-    ruleset: TempFile,
+fn start(name: &str) -> Option<RunningGateway> {
+    let devices = ["nft0=10.1.0.1/24", "nft1=10.2.0.1/24"];
+    RunningGateway::start(&format!("nft-{name}"), RULESET, &devices, "control nft on a running gateway")
 }
 
 impl RunningGateway {
-    fn start(name: &str) -> Option<RunningGateway> {
-        let ruleset = TempFile::new(&format!("nft-{name}.nft"), RULESET.as_bytes());
-        let socket = std::env::temp_dir().join(format!("ksnft{}{name}.sock", std::process::id()));
-        let child = Command::new("unshare")
-            .args(["--net", env!("CARGO_BIN_EXE_keepstate"), "gateway", "--device", "nft0=10.1.0.1/24"])
-            .args(["--device", "nft1=10.2.0.1/24", "--ruleset", ruleset.path(), "--control"])
-            .arg(&socket)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .ok()?;
-        let mut running = RunningGateway { child, socket, ruleset };
-        let until = Instant::now() + Duration::from_secs(60);
-        while UnixStream::connect(&running.socket).is_err() {
-            if !matches!(running.child.try_wait(), Ok(None)) || Instant::now() > until {
-                report_skipped("control nft on a running gateway: it needs root, unshare and /dev/net/tun");
-                return None;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Some(running)
-    }
-
     /// What `keepstate control` prints, if it succeeds.
     fn control(&self, words: &[&str], input: &str) -> Result<String, String> {
         let socket = self.socket.to_str().unwrap();
@@ -68,17 +42,9 @@ impl RunningGateway {
     }
 }
 
-impl Drop for RunningGateway {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_file(&self.socket);
-    }
-}
-
 #[test]
 fn scripts_change_the_running_ruleset_and_reload_keeps_state() {
-    let Some(gateway) = RunningGateway::start("script") else { return };
+    let Some(gateway) = start("script") else { return };
     gateway.nft("add element inet filter banned { 192.0.2.7 timeout 1h }").unwrap();
     let listed = gateway.nft("list set inet filter banned").unwrap();
     assert!(listed.contains("192.0.2.7 timeout 1h expires 59m"), "{listed}");
@@ -126,7 +92,7 @@ fn scripts_change_the_running_ruleset_and_reload_keeps_state() {
 
 #[test]
 fn included_files_are_read_by_the_client() {
-    let Some(gateway) = RunningGateway::start("include") else { return };
+    let Some(gateway) = start("include") else { return };
     let included = TempFile::new("nft-included.nft", b"add element inet filter banned { 192.0.2.55 }\n");
     let script = TempFile::new("nft-outer.nft", format!("include \"{}\"\n", included.path()).as_bytes());
     gateway.control(&["nft", "-f", script.path()], "").unwrap();
@@ -142,7 +108,7 @@ fn included_files_are_read_by_the_client() {
 
 #[test]
 fn scripts_and_listings_are_json_on_request() {
-    let Some(gateway) = RunningGateway::start("json") else { return };
+    let Some(gateway) = start("json") else { return };
     let json = |text: &str| -> serde_json::Value { serde_json::from_str(text).unwrap() };
     let document = r#"{"nftables": [
         {"add": {"table": {"family": "ip", "name": "api"}}},

@@ -2,12 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod common;
+#[path = "common/running_gateway.rs"]
+mod running_gateway;
 
-use common::{TempFile, keepstate, report_skipped};
+use common::{keepstate, report_skipped};
+use running_gateway::RunningGateway;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -32,29 +33,8 @@ fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// A gateway in a network namespace of its own; `None` where there may be none.
-fn gateway(name: &str) -> Option<(Killed, PathBuf, TempFile)> {
-    let ruleset = TempFile::new(&format!("serve-{name}.nft"), b"");
-    let socket = std::env::temp_dir().join(format!("ksserve{}{name}.sock", std::process::id()));
-    let child = Command::new("unshare")
-        .args(["--net", env!("CARGO_BIN_EXE_keepstate"), "gateway", "--device", "srv0=10.1.0.1/24"])
-        .args(["--ruleset", ruleset.path(), "--control"])
-        .arg(&socket)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .ok()?;
-    let mut running = Killed(child);
-    let until = Instant::now() + PATIENCE;
-    while UnixStream::connect(&socket).is_err() {
-        if !matches!(running.0.try_wait(), Ok(None)) || Instant::now() > until {
-            report_skipped("a gateway to serve: it needs root, unshare and /dev/net/tun");
-            return None;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Some((running, socket, ruleset))
+fn gateway(name: &str) -> Option<RunningGateway> {
+    RunningGateway::start(&format!("serve-{name}"), "", &["srv0=10.1.0.1/24"], "a gateway to serve")
 }
 
 /// `keepstate serve` with these options, and where it listens.
@@ -94,8 +74,8 @@ const INSERT: [&str; 13] =
 
 #[test]
 fn a_running_gateway_is_served() {
-    let Some((_gateway, socket, _ruleset)) = gateway("gw") else { return };
-    let at = format!("--gateway={}", socket.display());
+    let Some(gateway) = gateway("gw") else { return };
+    let at = format!("--gateway={}", gateway.socket.display());
     let inserted = keepstate(&[&["conntrack", &at][..], &INSERT].concat(), b"");
     assert_eq!(inserted.code, Some(0), "{}", inserted.err);
     let (_serve, address) = serve(&[&at, "--doctor", "1h"]);
@@ -118,8 +98,8 @@ fn a_running_gateway_is_served() {
 
 #[test]
 fn a_gateway_that_ends_is_said() {
-    let Some((gateway, socket, _ruleset)) = gateway("end") else { return };
-    let (_serve, address) = serve(&[&format!("--gateway={}", socket.display()), "--doctor", "0"]);
+    let Some(gateway) = gateway("end") else { return };
+    let (_serve, address) = serve(&[&format!("--gateway={}", gateway.socket.display()), "--doctor", "0"]);
     wait_for("ready", || get(&address, "/readyz").starts_with("HTTP/1.1 200"));
     drop(gateway);
     wait_for("not ready", || get(&address, "/readyz").starts_with("HTTP/1.1 503"));

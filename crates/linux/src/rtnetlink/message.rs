@@ -402,11 +402,16 @@ pub(super) fn resolve_neighbour_request(device: u32, address: IpAddr) -> NlReque
     let mut header = device.to_ne_bytes().to_vec();
     header.extend([0, 0, USED, 0]);
     request.append(&header);
-    match address {
-        IpAddr::V4(address) => request.push(1, &address.octets()),
-        IpAddr::V6(address) => request.push(1, &address.octets()),
-    };
+    push_ip(&mut request, 1, address);
     request
+}
+
+/// Appends an attribute with an address.
+pub(super) fn push_ip(request: &mut NlRequest, kind: u16, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => request.push(kind, &address.octets()),
+        IpAddr::V6(address) => request.push(kind, &address.octets()),
+    };
 }
 
 /// The lengths of the headers' rest, for [`dump`].

@@ -1,5 +1,5 @@
 //! The messages that ask for a packet's way, and answer it.
-use super::message::{RTMSG_REST, family_of, parse_ip, rtm, split_header};
+use super::message::{RTMSG_REST, family_of, parse_ip, push_ip, rtm, split_header};
 use crate::netlink::message::{NlBody, NlRequest};
 use crate::netlink::{MalformedNetlink, NlAttrs, NlMessage};
 use std::net::IpAddr;
@@ -103,13 +103,6 @@ pub(super) fn route_request(query: &RtRouteQuery) -> NlRequest {
         request.push(rta::DPORT, &query.ports.1.to_be_bytes());
     }
     request
-}
-
-fn push_ip(request: &mut NlRequest, kind: u16, address: IpAddr) {
-    match address {
-        IpAddr::V4(address) => request.push(kind, &address.octets()),
-        IpAddr::V6(address) => request.push(kind, &address.octets()),
-    };
 }
 
 /// The answer in a message; `None` if it is another one.
