@@ -79,6 +79,20 @@ impl Extensions {
         is_last
     }
 
+    /// A connection's segments pass elsewhere from now on: what was left of its lenient ones is void. True if there were any.
+    pub(crate) fn end_leniency(&mut self, slot: u32) -> bool {
+        self.0.get_mut(&slot).is_some_and(|extension| extension.lenient_segments_left.take().is_some())
+    }
+
+    /// Removes the extension of `slot` if nothing is in it. True if it has none then: its record's flag is to be cleared.
+    pub(crate) fn remove_if_empty(&mut self, slot: u32) -> bool {
+        let is_empty = self.0.get(&slot).is_none_or(Extension::is_empty);
+        if is_empty {
+            self.0.remove(&slot);
+        }
+        is_empty
+    }
+
     pub(crate) fn remove(&mut self, slot: u32) -> Option<Extension> {
         self.0.remove(&slot)
     }

@@ -7,8 +7,8 @@
 //!                 the connection ends. Then poll_revoked returns its id
 //! ```
 //! The data path translates by [`NatRewrite`](crate::NatRewrite) alone and takes no decision. A connection whose packets need more (a helper, adjusted
-//! sequence numbers, a TCP state other than ESTABLISHED) must never be offloaded. TCP windows are forgotten on offload: a flow that comes back
-//! is picked up mid-stream, as in Linux.
+//! sequence numbers, a TCP state other than ESTABLISHED) must never be offloaded. TCP windows are forgotten while segments pass elsewhere: a flow that
+//! comes back is picked up mid-stream, leniently (Linux: for ever), and strictly again after sixteen segments each way.
 pub(crate) mod state;
 
 use crate::ct_timeout::timeouts_of;
@@ -93,7 +93,13 @@ impl Engine {
         match hot.protocol() {
             ipproto::UDP | ipproto::UDPLITE => (),
             ipproto::TCP if Tcp::from_record_mut(hot).state() == TcpState::Established => {
-                Tcp::from_record_mut(hot).reset_max_windows()
+                Tcp::from_record_mut(hot).forget_windows();
+                if hot.kind.has(RecordKind::HAS_EXTENSION) && self.extensions.end_leniency(conn_id.slot) {
+                    Tcp::from_record_mut(hot).clear_liberal();
+                    if self.extensions.remove_if_empty(conn_id.slot) {
+                        hot.kind.clear(RecordKind::HAS_EXTENSION);
+                    }
+                }
             }
             ipproto::TCP => return Err(OffloadError::NotEstablished),
             _ => return Err(OffloadError::UnsupportedProtocol),
@@ -193,6 +199,10 @@ impl Engine {
         let conn_id = self.conn_id(slot);
         if let Some(hot) = self.table.records.hot_mut(slot) {
             hot.remove_status(Status::OFFLOAD);
+            if hot.protocol() == ipproto::TCP {
+                // Segments seen meanwhile say nothing of those that were not.
+                Tcp::from_record_mut(hot).forget_windows();
+            }
         }
         self.offload.count = self.offload.count.saturating_sub(1);
         self.offload.revoked.push(conn_id);

@@ -39,7 +39,7 @@ impl Engine {
         if status.contains(Status::OFFLOAD) {
             if packet.protocol() == ipproto::TCP {
                 // What has passed elsewhere has moved the windows.
-                Tcp::from_record_mut(hot).reset_max_windows();
+                Tcp::from_record_mut(hot).forget_windows();
             }
             if ends_offload(packet) {
                 self.unoffload(slot);
@@ -65,6 +65,14 @@ impl Engine {
             match parse_tcp_segment(packet, &self.sysctls) {
                 Err(reason) => TrackResult::invalid(reason),
                 Ok(segment) => {
+                    let tcp = Tcp::from_record_mut(hot);
+                    if tcp.are_windows_forgotten() && !status.contains(Status::OFFLOAD) {
+                        // Back from a data path that saw what we did not.
+                        if let Some(left) = tcp.resume(false) {
+                            hot.kind.set(RecordKind::HAS_EXTENSION);
+                            self.extensions.find_or_insert(slot).lenient_segments_left = Some(left);
+                        }
+                    }
                     if status.contains(Status::SEQ_ADJUST) {
                         context.ack_offset = ack_offset(self.extensions.find(slot), direction, segment.ack);
                     }
@@ -90,6 +98,9 @@ impl Engine {
                         && self.extensions.count_lenient_segment(slot, direction)
                     {
                         Tcp::from_record_mut(hot).clear_liberal();
+                        if self.extensions.remove_if_empty(slot) {
+                            hot.kind.clear(RecordKind::HAS_EXTENSION);
+                        }
                     }
                     result
                 }

@@ -134,3 +134,48 @@ fn destroyed_and_flushed_flows_are_revoked() {
     assert_eq!((engine.poll_revoked(), engine.offloaded_count()), (Some(conn_id), 0));
     assert!(!engine.revoke(conn_id));
 }
+
+/// A segment of the client or the server: bytes sent by itself, and by its peer, before.
+fn later(reply: bool, own: u32, peers: u32) -> Vec<u8> {
+    let (seq, ack) = if reply { (5001 + own, 1001 + peers) } else { (1001 + own, 5001 + peers) };
+    tcp(reply, seq, ack, 0x10)
+}
+
+#[test]
+fn segments_seen_while_offloaded_say_nothing_of_the_others() {
+    let mut engine = engine();
+    let conn_id = establish(&mut engine);
+    engine.offload(conn_id, Instant(SECOND)).unwrap();
+    // One of the server's was on its way to us; all others pass elsewhere.
+    assert_eq!(masquerade(&mut engine, &later(true, 0, 0), 2).0, CtInfo::Established);
+    assert!(engine.revoke(conn_id));
+    // The client acknowledges what we have not seen, and the server waits for it.
+    for _ in 0..3 {
+        assert_eq!(masquerade(&mut engine, &later(false, 7_000_000, 50_000), 3).0, CtInfo::Established);
+    }
+    // Again, from the other side.
+    assert_eq!(engine.offload(conn_id, Instant(3 * SECOND)).map(|flow| flow.conn_id), Ok(conn_id));
+    assert_eq!(masquerade(&mut engine, &later(false, 7_000_000, 50_000), 4).0, CtInfo::Established);
+    assert!(engine.revoke(conn_id));
+    assert_eq!(masquerade(&mut engine, &later(true, 800_000_000, 900_000_000), 5).0, CtInfo::Established);
+    engine.check_invariants().unwrap();
+}
+
+#[test]
+fn a_flow_that_came_back_is_judged_leniently_for_sixteen_segments_each_way() {
+    let mut engine = engine();
+    let conn_id = establish(&mut engine);
+    engine.offload(conn_id, Instant(SECOND)).unwrap();
+    assert!(engine.revoke(conn_id));
+    let outside = later(false, 1_000_000_000, 20_000_000);
+    for round in 0..18 {
+        // Twice the learned windows turn out to be old: they are learned afresh, and the count starts again.
+        let sent = round.min(2) * 10_000_000;
+        assert_eq!(engine.extensions.find(conn_id.slot).is_some(), round > 0, "{round}");
+        assert_eq!(masquerade(&mut engine, &later(false, sent, sent), 2).0, CtInfo::Established, "{round}");
+        assert_eq!(masquerade(&mut engine, &later(true, sent, sent), 2).0, CtInfo::Established, "{round}");
+    }
+    assert!(engine.extensions.find(conn_id.slot).is_none(), "as cheap as before");
+    assert_eq!(masquerade(&mut engine, &outside, 3).0, CtInfo::Invalid, "and strict");
+    engine.check_invariants().unwrap();
+}

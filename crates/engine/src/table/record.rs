@@ -129,6 +129,10 @@ impl RecordKind {
     pub(crate) fn set(&mut self, flag: u8) {
         self.0 |= flag;
     }
+
+    pub(crate) fn clear(&mut self, flag: u8) {
+        self.0 &= !flag;
+    }
 }
 
 /// The bit of TEMPLATE among the status bits: no template is ever in the table, so the bit is free for what Linux keeps beside the status (`masq_index`).

@@ -22,6 +22,7 @@ impl Conversation {
         let client = client.join().unwrap();
         for stream in [&client, &server] {
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.set_write_timeout(Some(PATIENCE)).unwrap();
             stream.set_nodelay(true).unwrap();
         }
         Conversation { client, server }

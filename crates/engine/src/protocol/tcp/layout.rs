@@ -56,6 +56,11 @@ pub(crate) struct Side {
     pub(super) max_ack: Seq,
 }
 
+impl Side {
+    /// Forgotten, since its segments pass elsewhere: no window, and a number that means nothing without one.
+    pub(super) const FORGOTTEN: Side = Side { end: Seq(0), max_end: Seq(u32::MAX), max_window: 0, max_ack: Seq(0) };
+}
+
 /// Flags of a side, with the bit values of ctnetlink.
 pub(crate) mod side_flag {
     pub(crate) const WINDOW_SCALE: u8 = 0x01;

@@ -44,11 +44,6 @@ pub(crate) fn check_flags(segment: &TcpSegment<'_>) -> Result<(), Reason> {
 }
 
 impl Tcp {
-    /// Resets both windows, to be learned from the next segments as in a connection picked up in the middle.
-    pub(crate) fn reset_max_windows(&mut self) {
-        self.windows.sides.iter_mut().for_each(|side| side.max_window = 0);
-    }
-
     /// Creates a connection from its first segment: a SYN or, with `loose`, an ACK from the middle.
     pub(crate) fn from_first_packet(segment: &TcpSegment<'_>, sysctls: &Sysctls) -> Result<Tcp, Reason> {
         let proposal = next_state(Direction::Original, SegmentClass::from_flags(segment.flags), TcpState::None);

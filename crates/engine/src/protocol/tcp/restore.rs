@@ -56,6 +56,17 @@ impl Tcp {
         (known && scaled && tcp.state() != TcpState::None).then_some(tcp)
     }
 
+    /// Forgets the numbers of both ends, since segments pass elsewhere and move them.
+    pub(crate) fn forget_windows(&mut self) {
+        self.reset_sides_to(Side::FORGOTTEN);
+    }
+
+    /// Are they forgotten, and no segment seen since?
+    #[inline(always)]
+    pub(crate) fn are_windows_forgotten(&self) -> bool {
+        self.windows.sides == [Side::FORGOTTEN; 2]
+    }
+
     /// Resumes a connection after a time without tracking: as if picked up in the middle, with liberal window checks and windows learned from the next segments. Returns the number of
     /// segments in each direction for which it stays liberal; `None` for ever, if it was liberal before for another reason than an earlier resume (`regaining`).
     pub(crate) fn resume(&mut self, regaining: bool) -> Option<[u8; 2]> {
@@ -63,17 +74,16 @@ impl Tcp {
         // During a handshake the sequence numbers do not advance, so they are still valid.
         let opening = matches!(self.state(), TcpState::SynSent | TcpState::SynRecv | TcpState::SynSent2);
         if !opening {
-            self.reset_sides();
+            self.reset_sides_to(Side::default());
         }
         self.set_side_flag(Direction::Original, side_flag::BE_LIBERAL);
         self.set_side_flag(Direction::Reply, side_flag::BE_LIBERAL);
         strict.then_some([STRICT_AFTER_SEGMENTS; 2])
     }
 
-    /// Forgets the numbers of both ends, as if neither had sent anything.
-    fn reset_sides(&mut self) {
+    fn reset_sides_to(&mut self, side: Side) {
         for direction in [Direction::Original, Direction::Reply] {
-            self.windows.sides[direction as usize] = Side::default();
+            self.windows.sides[direction as usize] = side;
             self.clear_side_flag(direction, side_flag::MAXACK_SET | side_flag::DATA_UNACKNOWLEDGED);
         }
     }
@@ -83,7 +93,7 @@ impl Tcp {
     pub(crate) fn relearn_windows(&mut self, segment: &TcpSegment<'_>, direction: Direction, left: &mut [u8; 2]) {
         let opening = matches!(self.state(), TcpState::SynSent | TcpState::SynRecv | TcpState::SynSent2);
         if !opening && !self.would_be_in_window(segment, direction) {
-            self.reset_sides();
+            self.reset_sides_to(Side::default());
             *left = [STRICT_AFTER_SEGMENTS; 2];
         }
     }
