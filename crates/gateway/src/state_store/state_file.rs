@@ -4,13 +4,12 @@
 //! header  96  magic 8 │ version 4 │ kind 4 │ boot id 16 │ since boot 8 │ wall clock 8 │ 0 12 │ checksum 4
 //!             heartbeat: since boot 8 │ wall clock 8 │ clean shutdown 4 │ 0 8 │ checksum 4         rewritten in place
 //! frames      length 4 │ checksum 4 │ since boot 8 │ wall clock 8 │ records …
-//! records     1 put:     slot 4 │ length 2 │ an encoded ConnSnapshot
-//!             2 delete:  slot 4
-//!             3 snapshot end: every connection that existed when this file was started has been put; what follows is the journal
+//! records     as keepstate_cluster::records says; snapshot end: every connection that existed when this file was started has been put; what follows is the journal
 //! ```
 //! All numbers are little-endian, all times nanoseconds, every checksum is a CRC-32 of what precedes it in its block (of what follows it in a frame). The last
 //! record of a slot counts. Lengths are not trusted: memory is only allocated for records that are there. A damaged frame before `snapshot end` makes the file
 //! unusable; after it, that frame and what follows are ignored, because that is what a crash leaves.
+use keepstate_cluster::records::{self, Record, parse_record};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::time::Duration;
@@ -25,10 +24,6 @@ pub(super) const HEARTBEAT_OFFSET: usize = 64;
 const FRAME_HEADER_LEN: usize = 24;
 /// The longest frame.
 const MAX_FRAME_LEN: usize = 1 << 23;
-
-const PUT: u8 = 1;
-const DELETE: u8 = 2;
-const SNAPSHOT_END: u8 = 3;
 
 /// A point in time by both clocks: the monotonic one, and the wall clock, which survives a reboot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -211,33 +206,6 @@ fn parse_frame(bytes: &[u8], at: usize) -> Option<(Frame, usize)> {
     Some((frame, end))
 }
 
-enum Record {
-    Put(u32, Range<usize>),
-    Delete(u32),
-    SnapshotEnd,
-}
-
-/// The first record of `within`, and its length.
-fn parse_record(bytes: &[u8], within: Range<usize>) -> Option<(Record, usize)> {
-    let start = within.start;
-    let (kind, rest) = bytes.get(within)?.split_first()?;
-    if *kind == SNAPSHOT_END {
-        return Some((Record::SnapshotEnd, 1));
-    }
-    let (slot, rest) = rest.split_first_chunk::<4>()?;
-    let slot = u32::from_le_bytes(*slot);
-    match *kind {
-        DELETE => Some((Record::Delete(slot), 5)),
-        PUT => {
-            let (length, rest) = rest.split_first_chunk::<2>()?;
-            let length = usize::from(u16::from_le_bytes(*length));
-            rest.get(..length)?;
-            Some((Record::Put(slot, start + 7..start + 7 + length), 7 + length))
-        }
-        _ => None,
-    }
-}
-
 /// The header of a new file.
 pub(super) fn new_header(now: &ClockPair) -> [u8; HEADER_LEN] {
     let mut header = [0; HEADER_LEN];
@@ -282,28 +250,15 @@ impl FrameWriter {
 
     /// Adds a record for the connection in `slot`, which `encode` writes.
     pub(super) fn put(&mut self, slot: u32, encode: impl FnOnce(&mut Vec<u8>)) {
-        let out = self.buffer();
-        let at = out.len();
-        out.push(PUT);
-        out.extend_from_slice(&slot.to_le_bytes());
-        out.extend_from_slice(&[0; 2]);
-        let begin = out.len();
-        encode(out);
-        match u16::try_from(out.len() - begin) {
-            Ok(length) => out[begin - 2..begin].copy_from_slice(&length.to_le_bytes()),
-            // No connection is that long; one that were could not be stored.
-            Err(_) => out.truncate(at),
-        }
+        records::write_put(self.buffer(), slot, encode);
     }
 
     pub(super) fn delete(&mut self, slot: u32) {
-        let out = self.buffer();
-        out.push(DELETE);
-        out.extend_from_slice(&slot.to_le_bytes());
+        records::write_delete(self.buffer(), slot);
     }
 
     pub(super) fn end_snapshot(&mut self) {
-        self.buffer().push(SNAPSHOT_END);
+        records::write_snapshot_end(self.buffer());
     }
 
     /// Completes the frame; it stays until [`FrameWriter::clear`].

@@ -1,0 +1,18 @@
+//! Gateways that share their state: what one tells the others, who decides, and when a gateway must stop.
+//!
+//! ```text
+//! active   changed connections ▶ records ▶ Frame (epoch, sequence) ▶ StateTransport ─┐
+//! standby  the living table    ◀ records ◀ checked, in order       ◀ StateTransport ◀┘
+//! ```
+//! A *shard* is what one gateway decides at a time: a set of outside addresses. Its active gateway has an [`Epoch`] that nobody had before it; a frame of a lower epoch is refused.
+//! The crate is sans-IO: times are arguments, bytes go in and out, and whoever carries them implements [`StateTransport`].
+mod frame;
+mod greeting;
+mod names;
+pub mod records;
+mod transport;
+
+pub use frame::{Epoch, Frame, FrameDecodeError, FrameKind, MAX_PAYLOAD_LEN, Sequence};
+pub use greeting::{ConfigDigest, Greeting, GreetingDifference};
+pub use names::{InvalidName, NodeName, ShardName};
+pub use transport::{LeaseAction, LeaseRequest, QueueFull, StateTransport, TransportEvent};
