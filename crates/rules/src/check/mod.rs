@@ -10,10 +10,10 @@ mod translation;
 mod types;
 
 pub(crate) use chain_graph::{check_jump_depth, nat_only_chains, synproxy_allowed_chains};
+pub(crate) use protocol::ProtocolContext;
 
 use crate::ast::{Rule, Ruleset, Statement, Table};
 use crate::diagnostic::Diagnostic;
-use protocol::ProtocolContext;
 use refusal::place;
 
 /// All that is wrong with a ruleset whose text could be parsed.
@@ -32,10 +32,10 @@ pub(crate) fn check_ruleset(ruleset: &Ruleset) -> Vec<Diagnostic> {
 
 /// Follows what the statements of a rule say about its packets; the first contradiction ends the rule.
 fn check_rule(table: &Table, rule: &Rule) -> Option<Diagnostic> {
-    let mut context = ProtocolContext::new(table);
+    let mut context = ProtocolContext::new(table.family);
     for (at, statement) in rule.statements.iter().enumerate() {
         let checked = match statement {
-            Statement::Nat(nat) => translation::check_nat(&mut context, nat),
+            Statement::Nat(nat) => translation::check_nat(table, &mut context, nat),
             other => context.statement(other),
         };
         if let Err(refusal) = checked.and_then(|()| types::check_types(table, statement)) {

@@ -5,7 +5,7 @@
 use super::refusal::Refusal;
 use crate::ast::{
     AssignTarget, CtTupleField, Expression, ExthdrOp, IpField, Match, MatchRhs, MetaKey, PayloadBase, PayloadField,
-    Reject, RouteKey, Selector, SetRef, Statement, Table, TableFamily,
+    Reject, RouteKey, Selector, SetRef, Statement, TableFamily,
 };
 use crate::datatype::DataType;
 
@@ -13,23 +13,29 @@ use crate::datatype::DataType;
 const TCP: u8 = 6;
 
 /// What is known about a rule's packets after the statements so far.
-pub(super) struct ProtocolContext<'a> {
-    pub(super) table: &'a Table,
+pub(crate) struct ProtocolContext {
+    /// Of the table.
+    family: TableFamily,
     /// Is the packet IPv6 (with `false`: IPv4)?
-    pub(super) v6: Option<bool>,
+    pub(crate) v6: Option<bool>,
     /// The transport protocols that it can have, the one learned last at the end; empty if nothing is known.
     pub(super) protocols: Vec<u8>,
 }
 
-impl<'a> ProtocolContext<'a> {
-    /// At the start of a rule of this table.
-    pub(super) fn new(table: &'a Table) -> ProtocolContext<'a> {
-        let v6 = match table.family {
+impl ProtocolContext {
+    /// At the start of a rule in a table of this family.
+    pub(crate) fn new(family: TableFamily) -> ProtocolContext {
+        let v6 = match family {
             TableFamily::Ip => Some(false),
             TableFamily::Ip6 => Some(true),
             TableFamily::Inet => None,
         };
-        ProtocolContext { table, v6, protocols: Vec::new() }
+        ProtocolContext { family, v6, protocols: Vec::new() }
+    }
+
+    /// Learns from the next statement while the rule is parsed; a contradiction is an error once the whole ruleset is checked.
+    pub(crate) fn follow(&mut self, statement: &Statement) {
+        let _ = self.statement(statement);
     }
 
     /// Checks the next statement, and learns from it.
@@ -55,14 +61,11 @@ impl<'a> ProtocolContext<'a> {
             Statement::Dup { to, .. } => {
                 self.expression(to)?;
                 let family = if to.data_type() == DataType::Address6 { TableFamily::Ip6 } else { TableFamily::Ip };
-                if self.table.family == family {
+                if self.family == family {
                     return Ok(());
                 }
                 Err(Refusal::new(
-                    format!(
-                        "dup is possible in a table of its address's family only; this one is {}",
-                        self.table.family
-                    ),
+                    format!("dup is possible in a table of its address's family only; this one is {}", self.family),
                     "write it in a table of family ip or ip6",
                 ))
             }
@@ -102,11 +105,8 @@ impl<'a> ProtocolContext<'a> {
             },
             Selector::Route(RouteKey::NextHop4) => self.imply_family(false),
             Selector::Route(RouteKey::NextHop6) => self.imply_family(true),
-            Selector::Meta(MetaKey::NfProto) if self.table.family != TableFamily::Inet => Err(Refusal::new(
-                format!(
-                    "meta nfproto tells nothing in a table of family {}: all its packets are of it",
-                    self.table.family
-                ),
+            Selector::Meta(MetaKey::NfProto) if self.family != TableFamily::Inet => Err(Refusal::new(
+                format!("meta nfproto tells nothing in a table of family {}: all its packets are of it", self.family),
                 "remove this match, or use a table of family inet",
             )),
             Selector::CtTuple(_, CtTupleField::Source4 | CtTupleField::Destination4) => self.require_family(false),
@@ -151,10 +151,10 @@ impl<'a> ProtocolContext<'a> {
         match reject {
             Reject::Icmp(_) => self.require_family(false),
             Reject::Icmpv6(_) => self.require_family(true),
-            Reject::Icmpx(_) if self.table.family != TableFamily::Inet => {
-                let word = if self.table.family == TableFamily::Ip6 { "icmpv6" } else { "icmp" };
+            Reject::Icmpx(_) if self.family != TableFamily::Inet => {
+                let word = if self.family == TableFamily::Ip6 { "icmpv6" } else { "icmp" };
                 Err(Refusal::new(
-                    format!("icmpx stands for ICMP or ICMPv6; a table of family {} has one of them", self.table.family),
+                    format!("icmpx stands for ICMP or ICMPv6; a table of family {} has one of them", self.family),
                     format!("write `reject with {word} …`"),
                 ))
             }
@@ -192,7 +192,7 @@ impl<'a> ProtocolContext<'a> {
                 }
             }
             Selector::Meta(MetaKey::NfProto) | Selector::CtTuple(_, CtTupleField::L3Proto)
-                if self.table.family == TableFamily::Inet =>
+                if self.family == TableFamily::Inet =>
             {
                 // Of several families, nft goes on with the one written last.
                 const NFPROTO_IPV6: u128 = 10;
@@ -229,8 +229,8 @@ impl<'a> ProtocolContext<'a> {
     pub(super) fn require_family(&self, v6: bool) -> Result<(), Refusal> {
         let name = |v6| if v6 { "IPv6" } else { "IPv4" };
         match self.v6 {
-            Some(known) if known != v6 && self.table.family != TableFamily::Inet => Err(Refusal::new(
-                format!("this is for {} packets, which a table of family {} never sees", name(v6), self.table.family),
+            Some(known) if known != v6 && self.family != TableFamily::Inet => Err(Refusal::new(
+                format!("this is for {} packets, which a table of family {} never sees", name(v6), self.family),
                 format!("use a table of family {} or inet", if v6 { "ip6" } else { "ip" }),
             )),
             Some(known) if known != v6 => Err(Refusal::new(

@@ -5,7 +5,7 @@ use crate::ast::{Expression, Nat, NatPorts, NatTarget, SetRef, Table};
 use crate::datatype::DataType;
 
 /// Checks a NAT statement of a rule whose earlier statements have given `context`.
-pub(super) fn check_nat(context: &mut ProtocolContext<'_>, nat: &Nat) -> Result<(), Refusal> {
+pub(super) fn check_nat(table: &Table, context: &mut ProtocolContext, nat: &Nat) -> Result<(), Refusal> {
     if let Some(v6) = nat.v6 {
         context.require_family(v6)?;
     }
@@ -24,7 +24,7 @@ pub(super) fn check_nat(context: &mut ProtocolContext<'_>, nat: &Nat) -> Result<
             return Err(wrong_type(wanted, "an address of the other family"));
         }
         NatTarget::Value(value) => {
-            let types = value_types(context.table, value);
+            let types = value_types(table, value);
             if let Some(found) = types.first()
                 && *found != wanted
             {

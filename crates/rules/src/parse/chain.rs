@@ -1,6 +1,7 @@
 //! Chains and their rules.
 use super::parser::{ParseResult, Parser};
 use crate::ast::{BaseChainSpec, Chain, Hook, Rule, TableFamily};
+use crate::check::ProtocolContext;
 use crate::datatype::encode_name;
 use crate::diagnostic::Diagnostic;
 use crate::lexer::TokenKind;
@@ -154,7 +155,7 @@ impl Parser<'_> {
                 return Err(Diagnostic::new(span, format!("`{word}` is not supported in chains of this family")));
             }
             _ => {
-                let rule = self.parse_rule()?;
+                let rule = self.parse_rule(Some(at))?;
                 rules.push(rule);
             }
         }
@@ -298,7 +299,15 @@ impl Parser<'_> {
     }
 
     /// Statements up to the end of the line.
-    pub(super) fn parse_rule(&mut self) -> ParseResult<Rule> {
+    pub(super) fn parse_rule(&mut self, table: Option<usize>) -> ParseResult<Rule> {
+        self.rule_context =
+            table.and_then(|table| self.ruleset.tables.get(table)).map(|table| ProtocolContext::new(table.family));
+        let rule = self.parse_rule_body();
+        self.rule_context = None;
+        rule
+    }
+
+    fn parse_rule_body(&mut self) -> ParseResult<Rule> {
         let start = self.span();
         let mut rule = Rule {
             span: start,
@@ -322,7 +331,11 @@ impl Parser<'_> {
             }
             let begin = self.span();
             rule.span = rule.span.to(begin);
+            self.unqualified = None;
             let statement = self.parse_statement()?;
+            if let Some(context) = &mut self.rule_context {
+                context.follow(&statement);
+            }
             rule.statements.push(statement);
             rule.places.push(begin.to(self.last_span));
         }

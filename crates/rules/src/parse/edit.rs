@@ -101,7 +101,7 @@ impl Parser<'_> {
             }
             _ => None,
         };
-        let rule = self.parse_rule()?;
+        let rule = self.parse_rule(table)?;
         let (table, chain) = self.chain_at(table, &chain, span)?;
         let at = match place {
             None if insert => 0,
@@ -143,7 +143,7 @@ impl Parser<'_> {
         let (table, chain, span) = self.parse_table_and_name("a chain name")?;
         self.expect_keyword("handle")?;
         let (handle, handle_span) = self.expect_number("a handle")?;
-        let rule = self.parse_rule()?;
+        let rule = self.parse_rule(table)?;
         let (table, chain) = self.chain_at(table, &chain, span)?;
         let missing = Diagnostic::new(handle_span, format!("chain {} has no rule with handle {handle}", chain.name));
         let old = chain.rules.iter_mut().find(|rule| rule.handle == handle).ok_or(missing)?;

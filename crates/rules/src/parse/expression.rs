@@ -288,6 +288,7 @@ impl Parser<'_> {
 
     /// A named or anonymous set.
     pub(super) fn parse_set_ref(&mut self, kinds: &[DataType]) -> ParseResult<SetRef> {
+        self.require_qualified()?;
         if let TokenKind::SetName(name) = self.peek() {
             let name = name.clone();
             return Ok(SetRef::Named(name, self.next_token().span));
@@ -297,6 +298,7 @@ impl Parser<'_> {
 
     /// A named map, or an anonymous one with values of type `data`.
     pub(super) fn parse_map_ref(&mut self, kinds: &[DataType], data: &[DataType]) -> ParseResult<SetRef> {
+        self.require_qualified()?;
         if let TokenKind::SetName(name) = self.peek() {
             let name = name.clone();
             return Ok(SetRef::Named(name, self.next_token().span));

@@ -37,8 +37,9 @@ const TCP_OPTIONS: &[ExthdrDef] = &[
     ("fastopen", 34, &[OPTION_LENGTH]),
 ];
 
+// As in nft, the address is a number.
 const ROUTE_OPTION_FIELDS: &[ExthdrFieldDef] =
-    &[number_field("type", 0, 8), OPTION_LENGTH, number_field("ptr", 16, 8), ("addr", 24, 32, DataType::Address4)];
+    &[number_field("type", 0, 8), OPTION_LENGTH, number_field("ptr", 16, 8), number_field("addr", 24, 32)];
 const IP4_OPTIONS: &[ExthdrDef] = &[
     ("rr", 7, ROUTE_OPTION_FIELDS),
     ("lsrr", 131, ROUTE_OPTION_FIELDS),

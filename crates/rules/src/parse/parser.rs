@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_types, reason = "the keys are names in a ruleset, not a peer's")]
 use super::left_out::LeftOut;
 use crate::ast::{AddedItem, Query, Ruleset, SetChange};
+use crate::check::ProtocolContext;
 use crate::diagnostic::Diagnostic;
 use crate::lexer::{Token, TokenKind, tokenize};
 use crate::source::{IncludeResolver, Sources, Span};
@@ -41,6 +42,10 @@ pub(super) struct Parser<'a> {
     pub(super) left_out: LeftOut,
     /// Number of open parentheses.
     pub(super) nesting: usize,
+    /// What the statements of the rule so far say about its packets; `None` outside of a rule.
+    pub(super) rule_context: Option<ProtocolContext>,
+    /// Place of an address without a family in the statement that is parsed.
+    pub(super) unqualified: Option<Span>,
     /// What a script asks besides changing the tree.
     pub(super) script: ScriptState,
 }
@@ -80,6 +85,8 @@ impl Parser<'_> {
             recordings: 0,
             left_out: LeftOut::default(),
             nesting: 0,
+            rule_context: None,
+            unqualified: None,
             script: ScriptState::default(),
         }
     }

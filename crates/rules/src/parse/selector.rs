@@ -137,17 +137,34 @@ impl Parser<'_> {
                 self.next_token();
                 Selector::Route(if key == "ip6" { RouteKey::NextHop6 } else { RouteKey::NextHop4 })
             }
-            // The address that it is compared with tells the family.
             "nexthop" => {
-                let ahead = self.tokens.iter().rev().skip(2).take(3);
-                let v6 = ahead.into_iter().any(|token| matches!(token.kind, TokenKind::Address6(_)));
-                Selector::Route(if v6 { RouteKey::NextHop6 } else { RouteKey::NextHop4 })
+                let span = self.next_token().span.to(self.span());
+                self.next_token();
+                let v6 = self.implied_family(span, "rt ip nexthop")?;
+                return Ok(Some(Selector::Route(if v6 { RouteKey::NextHop6 } else { RouteKey::NextHop4 })));
             }
             _ => return Ok(None),
         };
         self.next_token();
         self.next_token();
         Ok(Some(selector))
+    }
+
+    /// The family of an address that is written without one: what the rule so far says, IPv6 or not.
+    fn implied_family(&self, span: Span, example: &str) -> ParseResult<bool> {
+        self.rule_context.as_ref().and_then(|context| context.v6).ok_or_else(|| {
+            Diagnostic::new(span, "the address has no family, and nothing before it tells which packets it is for")
+                .with_help(format!("write its family: `{example}`, or ip6"))
+        })
+    }
+
+    /// As in nft, a connection's address is looked up in a set or a map with its family only.
+    pub(super) fn require_qualified(&self) -> ParseResult<()> {
+        match self.unqualified {
+            Some(span) => Err(Diagnostic::new(span, "an address that is looked up in a set or a map needs its family")
+                .with_help("write `ct original ip saddr` or `ct original ip6 saddr`")),
+            None => Ok(()),
+        }
     }
 
     /// After `ipsec`: `in|out [spnum N] reqid|spi`, or `… ip|ip6 saddr|daddr`.
@@ -336,13 +353,14 @@ impl Parser<'_> {
         } else {
             None
         };
-        let v6 = self.eat_keyword("ip6");
-        if !v6 {
-            self.eat_keyword("ip");
-        }
+        let mut v6 = self.eat_keyword("ip6");
+        let qualified = v6 || self.eat_keyword("ip");
         let (word, span) = self.expect_name("a ct key")?;
-        // Without a family, the address tells it.
-        let v6 = v6 || matches!(self.peek(), TokenKind::Address6(_));
+        if matches!(word.as_str(), "saddr" | "daddr") && direction.is_some() && !qualified {
+            let start = start.to(span);
+            v6 = self.implied_family(start, &format!("ct original ip {word}"))?;
+            self.unqualified = Some(start);
+        }
         let tuple = |field| Selector::CtTuple(direction, field);
         let selector = match (word.as_str(), direction) {
             ("saddr", Some(_)) => tuple(if v6 { CtTupleField::Source6 } else { CtTupleField::Source4 }),

@@ -10,7 +10,6 @@ use Difference::{OnlyWeRefuse, OnlyWeTake};
 
 /// A difference, a part of the rulesets that have it, and why.
 const LEDGER: &[(Difference, &str, &str)] = &[
-    (OnlyWeTake, "ct original saddr", "an address without a family is of the family it is written in"),
     (OnlyWeTake, "{ 10.0.0.1/32 }", "a prefix of full length is the address"),
     (OnlyWeTake, " expires ", "what is left of a timeout is taken as the timeout"),
     (OnlyWeTake, "mark set ", "a mark takes the bits of any field, as in nft since 1.0.8"),
