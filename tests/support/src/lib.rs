@@ -1,9 +1,12 @@
-//! What the tests of several crates share: how a test reports that it cannot run here, and random numbers.
+//! What the tests of several crates share: how a test reports that it cannot run here, random numbers, real NATS servers.
 //!
 //! A test that needs root, a tool or a kernel feature that is missing calls [`report_skipped`] and returns. It then counts as skipped in
 //! the closing line of `./test`, which passes a file for these reports in `KEEPSTATE_SKIPPED`. Reporting never panics.
+#[allow(clippy::panic, reason = "a test that cannot go on has failed")]
+mod nats_server;
 mod split_mix64;
 
+pub use nats_server::NatsServers;
 pub use split_mix64::SplitMix64;
 use std::collections::HashSet;
 use std::fs::OpenOptions;

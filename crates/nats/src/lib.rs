@@ -1,0 +1,19 @@
+//! NATS with JetStream as what carries a cluster's state and leases, and the fleet's answers.
+//!
+//! All work is done on a thread with a runtime of its own, behind bounded queues: who drives packets never waits and knows nothing of tokio. State goes
+//! through one stream a shard, leases through a bucket; both are made when they are missing.
+mod connect;
+mod error;
+mod inbox;
+mod lease;
+mod publisher;
+mod quota;
+mod reader;
+mod stream;
+mod transport;
+mod way;
+
+pub use connect::NatsOptions;
+pub use error::NatsError;
+pub use stream::{ClusterOptions, StreamStorage};
+pub use transport::NatsTransport;

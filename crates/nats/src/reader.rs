@@ -1,0 +1,147 @@
+//! One shard's frames as the others write them: the stored ones in order from the stream, the others as they are told.
+//!
+//! Stored frames come by a consumer that the server forgets when we are gone. Whatever goes wrong with it (a lost connection, a server that had it, a number left out), a new one
+//! goes on behind the last frame that was read. While this node writes to the stream itself it does not read: its own frames would only come back.
+use crate::error::{NatsError, chain};
+use crate::publisher::{ShardTask, Writing};
+use crate::stream::ensure;
+use async_nats::Client;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
+use async_nats::jetstream::stream::Info;
+use futures_util::StreamExt;
+use keepstate_cluster::Frame;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Frames asked for at a time.
+const BATCH: usize = 128;
+/// A consumer that says nothing for twice this long is gone.
+const CONSUMER_HEARTBEAT: Duration = Duration::from_millis(500);
+/// For how long a batch is asked for.
+const BATCH_EXPIRES: Duration = Duration::from_secs(5);
+/// The server forgets a consumer that nobody uses after this.
+const INACTIVE_THRESHOLD: Duration = Duration::from_secs(5);
+const RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// Reads a shard's stream.
+pub(crate) struct Reader {
+    task: ShardTask,
+    /// The number of the newest message that was read, and when its stream was made.
+    seen: Option<(u64, Created)>,
+}
+
+type Created = async_nats::datetime::DateTime;
+
+impl Reader {
+    pub(crate) fn new(task: ShardTask) -> Reader {
+        Reader { task, seen: None }
+    }
+
+    /// Reads for ever.
+    pub(crate) async fn run(mut self) {
+        let mut writing = self.task.writing.subscribe();
+        loop {
+            self.task.way.connected().await;
+            if writing.wait_for(|writing| !writing.is_active).await.is_err() {
+                return;
+            }
+            let way = self.task.way.clone();
+            tokio::select! {
+                ended = self.read() => {
+                    if let Err(error) = ended {
+                        tracing::debug!("shard {}: {error}", self.task.shard);
+                    }
+                    tokio::time::sleep(RETRY_DELAY).await;
+                }
+                () = way.disconnected() => {}
+                () = until_active(&mut writing) => {}
+            }
+        }
+    }
+
+    /// Reads until something goes wrong.
+    async fn read(&mut self) -> Result<(), NatsError> {
+        let task = self.task.clone();
+        let failed = |error: &(dyn std::error::Error + 'static)| {
+            let what = format!("reading the stream of shard {}", task.shard);
+            NatsError::request(what, error, task.way.last_refusal().as_deref())
+        };
+        let stream = ensure(&task.context, &task.way, task.options.shard_stream(&task.shard)).await;
+        let stream = stream.inspect_err(|error| task.way.set_stream(&task.shard, Some(error.to_string())))?;
+        task.way.set_stream(&task.shard, None);
+        let created = stream.cached_info().created;
+        let config = pull::Config {
+            deliver_policy: self.first(stream.cached_info()),
+            ack_policy: AckPolicy::None,
+            inactive_threshold: INACTIVE_THRESHOLD,
+            num_replicas: 1,
+            memory_storage: true,
+            ..pull::Config::default()
+        };
+        let consumer: PullConsumer = stream.create_consumer(config).await.map_err(|error| failed(&error))?;
+        let messages =
+            consumer.stream().max_messages_per_batch(BATCH).heartbeat(CONSUMER_HEARTBEAT).expires(BATCH_EXPIRES);
+        let mut messages = messages.messages().await.map_err(|error| failed(&error))?;
+        let mut delivered = 0;
+        while let Some(message) = messages.next().await {
+            let message = message.map_err(|error| failed(&error))?;
+            let Ok(info) = message.info() else { continue };
+            if info.consumer_sequence != delivered + 1 {
+                // Something between the server and us was left out: it is read again.
+                return Ok(());
+            }
+            delivered = info.consumer_sequence;
+            let at = info.stream_sequence;
+            self.take(&message.payload).await;
+            // Only now: what is given up while it waits for room is read again.
+            self.seen = Some((at, created));
+        }
+        Ok(())
+    }
+
+    /// Where to begin: behind what was read or written by ourselves, if it is the same stream; else at the beginning, which is the newest snapshot's.
+    fn first(&self, info: &Info) -> DeliverPolicy {
+        let written = self.task.writing.borrow().until;
+        let seen = self.seen.filter(|(_, created)| *created == info.created).map_or(0, |(seen, _)| seen);
+        let seen = if written <= info.state.last_sequence { seen.max(written) } else { seen };
+        if seen == 0 || seen > info.state.last_sequence {
+            return DeliverPolicy::All;
+        }
+        DeliverPolicy::ByStartSequence { start_sequence: seen + 1 }
+    }
+
+    async fn take(&self, bytes: &[u8]) {
+        take_frame(&self.task, bytes).await;
+    }
+}
+
+async fn until_active(writing: &mut watch::Receiver<Writing>) {
+    // The sender lives as long as this task.
+    let _ = writing.wait_for(|writing| writing.is_active).await;
+}
+
+/// Takes frames that are told and not kept.
+pub(crate) async fn read_told(task: ShardTask, client: Client) {
+    loop {
+        match client.subscribe(task.options.told_subject(&task.shard)).await {
+            Ok(mut messages) => {
+                while let Some(message) = messages.next().await {
+                    take_frame(&task, &message.payload).await;
+                }
+            }
+            Err(error) => tracing::debug!("shard {}: {}", task.shard, chain(&error)),
+        }
+        tokio::time::sleep(RETRY_DELAY).await;
+    }
+}
+
+async fn take_frame(task: &ShardTask, bytes: &[u8]) {
+    match Frame::decode(bytes) {
+        Ok(frame) if frame.shard != task.shard => {
+            tracing::warn!("a frame of shard {} came as one of shard {}: it is not used", frame.shard, task.shard);
+        }
+        Ok(frame) if frame.node == task.options.node => {}
+        Ok(frame) => task.inbox.push_frame(frame).await,
+        Err(error) => tracing::warn!("shard {}: a frame is not used: {error}", task.shard),
+    }
+}

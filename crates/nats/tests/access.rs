@@ -1,0 +1,143 @@
+//! Who is let in: users, rights, accounts without JetStream, TLS. What is refused is told in words that say what to do.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+mod common;
+use common::End;
+use keepstate_test_support::{NatsServers, report_skipped};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+fn user_file(servers: &NatsServers, name: &str, password: &str) -> PathBuf {
+    let path = servers.folder().join(format!("{name}-{password}.user"));
+    std::fs::write(&path, format!("{name}\n{password}\n")).unwrap();
+    path
+}
+
+fn end_of(servers: &NatsServers, name: &str, password: &str) -> End {
+    let file = user_file(servers, name, password);
+    End::with(name, &servers.urls(), |nats| nats.user_file = Some(file))
+}
+
+#[test]
+fn a_wrong_password_and_missing_rights_are_told() {
+    const USERS: &str = r#"
+accounts {
+  GATEWAYS {
+    jetstream: enabled
+    users: [
+      { user: right, password: secret }
+      { user: blind, password: secret, permissions: { publish: "nothing", subscribe: ">" } }
+    ]
+  }
+  OTHERS { users: [ { user: plain, password: secret } ] }
+}
+"#;
+    let Some(servers) = NatsServers::start(1, USERS) else { return };
+    let mut right = end_of(&servers, "right", "secret");
+    right.publish_changes(1, 1..=10);
+    right.wait_acknowledged(1, 10);
+    let reason = end_of(&servers, "right", "wrong").wait_disconnected();
+    assert!(reason.contains("authorization violation") && reason.contains("user and password"), "{reason}");
+    let reason = End::new(&servers, "nobody").wait_disconnected();
+    assert!(reason.contains("authorization violation"), "{reason}");
+    let mut blind = end_of(&servers, "blind", "secret");
+    blind.publish_changes(1, 1..=1);
+    let reason = blind.wait_disconnected();
+    assert!(reason.contains("ermissions") && reason.contains("subjects"), "{reason}");
+    let mut plain = end_of(&servers, "plain", "secret");
+    plain.publish_changes(1, 1..=1);
+    let reason = plain.wait_disconnected();
+    assert!(reason.contains("this account"), "{reason}");
+}
+
+#[test]
+fn a_server_without_jetstream_is_told() {
+    let Some(servers) = NatsServers::start_with(1, "") else { return };
+    let mut end = End::new(&servers, "a");
+    end.publish_changes(1, 1..=1);
+    let reason = end.wait_disconnected();
+    assert!(reason.contains("jetstream {}"), "{reason}");
+}
+
+#[test]
+fn nobody_there_is_told_and_tried_again() {
+    let Some(mut servers) = NatsServers::start(1, "") else { return };
+    servers.kill(0);
+    let mut end = End::new(&servers, "a");
+    let reason = end.wait_disconnected();
+    assert!(reason.contains("4222"), "{reason}");
+    end.publish_changes(1, 1..=10);
+    servers.restart(0);
+    end.wait_connected();
+    end.wait_acknowledged(1, 10);
+}
+
+/// An authority, and certificates of it for the servers' address and for a client.
+fn make_certificates(folder: &Path, address: &str) -> Option<()> {
+    let run = |args: &[&str]| {
+        let done =
+            Command::new("openssl").args(args).current_dir(folder).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        done.ok().filter(std::process::ExitStatus::success).map(drop)
+    };
+    let curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
+    run(&[&["req", "-x509", "-subj", "/CN=test CA", "-keyout", "ca.key", "-out", "ca.pem"][..], &curve].concat())?;
+    std::fs::write(
+        folder.join("ext"),
+        format!("subjectAltName=IP:{address}\nextendedKeyUsage=serverAuth,clientAuth\n"),
+    )
+    .ok()?;
+    for name in ["server", "client"] {
+        let (key, request, certificate) = (format!("{name}.key"), format!("{name}.csr"), format!("{name}.pem"));
+        run(&[&["req", "-subj", &format!("/CN={name}"), "-keyout", &key, "-out", &request][..], &curve[..5]].concat())?;
+        run(&[
+            "x509",
+            "-req",
+            "-in",
+            &request,
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-days",
+            "2",
+            "-extfile",
+            "ext",
+            "-out",
+            &certificate,
+        ])?;
+    }
+    Some(())
+}
+
+#[test]
+fn tls_with_certificates_of_both_sides() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = NatsServers::address();
+    if make_certificates(folder.path(), &address).is_none() {
+        return report_skipped("openssl is missing");
+    }
+    let file = |name: &str| folder.path().join(name);
+    let tls = format!(
+        "tls {{ cert_file: \"{}\", key_file: \"{}\", ca_file: \"{}\", verify: true }}",
+        file("server.pem").display(),
+        file("server.key").display(),
+        file("ca.pem").display()
+    );
+    let Some(servers) = NatsServers::start(1, &tls) else { return };
+    let mut end = End::with("a", &servers.urls(), |nats| {
+        nats.ca_file = Some(file("ca.pem"));
+        nats.certificate = Some(file("client.pem"));
+        nats.key = Some(file("client.key"));
+    });
+    end.publish_changes(1, 1..=10);
+    end.wait_acknowledged(1, 10);
+    let mut without = End::with("b", &servers.urls(), |nats| nats.ca_file = Some(file("ca.pem")));
+    let reason = without.wait_disconnected();
+    assert!(reason.contains("ertificate"), "{reason}");
+    // A certificate of another authority.
+    let other = tempfile::tempdir().unwrap();
+    make_certificates(other.path(), &address).unwrap();
+    let mut wrong = End::with("c", &servers.urls(), |nats| nats.ca_file = Some(other.path().join("ca.pem")));
+    let reason = wrong.wait_disconnected();
+    assert!(reason.contains("Check the CA file"), "{reason}");
+}

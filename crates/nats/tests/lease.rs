@@ -1,0 +1,87 @@
+//! Leases over a real NATS server: one holder at a time, one epoch each.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+mod common;
+use common::{End, PATIENCE};
+use keepstate_cluster::{Epoch, LeaseAction, LeaseRequest, StateTransport, TransportEvent};
+use keepstate_test_support::NatsServers;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+#[test]
+fn a_lease_has_one_holder_and_is_given_on() {
+    let Some(servers) = NatsServers::start(1, "") else { return };
+    let (mut first, mut second) = (End::new(&servers, "a"), End::new(&servers, "b"));
+    first.wait_connected();
+    second.wait_connected();
+    assert_eq!(first.lease(LeaseAction::Renew, 1), Err(1), "it was never taken");
+    assert_eq!(first.lease(LeaseAction::Acquire, 5), Ok(5), "the asker knows of higher epochs than the server");
+    // Renewed often enough, it stays; the other one is told who has it.
+    let begun = Instant::now();
+    let holder = (Some("a".to_owned()), 5);
+    while begun.elapsed() < Duration::from_secs(3) || !second.holders.contains(&holder) {
+        assert_eq!(first.lease(LeaseAction::Renew, 5), Ok(5));
+        assert_eq!(second.lease(LeaseAction::Acquire, 1), Err(5));
+        assert!(begun.elapsed() < PATIENCE);
+    }
+    assert_eq!(first.lease(LeaseAction::Release, 5), Ok(5));
+    assert_eq!(second.lease(LeaseAction::Acquire, 1), Ok(6), "a lower epoch is never given again");
+    assert_eq!(first.lease(LeaseAction::Renew, 5), Err(5), "it has been given up");
+}
+
+#[test]
+fn a_dead_holders_lease_is_free_after_its_time() {
+    let Some(servers) = NatsServers::start(1, "") else { return };
+    let (mut first, mut second) = (End::new(&servers, "a"), End::new(&servers, "b"));
+    first.wait_connected();
+    second.wait_connected();
+    let before = Instant::now();
+    assert_eq!(first.lease(LeaseAction::Acquire, 1), Ok(1));
+    drop(first);
+    let epoch = loop {
+        match second.lease(LeaseAction::Acquire, 1) {
+            Ok(epoch) => break epoch,
+            Err(epoch) => assert_eq!(epoch, 1),
+        }
+        assert!(before.elapsed() < PATIENCE);
+    };
+    assert_eq!(epoch, 2);
+    assert!(before.elapsed() >= Duration::from_millis(950), "taken after {:?}", before.elapsed());
+}
+
+/// Three that all want it, hold it for some renewals or just let it run out: no epoch has two holders, and the times that each believes to hold it do not overlap.
+#[test]
+fn no_epoch_ever_has_two_holders() {
+    let Some(servers) = NatsServers::start(1, "") else { return };
+    let mut ends: Vec<End> = ["a", "b", "c"].map(|node| End::new(&servers, node)).into();
+    ends.iter_mut().for_each(End::wait_connected);
+    let mut held: BTreeMap<u64, usize> = BTreeMap::new();
+    let begun = Instant::now();
+    while held.len() < 12 {
+        assert!(begun.elapsed() < PATIENCE, "only {} takeovers", held.len());
+        // All ask at once.
+        for end in &mut ends {
+            let request = LeaseRequest { shard: common::shard(), action: LeaseAction::Acquire, epoch: Epoch(1) };
+            end.transport.request_lease(request);
+        }
+        let mut winners = Vec::new();
+        for (index, end) in ends.iter_mut().enumerate() {
+            let node = end.node.clone();
+            let won = end.wait("an answer", |event| match event {
+                TransportEvent::Lease { holder: Some(holder), epoch, .. } if *holder == node => Some(Some(epoch.0)),
+                TransportEvent::LeaseRefused { .. } => Some(None),
+                _ => None,
+            });
+            winners.extend(won.map(|epoch| (index, epoch)));
+        }
+        for (index, epoch) in &winners {
+            assert_eq!(held.insert(*epoch, *index), None, "epoch {epoch} had two holders");
+        }
+        assert!(winners.len() <= 1, "at once: {winners:?}");
+        if let Some((index, epoch)) = winners.first()
+            && epoch % 3 != 0
+        {
+            assert_eq!(ends[*index].lease(LeaseAction::Renew, *epoch), Ok(*epoch));
+            assert_eq!(ends[*index].lease(LeaseAction::Release, *epoch), Ok(*epoch));
+        }
+    }
+}

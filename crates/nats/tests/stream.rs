@@ -1,0 +1,102 @@
+//! Frames over a real NATS server: order, acknowledgement, who comes later, who is fenced.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+mod common;
+use common::{End, frame, shard};
+use keepstate_cluster::{FrameKind, QueueFull, StateTransport, TransportEvent};
+use keepstate_test_support::NatsServers;
+
+#[test]
+fn frames_come_in_order_and_are_acknowledged() {
+    let Some(servers) = NatsServers::start(1, "") else { return };
+    let (mut active, mut standby) = (End::new(&servers, "a"), End::new(&servers, "b"));
+    active.wait_connected();
+    standby.wait_connected();
+    active.publish_changes(1, 1..=5_000);
+    active.wait_acknowledged(1, 5_000);
+    standby.wait_received(1, 5_000);
+    standby.assert_received(1, 1..=5_000);
+    assert_eq!((active.lost, active.received.len()), (0, 0), "its own frames do not come back");
+}
+
+#[test]
+fn who_comes_later_gets_the_newest_snapshot_and_what_follows() {
+    let Some(servers) = NatsServers::start(1, "") else { return };
+    let mut active = End::new(&servers, "a");
+    active.publish_changes(7, 1..=50);
+    let kinds = [FrameKind::Greeting, FrameKind::SnapshotStart, FrameKind::SnapshotPart, FrameKind::SnapshotEnd];
+    for (kind, sequence) in kinds.into_iter().zip(51..) {
+        active.publish(&frame("a", 7, sequence, kind));
+    }
+    active.publish_changes(7, 55..=60);
+    active.wait_acknowledged(7, 60);
+    // What is older goes once the server has heard it; whoever joins before gets it too.
+    let first = (0..common::PATIENCE.as_secs() * 5).find_map(|number| {
+        let mut late = End::new(&servers, &format!("late-{number}"));
+        late.wait_received(7, 60);
+        let first = late.received[0].1;
+        late.assert_received(7, first..=60);
+        (first == 51).then_some(first)
+    });
+    assert_eq!(first, Some(51));
+}
+
+#[test]
+fn what_is_told_is_not_kept_and_needs_no_acknowledgement() {
+    let Some(servers) = NatsServers::start(1, "") else { return };
+    let (mut active, mut standby) = (End::new(&servers, "a"), End::new(&servers, "b"));
+    assert_eq!(active.transport.publish(frame("a", 1, 0, FrameKind::Heartbeat)), Err(QueueFull), "not connected yet");
+    active.wait_connected();
+    standby.wait_connected();
+    // Whether the other one listens already cannot be known: it is told until it has heard.
+    let deadline = std::time::Instant::now() + common::PATIENCE;
+    loop {
+        active.publish(&frame("a", 1, 0, FrameKind::Heartbeat));
+        match standby.next(std::time::Instant::now() + std::time::Duration::from_millis(100)) {
+            Some(TransportEvent::Received(frame)) => break assert_eq!(frame.kind, FrameKind::Heartbeat),
+            _ => assert!(std::time::Instant::now() < deadline),
+        }
+    }
+    let mut late = End::new(&servers, "c");
+    late.wait_connected();
+    active.publish_changes(1, 1..=1);
+    late.wait_received(1, 1);
+    assert_eq!(late.received, [(1, 1)]);
+}
+
+/// The one that still believes to decide, after another one has written in a higher epoch, stores nothing more and is told so.
+#[test]
+fn a_lower_epoch_cannot_write_after_a_higher_one() {
+    let Some(servers) = NatsServers::start(1, "") else { return };
+    let (mut old, mut new, mut third) = (End::new(&servers, "a"), End::new(&servers, "b"), End::new(&servers, "c"));
+    old.publish_changes(1, 1..=10);
+    old.wait_acknowledged(1, 10);
+    new.wait_received(1, 10);
+    new.publish_changes(2, 1..=10);
+    new.wait_acknowledged(2, 10);
+    old.publish_changes(1, 11..=30);
+    while old.lost < 20 {
+        old.wait("the loss", |event| matches!(event, TransportEvent::Lost { .. }).then_some(()));
+    }
+    assert_eq!((old.lost, old.acknowledged), (20, (1, 10)));
+    // It reads again, and sees why.
+    old.wait_received(2, 10);
+    new.publish_changes(2, 11..=11);
+    third.wait_received(2, 11);
+    let stored: Vec<_> = (1..=10).map(|s| (1, s)).chain((1..=11).map(|s| (2, s))).collect();
+    assert_eq!(third.received, stored);
+}
+
+#[test]
+fn a_frame_of_an_unknown_shard_is_told_as_lost() {
+    let Some(servers) = NatsServers::start(1, "") else { return };
+    let mut end = End::new(&servers, "a");
+    let mut strange = frame("a", 1, 1, FrameKind::Changes);
+    strange.shard = "south".parse().unwrap();
+    end.publish(&strange);
+    let lost = end.wait("the loss", |event| match event {
+        TransportEvent::Lost { shard, frames } => Some((shard.clone(), *frames)),
+        _ => None,
+    });
+    assert_eq!(lost, (strange.shard, 1));
+    assert_ne!(lost.0, shard());
+}
