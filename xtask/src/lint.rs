@@ -32,6 +32,7 @@ const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("keepstate-router", &["keepstate-types", "keepstate-wire", "keepstate-engine", "keepstate-rules"]),
     ("keepstate-hugealloc", &[]),
     ("keepstate-cluster", &[]),
+    ("keepstate-nats", &["keepstate-cluster"]),
     (TEST_SUPPORT, &[]),
     ("keepstate-linux", &["keepstate-types"]),
     ("keepstate-advisor", &["keepstate-types", "keepstate-wire", "keepstate-engine"]),
@@ -86,6 +87,7 @@ const HOUSE: &[&str] = &[
     "keepstate-serve",
     "keepstate-top",
     "keepstate-lab",
+    "keepstate-nats",
 ];
 
 const OUTSIDE: &[&str] = &[
@@ -107,6 +109,7 @@ const OUTSIDE: &[&str] = &[
     "keepstate-serve",
     "keepstate-top",
     "keepstate-lab",
+    "keepstate-nats",
     "keepstate",
     "keepstate-bench",
     "keepstate-fuzz-bodies",
