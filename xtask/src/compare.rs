@@ -17,6 +17,8 @@ enum Comparison {
     Conntrack,
     /// What `keepstate check` and `nft -c` say of the same rulesets (10 minutes)
     Check,
+    /// 70,000 MQTT sessions through the gateway, beyond what a table of Linux's default size holds (5 minutes)
+    Sessions,
 }
 
 impl Compare {
@@ -26,6 +28,7 @@ impl Compare {
             let (test, variable, value) = match comparison {
                 Comparison::Conntrack => (["keepstate", "conntrack"], "KEEPSTATE_CONNTRACK_SAMPLE", "1"),
                 Comparison::Check => (["keepstate-rules", "check_beside_nft"], "KEEPSTATE_CHECK_SAMPLE", "0"),
+                Comparison::Sessions => (["keepstate", "mqtt_sessions"], "KEEPSTATE_SESSIONS", "70000"),
             };
             let status = Command::new("cargo")
                 .args(["test", "--locked", "--package", test[0], "--test", test[1]])

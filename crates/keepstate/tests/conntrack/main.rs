@@ -2,7 +2,7 @@
 //!
 //! Each story (`*.cases`) is run by both programs, each in a network namespace of its own; standard output, standard error, the exit code and what is then in the table
 //! must be equal, but for what `differences.txt` lists with its reason. `KEEPSTATE_CONNTRACK=PATH` judges another program than ours, `KEEPSTATE_CONNTRACK_CASE=TEXT` runs
-//! only the cases whose name contains the text. Every third case runs: `KEEPSTATE_CONNTRACK_SAMPLE=N` runs every Nth, 1 is all of them (`cargo xtask compare conntrack`), and
+//! only the cases whose name contains the text. Every fifth case runs: `KEEPSTATE_CONNTRACK_SAMPLE=N` runs every Nth, 1 is all of them (`cargo xtask compare conntrack`), and
 //! `KEEPSTATE_CONNTRACK_FIRST=K` begins at another one. Nothing outside the two namespaces is ever written, but for their own temporary directories.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test speaks by panicking, its helpers too")]
 mod attributes;
@@ -145,7 +145,7 @@ fn keep_sample(cases: &mut Vec<Case>) {
 }
 
 /// One case of this many runs.
-const SAMPLE: usize = 3;
+const SAMPLE: usize = 5;
 
 /// Whether this machine can do it; says loudly if not.
 fn can_run() -> bool {
