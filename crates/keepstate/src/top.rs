@@ -9,6 +9,7 @@ use keepstate_live::{FeedOptions, LiveFeed};
 use keepstate_serve::FactBoard;
 use keepstate_top::{FindingLine, TopError, TopState};
 use signal_hook::consts::{SIGHUP, SIGTERM};
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -31,6 +32,19 @@ pub struct Top {
     /// Follow at most this many connections; further ones are counted only
     #[arg(long, value_name = "NUMBER", default_value_t = FeedOptions::default().most)]
     connections: usize,
+    /// Print one screen as text and end; needs no terminal
+    #[arg(long)]
+    once: bool,
+    /// With --once: columns and rows of the screen
+    #[arg(long, value_name = "COLUMNSxROWS", default_value = "100x24", value_parser = parse_size, requires = "once")]
+    size: (u16, u16),
+}
+
+/// `100x24`.
+fn parse_size(text: &str) -> Result<(u16, u16), String> {
+    let size = text.split_once('x').and_then(|(columns, rows)| Some((columns.parse().ok()?, rows.parse().ok()?)));
+    size.filter(|(columns, rows)| (40..=400).contains(columns) && (10..=400).contains(rows))
+        .ok_or_else(|| "give columns and rows, for instance 100x24; at least 40x10, at most 400x400".into())
 }
 
 const EXAMPLES: &str = "\
@@ -41,6 +55,8 @@ Examples:
   keepstate top --gateway --filter '-p tcp --dport 443'
   # of a container
   sudo keepstate top --netns $(pidof nginx)
+  # one screen, for a report
+  sudo keepstate top --once
 
 Bytes and packets are shown where they are counted: sysctl -w net.netfilter.nf_conntrack_acct=1
 (for connections that begin afterwards). NO_COLOR=1 turns colours off.
@@ -75,12 +91,21 @@ impl Top {
         let has_colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let mut state = TopState::new(has_colour);
         state.set_filter(&self.filter).map_err(|error| anyhow!("--filter: {error}"))?;
+        if self.once {
+            let text = keepstate_top::screen_text(&feed, state, &|| findings(&board), self.size, &stop);
+            stop.store(true, Ordering::Relaxed);
+            reader.join();
+            let mut out = std::io::stdout().lock();
+            return out.write_all(text.unwrap_or_default().as_bytes()).and_then(|()| out.flush()).map_err(Into::into);
+        }
         let shown = keepstate_top::run(&feed, state, &|| findings(&board), &stop);
         stop.store(true, Ordering::Relaxed);
         reader.join();
         shown.map_err(|error| match error {
             TopError::NoTerminal(error) => {
-                anyhow!("top needs a terminal ({error}). For scripts: keepstate conntrack -L, keepstate serve")
+                anyhow!(
+                    "top needs a terminal ({error}). For scripts: top --once, keepstate conntrack -L, keepstate serve"
+                )
             }
             TopError::Terminal(error) => anyhow!(error).context("the terminal failed"),
         })

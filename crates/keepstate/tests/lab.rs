@@ -4,7 +4,7 @@
 mod common;
 
 use common::{ProgramOutput, keepstate, report_skipped};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -140,10 +140,23 @@ fn hold_commands_work_and_ctrl_c_cleans_up() {
             String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr),
         )
     };
+    let url = text.lines().find_map(|line| line.split_once("in a browser: ")).map(|(_, url)| url.trim().to_owned());
+    if let Some(address) = url.as_deref().and_then(|url| url.strip_prefix("http://")?.strip_suffix('/')) {
+        let mut page = std::net::TcpStream::connect(address).unwrap();
+        page.write_all(format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).unwrap();
+        let mut metrics = String::new();
+        page.read_to_string(&mut metrics).unwrap();
+        assert!(metrics.contains("keepstate_conntrack_entries"), "{metrics}");
+    } else {
+        // Without root the laboratory may not leave its namespaces.
+        assert!(!rustix::process::geteuid().is_root(), "{text}");
+    }
     let listed = text.lines().filter_map(|line| line.trim().strip_prefix("./")).filter(|line| !line.contains("bash"));
     let mut tried = 0;
     for line in listed {
         let command = format!("./{}", line.split('#').next().unwrap().trim());
+        // A full screen needs a terminal.
+        let command = command.replace(" top ", " top --once ");
         if command.contains("curl") && !Path::new("/usr/bin/curl").exists() || command.contains("ping") {
             continue;
         }

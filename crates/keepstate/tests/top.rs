@@ -121,3 +121,23 @@ fn without_a_terminal_it_says_what_to_do() {
     assert_eq!(filter.code, Some(2));
     assert!(filter.err.contains("--filter"), "{}", filter.err);
 }
+
+#[test]
+fn one_screen_needs_no_terminal() {
+    let script = format!(
+        "conntrack -I -p tcp -s 10.0.0.1 -d 10.0.0.2 --sport 4000 --dport 80 --state ESTABLISHED -t 60 >/dev/null 2>&1
+         exec {} top --once --doctor 0 --size 90x12",
+        env!("CARGO_BIN_EXE_keepstate")
+    );
+    let ran = Command::new("unshare").args(["--net", "sh", "-c", &script]).stdin(Stdio::null()).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    if !ran.status.success() && (err.contains("unshare") || err.contains("cannot follow")) {
+        return report_skipped("top --once: it needs root, network namespaces and connection tracking");
+    }
+    assert!(ran.status.success(), "{err}");
+    assert!(out.contains("10.0.0.1") && out.contains("ESTABLISHED"), "{out}");
+    assert_eq!(out.lines().count(), 12, "{out}");
+    assert!(out.lines().all(|line| line.chars().count() <= 90) && !out.contains('\u{1b}'), "{out}");
+    let wrong = keepstate(&["top", "--once", "--size", "9"], b"");
+    assert!(wrong.code == Some(2) && wrong.err.contains("100x24"), "{}", wrong.err);
+}

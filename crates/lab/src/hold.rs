@@ -4,19 +4,26 @@ use super::router::RouterKind;
 use super::topology::{Side, Topology};
 use anyhow::Result;
 use keepstate_linux::netns::AnonNetns;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Prints the commands, and waits.
 pub(super) fn hold_until_interrupted(topology: &Topology, interrupted: &AtomicBool) -> Result<()> {
     write_scripts(topology)?;
+    let page = PageServer::start(topology);
     let folder = topology.work_dir.path().display();
+    if let Some(page) = &page {
+        anstream::println!("\nThe gateway's table live, in a browser: {}", page.url);
+    }
     anstream::println!("\nThe laboratory stays up. In another terminal:\n\n  cd {folder}");
     print_hint("clients curl http://192.0.2.9/", "outbound, source address translated");
     print_hint("servers curl http://192.0.2.1:8080/", "the published port");
     print_hint("clients ping -c 3 192.0.2.9", "");
     print_hint("clients bash", "a shell inside; ./servers bash: outside");
     if topology.router.kind() == RouterKind::Keepstate {
+        print_hint("keepstate top --gateway=control.sock", "the table live: who fills it; q ends it");
         print_hint("control list -p tcp --state ESTABLISHED", "the gateway's connections; more: ./control --help");
         print_hint("control set nf_conntrack_max=100", "lower the table limit");
         print_hint("doctor", "diagnose the gateway's table");
@@ -30,6 +37,44 @@ pub(super) fn hold_until_interrupted(topology: &Topology, interrupted: &AtomicBo
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())
+}
+
+/// `keepstate serve` beside the laboratory, outside of its namespaces: a browser of this machine must reach it. It ends with this.
+struct PageServer {
+    child: Child,
+    url: String,
+}
+
+impl PageServer {
+    /// `None` if there is no gateway, or if it does not start: the laboratory goes on without it.
+    fn start(topology: &Topology) -> Option<PageServer> {
+        if topology.router.kind() != RouterKind::Keepstate {
+            return None;
+        }
+        let mut command = AnonNetns::current().ok()?.command(current_exe().ok()?);
+        command.args(["serve", "--doctor", "0", "--listen", "127.0.0.1:0"]);
+        command.arg(format!("--gateway={}", topology.router.socket().display()));
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().ok()?;
+        let said = child.stderr.take()?;
+        let mut server = PageServer { child, url: String::new() };
+        // It says its address, or ends with an error.
+        let mut lines = BufReader::new(said).lines().map_while(Result::ok);
+        let url = lines.find_map(|line| {
+            let from = line.find("http://")?;
+            line[from..].split_whitespace().next().map(str::to_owned)
+        })?;
+        // Nobody reads its later lines; it must not wait for that.
+        std::thread::spawn(move || lines.for_each(drop));
+        server.url = url;
+        Some(server)
+    }
+}
+
+impl Drop for PageServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 fn print_hint(command: &str, note: &str) {

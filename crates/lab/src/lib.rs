@@ -60,7 +60,10 @@ pub fn run(config: &LabConfig) -> Result<bool> {
 fn run_steps(scenario: &mut Scenario<'_>, clients: u32) -> Result<()> {
     scenario.run(clients)?;
     match scenario.results.kind {
-        RouterKind::Keepstate => table_full::run(scenario, clients)?,
+        RouterKind::Keepstate => {
+            table_full::run(scenario, clients)?;
+            scenario.show_top()?;
+        }
         RouterKind::Linux => {
             scenario.reporter.section("A full table: skipped with Linux as the router");
             scenario

@@ -1,12 +1,14 @@
 //! The steps of a run: outbound NAT, firewall, a balanced port, MQTT sessions by the thousands; and, in [table_full](super::table_full), a table that fills up.
 use super::mqtt_load::{BrokerProcesses, MqttLoad, SessionCounts};
 use super::peers::{DNS_NAME, PUBLISHED_PORT, Peers};
+use super::process::{TIMEOUT, current_exe, run_to_end};
 use super::reporter::Reporter;
 use super::results::LabResults;
 use super::router::{RULESET, RouterKind};
 use super::topology::{GATEWAY_ADDR, INSIDE_ADDRS, SERVER_ADDR, Side, Topology};
 use anyhow::{Result, bail};
 use keepstate_advisor::units::Count;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -49,6 +51,18 @@ impl<'a> Scenario<'a> {
         self.run_firewall()?;
         self.run_balancing()?;
         self.run_sessions(clients)
+    }
+
+    /// What `keepstate top` shows of the gateway's table.
+    pub(super) fn show_top(&mut self) -> Result<()> {
+        self.check_interrupted()?;
+        self.reporter.section("keepstate top: who fills the gateway's table");
+        let socket = format!("--gateway={}", self.topology.router.socket().display());
+        let mut top = Command::new(current_exe()?);
+        let ran = run_to_end(top.args(["top", "--once", "--doctor", "0", "--size", "100x20", &socket]), TIMEOUT)?;
+        self.reporter.output(if ran.success { &ran.stdout } else { &ran.stderr }, usize::MAX);
+        self.reporter.check(ran.success, "one screen of it, taken by top --once");
+        Ok(())
     }
 
     /// Prints the verdict, and keeps it with the results.

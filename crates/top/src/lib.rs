@@ -5,6 +5,7 @@
 //! user has confirmed it.
 mod draw;
 mod keys;
+mod once;
 mod run;
 mod snapshot;
 mod state;
@@ -14,6 +15,7 @@ mod text;
 
 pub use draw::draw;
 pub use keys::TopAction;
+pub use once::screen_text;
 pub use run::{FindingSource, TopError, run};
 pub use snapshot::{FindingLine, TopSnapshot};
 pub use state::{TopPane, TopPrompt, TopState};

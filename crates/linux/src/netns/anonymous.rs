@@ -27,8 +27,16 @@ impl AnonNetns {
     pub fn create() -> io::Result<AnonNetns> {
         run_on_thread(|| {
             unshare(UnshareFlags::NEWNET)?;
-            File::open("/proc/thread-self/ns/net").map(AnonNetns)
+            AnonNetns::current()
         })
+    }
+
+    /// The namespace of this thread.
+    ///
+    /// # Errors
+    /// /proc is not there.
+    pub fn current() -> io::Result<AnonNetns> {
+        File::open("/proc/thread-self/ns/net").map(AnonNetns)
     }
 
     /// A path that names it for other programs that may look into this process.
