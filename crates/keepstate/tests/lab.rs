@@ -119,6 +119,15 @@ fn start_held_lab() -> Option<(Child, String)> {
     Some((child, text))
 }
 
+/// What an HTTP server answers.
+fn get(address: &str, path: &str) -> String {
+    let mut page = std::net::TcpStream::connect(address).unwrap();
+    page.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    page.read_to_string(&mut answer).unwrap();
+    answer
+}
+
 /// Programs of this laboratory that still run: each has the work directory on its command line.
 fn processes_left(process: u32) -> Vec<String> {
     let name = format!("keepstate-lab-{process}/");
@@ -142,11 +151,11 @@ fn hold_commands_work_and_ctrl_c_cleans_up() {
     };
     let url = text.lines().find_map(|line| line.split_once("in a browser: ")).map(|(_, url)| url.trim().to_owned());
     if let Some(address) = url.as_deref().and_then(|url| url.strip_prefix("http://")?.strip_suffix('/')) {
-        let mut page = std::net::TcpStream::connect(address).unwrap();
-        page.write_all(format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).unwrap();
-        let mut metrics = String::new();
-        page.read_to_string(&mut metrics).unwrap();
-        assert!(metrics.contains("keepstate_conntrack_entries"), "{metrics}");
+        let until = Instant::now() + Duration::from_secs(30);
+        // The table is not read at once.
+        while !get(address, "/metrics").contains("\nkeepstate_conntrack_entries ") {
+            assert!(Instant::now() < until, "{}", get(address, "/metrics"));
+        }
     } else {
         // Without root the laboratory may not leave its namespaces.
         assert!(!rustix::process::geteuid().is_root(), "{text}");

@@ -51,7 +51,8 @@ impl PageServer {
         if topology.router.kind() != RouterKind::Keepstate {
             return None;
         }
-        let mut command = AnonNetns::current().ok()?.command(current_exe().ok()?);
+        let outside = AnonNetns::current().ok()?;
+        let mut command = outside.command(current_exe().ok()?);
         command.args(["serve", "--doctor", "0", "--listen", "127.0.0.1:0"]);
         command.arg(format!("--gateway={}", topology.router.socket().display()));
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().ok()?;

@@ -5,7 +5,7 @@ const number = new Intl.NumberFormat("en");
 const ink = () => getComputedStyle(document.documentElement).getPropertyValue("--ink").trim();
 const mark = () => getComputedStyle(document.documentElement).getPropertyValue("--mark").trim();
 let chart = null;
-const ago = (second) => second === 0 ? "now" : second > -120 ? `${second} s` : `${Math.round(second / 60)} min`;
+const ago = (second) => second === 0 ? "now" : second % 60 ? `${second} s` : `${second / 60} min`;
 
 function fill(id, rows) {
   const body = byId(id).tBodies[0];
@@ -28,7 +28,7 @@ function draw(times, entries) {
   const size = { width: place.clientWidth, height: 180 };
   if (chart === null) {
     const axis = { stroke: ink, grid: { stroke: "#8884" }, ticks: { stroke: "#8884" } };
-    const seconds = { ...axis, values: (_, at) => at.map(ago) };
+    const seconds = { ...axis, incrs: [10, 30, 60, 120, 300], values: (_, at) => at.map(ago) };
     const series = [{}, { stroke: mark, fill: "#0b6bcb33", width: 2, points: { show: false } }];
     chart = new uPlot({ ...size, series, axes: [seconds, { ...axis, size: 70 }], legend: { show: false }, cursor: { show: false },
       scales: { x: { time: false }, y: { range: (_, low, high) => [0, Math.max(high * 1.1, 1)] } } }, [times, entries], place);
