@@ -2,6 +2,7 @@
 //! conntrack; `router`, the router alone; `rules`, long chains beside Linux; `gateway`, the gateway beside Linux's masquerade; `keep`, the state store.
 //!
 //! Run them from the root of the repository. Machines are noisy: compare only medians within one run.
+mod attack;
 mod conntrack_cli;
 mod counting_alloc;
 mod engine_bench;

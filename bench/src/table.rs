@@ -1,4 +1,5 @@
 //! `bench table`: the engine and Linux's table in turns, for each table size; medians, and ratios within the same turn.
+use crate::attack::{Attack, AttackFigures};
 use crate::engine_bench::{CountedPackets, EngineFigures, EngineWorkload};
 use crate::instructions::{self, InstructionFigures};
 use crate::kernel_table;
@@ -28,6 +29,9 @@ pub struct TableBench {
     /// Only the instructions a packet, counted by valgrind's callgrind in tables of 2,048 connections
     #[arg(long)]
     instructions: bool,
+    /// Only known packets beside attacks, in tables at their limit; sizes above a million are left out
+    #[arg(long)]
+    attacks: bool,
     /// What callgrind runs: send the packets whose instructions it counts
     #[arg(long, value_enum, hide = true)]
     count: Option<CountedPackets>,
@@ -47,6 +51,9 @@ impl TableBench {
         }
         if self.instructions {
             return self.print_instructions();
+        }
+        if self.attacks {
+            return self.print_attacks();
         }
         println!(
             "ns a packet (new, expiry: a connection); median of {} turns; lookup and insert are Linux's bare ones",
@@ -96,6 +103,35 @@ impl TableBench {
             for connections in &self.sizes {
                 let turns = self.measure_rounds(*connections, *case)?;
                 print(*connections, *case, &turns);
+            }
+        }
+        Ok(())
+    }
+
+    fn print_attacks(&self) -> Result<()> {
+        println!(
+            "ns of a turn (upkeep, then 32 known packets) while hostile packets come between turns; the table is at its limit, half of it known"
+        );
+        println!(
+            "{:>10} {:>11} | {:>8} {:>8} {:>8} | {:>14}",
+            "", "connections", "median", "p99", "/ quiet", "hostile packet"
+        );
+        for connections in self.sizes.iter().filter(|size| **size <= 1_000_000) {
+            let mut quiet = None;
+            for attack in Attack::ALL {
+                let turns = self.packets.div_ceil(32).min(100_000);
+                let rounds: Vec<AttackFigures> =
+                    (0..self.turns).map(|_| attack.measure(*connections, turns)).collect::<Result<_>>()?;
+                let of =
+                    |pick: fn(&AttackFigures) -> f64| median(rounds.iter().map(pick).collect()).unwrap_or(f64::NAN);
+                let p99 = of(|figures| figures.p99);
+                println!(
+                    "{:>10} {connections:>11} | {:>8.0} {p99:>8.0} {:>8.2} | {:>14.0}",
+                    attack.name(),
+                    of(|figures| figures.median),
+                    p99 / *quiet.get_or_insert(p99),
+                    of(|figures| figures.hostile),
+                );
             }
         }
         Ok(())

@@ -1,5 +1,4 @@
 //! Administration of a running engine: set sysctls, assign helpers, remove connections.
-use crate::protocol::FastPathTimeouts;
 use crate::table::TupleRef;
 use crate::{ConnId, Direction, Engine, Helper, Instant, Sysctl, SysctlError};
 use alloc::vec::Vec;
@@ -13,8 +12,10 @@ impl Engine {
     /// The value is out of range, or the sysctl is read-only.
     pub fn set_sysctl(&mut self, sysctl: Sysctl, value: u64) -> Result<(), SysctlError> {
         self.sysctls.set(sysctl, value)?;
-        self.fast_timeouts = FastPathTimeouts::from(&self.sysctls);
-        self.refresh_timeout_policies();
+        if let Some(state) = &mut self.admission {
+            state.configured.set(sysctl, value)?;
+        }
+        self.timeouts_changed();
         if sysctl == Sysctl::Buckets {
             self.table.set_target_size(self.sysctls[Sysctl::Buckets] as usize);
         }

@@ -53,9 +53,11 @@ impl Engine {
         if let Some(taken) = self.tuple_taken(fresh) {
             return self.resolve_clash(fresh, taken, outcome);
         }
-        let limit = self.sysctls[Sysctl::Max] as usize;
-        if limit != 0 && self.table.count() >= limit {
-            // Another packet took the last slot since this one was tracked.
+        // Other packets may have taken the last slot, or what their source was allowed, since this one was tracked.
+        if let Err(reason) = self.check_source(&fresh.original, now) {
+            return self.drop_new(reason).outcome;
+        }
+        if !self.has_room(&fresh.original) {
             return self.drop_table_full(now).outcome;
         }
         let tick = now.tick();
@@ -82,6 +84,7 @@ impl Engine {
         let Some(slot) = self.table.insert(&record, tick) else {
             return self.drop_insert_failed(Reason::NoMemory);
         };
+        self.admission_added(&fresh.original, true, now);
         if fresh.has_extension() {
             self.insert_extension(slot, fresh);
         }
@@ -108,9 +111,10 @@ impl Engine {
     #[inline(always)]
     fn tuple_taken(&self, fresh: &Unconfirmed) -> Option<TupleRef> {
         // Nothing was inserted since the lookup, and the reply tuple is the inverse of the one looked up. Both are free, unless NAT is in use:
-        // a translated connection may own one tuple without owning its inverse.
-        let plain = fresh.untranslated && fresh.zone.direction == ZoneDirection::Both && !self.nat.in_use;
-        if plain && fresh.table_epoch == self.table.epoch() {
+        // a translated connection may own one tuple without owning its inverse. Then NAT has looked for the reply tuple by itself.
+        let epoch = self.table.epoch();
+        let has_free_reply = fresh.untranslated && !self.nat.in_use || fresh.reply_free_epoch == epoch;
+        if has_free_reply && fresh.zone.direction == ZoneDirection::Both && fresh.table_epoch == epoch {
             return None;
         }
         let owner = |key, direction| self.table.tuple_owner(key, fresh.zone, direction);

@@ -9,7 +9,7 @@ use crate::protocol::{Tcp, sctp::Sctp};
 use crate::table::record::HotRecord;
 use crate::table::{LookupKey, TupleRef};
 use crate::time::Ticks;
-use crate::{Engine, Instant, Outcome, PacketCtx, Reason, Status, Sysctl};
+use crate::{Engine, Instant, Outcome, PacketCtx, Reason, Status};
 use alloc::string::String;
 use keepstate_types::ipproto;
 
@@ -20,9 +20,7 @@ impl Engine {
     /// Is there room for another connection? Drops one early if the table is full.
     #[inline(always)]
     pub(crate) fn make_room(&mut self, probe: &LookupKey, now: Instant) -> bool {
-        let limit = self.sysctls[Sysctl::Max] as usize;
-        // As in Linux, zero means no limit.
-        limit == 0 || self.table.count() < limit || self.early_drop(probe, now)
+        self.has_room(&probe.key) || self.grow_limit(probe, now) || self.early_drop(probe, now)
     }
 
     /// Removes one unassured or expired connection from the buckets near that of the new one. False if there is none. The bucket depends on the
@@ -35,7 +33,8 @@ impl Engine {
             let weak = references.iter().filter_map(|reference| {
                 let hot = records.hot(reference.slot())?;
                 let protected = Status::ASSURED | Status::OFFLOAD;
-                (hot.is_expired(tick) || !hot.status().intersects(protected))
+                let is_weak = hot.is_expired(tick) || !hot.status().intersects(protected);
+                (is_weak && self.may_make_room(reference.slot(), Some(&probe.key)))
                     .then_some((hot.deadline.wrapping_sub(tick) as i32, reference.slot()))
             });
             weak.min()
@@ -48,33 +47,48 @@ impl Engine {
         true
     }
 
-    /// Drops a packet because the table is full: counts it, logs it, and requests [`Engine::gc_full`].
+    /// Drops a packet because the table is full, or full but for what is reserved for others: counts it, logs it, and requests [`Engine::gc_full`].
     #[cold]
     pub(crate) fn drop_table_full(&mut self, now: Instant) -> PacketCtx {
         self.gc_state.cursor.get_or_insert(0);
-        self.counters.drop += 1;
-        self.count_reason(Reason::TableFull);
-        self.log.push_ratelimited(now, || String::from("nf_conntrack: table full, dropping packet"));
-        PacketCtx::finished(Outcome::dropped(Reason::TableFull))
+        let reason = self.no_room_reason();
+        self.log.push_ratelimited(now, || match reason {
+            Reason::TableReserved => String::from("keepstate: table full but for its reserves, dropping packet"),
+            _ => String::from("nf_conntrack: table full, dropping packet"),
+        });
+        self.drop_new(reason)
     }
 
-    /// Removes connections that may be dropped early, in at most `budget` slots, continuing where the last call stopped.
+    /// Drops the first packet of a connection that may not begin.
     #[cold]
-    pub(crate) fn gc_full(&mut self, now: Instant, budget: usize) {
+    pub(crate) fn drop_new(&mut self, reason: Reason) -> PacketCtx {
+        self.counters.drop += 1;
+        self.count_reason(reason);
+        PacketCtx::finished(Outcome::dropped(reason))
+    }
+
+    /// Removes at most `removals` connections that may be dropped early, in at most `budget` slots, continuing where the last call stopped.
+    #[cold]
+    pub(crate) fn gc_full(&mut self, now: Instant, budget: usize, mut removals: usize) {
         let due = self.next_gc_full(now).is_some_and(|due| due <= now);
         let Some(begin) = self.gc_state.cursor.take_if(|_| due) else { return };
         if begin == 0 {
             self.gc_state.next_round = Instant(now.0 + GC_FULL_INTERVAL_NANOS);
         }
-        let enough = self.sysctls[Sysctl::Max] as usize / 100 * 95;
+        let enough = self.common_entries().0 / 100 * 95;
         let end = (begin as usize + budget).min(self.table.records.slot_count()) as u32;
         for slot in begin..end {
             // As in Linux, this does nothing with a limit below 100.
-            if enough == 0 || self.table.count() < enough {
+            if enough == 0 || self.common_entries().1 < enough {
                 return;
             }
-            if self.table.records.hot(slot).is_some_and(can_early_drop) {
+            if removals == 0 {
+                self.gc_state.cursor = Some(slot);
+                return;
+            }
+            if self.table.records.hot(slot).is_some_and(can_early_drop) && self.may_make_room(slot, None) {
                 self.destroy(slot, now);
+                removals -= 1;
             }
         }
         self.gc_state.cursor = ((end as usize) < self.table.records.slot_count()).then_some(end);

@@ -9,6 +9,7 @@
 //! ```
 //! The engine lives as long as its driver; it has no clock and does no IO. It never drops a packet, it only reports an [`Outcome`](crate::Outcome).
 //! The exceptions are those of nf_conntrack itself: a full table, a clash, a helper command that cannot be parsed or expected.
+use crate::admission::AdmissionState;
 use crate::ct_timeout::policy::TimeoutPolicy;
 use crate::early_drop::gc_state::GcState;
 use crate::event::EventQueue;
@@ -32,6 +33,8 @@ use core::fmt;
 #[derive(Clone)]
 pub struct Engine {
     pub(crate) sysctls: Sysctls,
+    /// How the table fails, if not as Linux's does.
+    pub(crate) admission: Option<Box<AdmissionState>>,
     pub(crate) fast_timeouts: FastPathTimeouts,
     pub(crate) table: Table,
     pub(crate) extensions: Extensions,
@@ -67,6 +70,7 @@ impl Engine {
             secret: HashKeys::derive(&secret, 2).words(),
             fast_timeouts: FastPathTimeouts::from(&sysctls),
             sysctls,
+            admission: None,
             extensions: Extensions::new(),
             expectations: ExpectationTable::new(HashKeys::derive(&secret, 3).sip_key()),
             auto_helpers: Vec::new(),

@@ -7,8 +7,9 @@ use crate::time::Ticks;
 use crate::{Engine, Event, EventKind, Instant, ProtocolInfo, Status, Sysctl};
 
 impl Engine {
-    /// Removes expired connections; scans at most `budget` blocks of records.
-    pub(crate) fn remove_expired(&mut self, now: Instant, mut budget: usize) {
+    /// Removes expired connections, with at most `budget` of work and what the last block takes: two for each block of records that is read,
+    /// one for each connection that is removed. Returns what is left.
+    pub(crate) fn remove_expired(&mut self, now: Instant, mut budget: usize) -> usize {
         let tick = now.tick();
         let mut deadlines = self.table.take_timer_bounds();
         deadlines.scan_due(tick, &mut budget, &mut |slots| {
@@ -32,9 +33,10 @@ impl Engine {
             for (slot, hashes) in &due[..length] {
                 self.destroy_with_hashes(*slot, *hashes, now);
             }
-            BlockScan { earliest: earliest.map(|remaining| tick.wrapping_add(remaining as u32)) }
+            BlockScan { earliest: earliest.map(|remaining| tick.wrapping_add(remaining as u32)), removed: length }
         });
         self.table.restore_timer_bounds(deadlines);
+        budget
     }
 
     /// Removes a connection from the table and emits a DESTROY event.
@@ -50,6 +52,7 @@ impl Engine {
             self.events.take_change(slot);
         }
         self.dirty.mark_dirty(slot);
+        self.admission_removed(slot, now);
         let (kind, status) = self.table.records.hot(slot).map_or_else(Default::default, |hot| (hot.kind, hot.status()));
         if kind.has(RecordKind::HAS_EXTENSION) {
             self.release_extension(slot);

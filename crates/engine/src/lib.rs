@@ -5,6 +5,7 @@
 extern crate alloc;
 
 mod admin;
+mod admission;
 mod classify;
 mod confirm;
 mod conn_id;
@@ -50,6 +51,10 @@ mod track;
 mod tuple;
 mod update;
 
+pub use admission::{
+    AdaptiveTimeouts, AddressPrefix, AdmissionPolicy, AdmissionPolicyError, AdmissionStats, SourceLimit, TableReserve,
+    TupleSelector,
+};
 pub use classify::packet_tuple;
 pub use conn_id::ConnId;
 pub use connection::Connection;

@@ -99,6 +99,8 @@ pub struct Unconfirmed {
     pub(crate) masqueraded: bool,
     /// The table's epoch when its tuples were found free.
     pub(crate) table_epoch: u64,
+    /// The table's epoch when NAT found the reply tuple, as it is now, free; `u64::MAX` if it has not.
+    pub(crate) reply_free_epoch: u64,
     /// The hashes of both tuples; 0 if unknown.
     pub(crate) hashes: [u64; 2],
     /// Helper, master and other extensions, if it has any.

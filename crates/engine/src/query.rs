@@ -50,7 +50,7 @@ impl Engine {
 
     /// The current sysctls. For `nf_conntrack_count` see [`Engine::count`].
     pub fn sysctls(&self) -> &Sysctls {
-        &self.sysctls
+        self.admission.as_ref().map_or(&self.sysctls, |state| &state.configured)
     }
 
     /// Bytes allocated for connections: records, index, timers. Whole chunks are counted, though the OS only commits touched pages.
@@ -59,7 +59,7 @@ impl Engine {
     }
 
     /// Checks the engine's invariants: every connection is in the index exactly twice and is found by both its tuples; every expectation
-    /// has an existing master with a helper; every master's child count is right. It scans the whole table: for tests and fuzzing.
+    /// has an existing master with a helper; every master's child count is right; reserves and sources have the connections that are counted for them. It scans the whole table: for tests and fuzzing.
     ///
     /// # Errors
     /// The first violated invariant.
@@ -82,6 +82,7 @@ impl Engine {
                 }
             }
         }
+        self.check_admission()?;
         self.check_masters()
     }
 }

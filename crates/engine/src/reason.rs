@@ -38,6 +38,14 @@ macro_rules! reasons {
 reasons! {
     /// The table is full and no connection could be dropped early.
     TableFull "table_full",
+    /// The table is full but for entries that are reserved for other connections.
+    TableReserved "table_reserved",
+    /// Its source has as many connections as it may have.
+    SourceConnections "source_connections",
+    /// Its source begins connections faster than it may.
+    SourceRate "source_rate",
+    /// More sources at once than limits by source can be kept for.
+    SourceTableFull "source_table_full",
     /// Another connection has taken the tuple, and the clash cannot be resolved.
     Clash "clash",
     /// No address and port in the NAT rule's range is free.

@@ -226,6 +226,10 @@ impl Engine {
     /// Handles a packet of no known connection: creates an unconfirmed one (`init_conntrack`).
     #[inline(never)]
     pub(crate) fn init_conntrack(&mut self, packet: &Packet<'_>, probe: &LookupKey, now: Instant) -> PacketCtx {
+        // Before room is made: a source that has enough takes no other's entry.
+        if let Err(reason) = self.check_source(&probe.key, now) {
+            return self.drop_new(reason);
+        }
         // Linux allocates the entry before it checks the packet: even an invalid one needs room.
         if !self.make_room(probe, now) {
             return self.drop_table_full(now);
@@ -260,6 +264,7 @@ impl Engine {
                 counted_bytes: opened.counted.then_some(packet.total_len() as u64),
                 masqueraded: false,
                 table_epoch: self.table.epoch(),
+                reply_free_epoch: u64::MAX,
                 hashes: [probe.hash, probe.reply_hash],
                 extension: None,
                 mark: 0,
@@ -299,6 +304,9 @@ impl Engine {
         };
         let (tracker, result) = if packet.protocol() == ipproto::TCP {
             let segment = parse_tcp_segment(packet, &self.sysctls)?;
+            if let Some((tcp, timeout)) = Tcp::from_plain_syn(&segment, &self.sysctls) {
+                return Ok(InitialTracker { tracker: Tracker::Tcp(tcp), timeout, counted: true });
+            }
             let mut tcp = Tcp::from_first_packet(&segment, &self.sysctls)?;
             let result = tcp.track_packet(&segment, Direction::Original, &context, &mut None::<IgnoredSyn>);
             (Tracker::Tcp(tcp), result)

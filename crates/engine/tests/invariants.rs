@@ -5,7 +5,7 @@ mod common;
 
 use common::rng::Rng;
 use common::{Segment, icmp, ipv4, tcp, udp};
-use keepstate_engine::{Engine, EventKind, EventMask, Instant, Secret, Sysctl, Sysctls, Zone};
+use keepstate_engine::{AdmissionPolicy, Engine, EventKind, EventMask, Instant, Secret, Sysctl, Sysctls, Zone};
 use keepstate_wire::Packet;
 
 /// The packets of this test.
@@ -63,13 +63,26 @@ impl RandomPackets for Rng {
     }
 }
 
-fn run_random_traffic(packets: u64, seed: u64, limit: u64) {
+/// All choices for a full table at once; the limit grows to 150.
+fn every_choice() -> AdmissionPolicy {
+    AdmissionPolicy {
+        reserves: vec!["20 for tcp 80 to 10.0.0.0/28".parse().unwrap(), "5 for udp".parse().unwrap()],
+        source_limits: vec!["for icmp".parse().unwrap(), "40 connections 30 new/s burst 9 per 29,64".parse().unwrap()],
+        adaptive_timeouts: Some("60-160".parse().unwrap()),
+        grow_to: Some(150),
+    }
+}
+
+fn run_random_traffic(packets: u64, seed: u64, limit: u64, policy: AdmissionPolicy) {
     let mut dice = Rng(seed | 1);
     let mut sysctls = Sysctls::default();
     sysctls.set(Sysctl::Max, limit).unwrap();
     sysctls.set(Sysctl::Buckets, 16).unwrap();
     sysctls.set(Sysctl::Acct, seed & 1).unwrap();
     let mut engine = Engine::new(sysctls, Secret([9; 16]));
+    let limit = policy.grow_to.map_or(limit, u64::from);
+    let is_chosen = policy != AdmissionPolicy::default();
+    engine.set_admission(policy, Instant::from_secs(1)).unwrap();
     engine.subscribe(EventMask::ALL, 1_000_000);
     let (mut now, mut born, mut gone) = (Instant::from_secs(1), 0u64, 0u64);
     for round in 0..packets {
@@ -91,7 +104,7 @@ fn run_random_traffic(packets: u64, seed: u64, limit: u64) {
         }
         assert!(engine.count() as u64 <= limit, "seed {seed}: {} above {limit}", engine.count());
         assert_eq!(born - gone, engine.count() as u64, "seed {seed}, packet {round}");
-        if round % 20_000 == 0 {
+        if round % 20_000 == 0 || is_chosen && round % 500 == 0 {
             engine.check_invariants().unwrap_or_else(|what| panic!("seed {seed}, packet {round}: {what}"));
         }
     }
@@ -110,6 +123,7 @@ fn random_traffic_keeps_table_invariants() {
     let packets = std::env::var("KEEPSTATE_PACKETS").map_or(200_000, |text| text.parse().unwrap());
     println!("seeds 1 to 3, {packets} packets each");
     for (seed, limit) in [(1, 100), (2, 3000), (3, 1_000_000)] {
-        run_random_traffic(packets, seed, limit);
+        run_random_traffic(packets, seed, limit, AdmissionPolicy::default());
     }
+    run_random_traffic(packets, 4, 70, every_choice());
 }

@@ -15,7 +15,7 @@ use crate::tc::{InterfacePattern, TcDriver, TcOptions};
 use crate::tun_driver::TunDriver;
 use crate::xdp::{XdpDriver, XdpTxMode};
 use anyhow::{Context, Result};
-use keepstate_engine::{Engine, Helper, Instant, NatPolicy, Secret, Sysctls};
+use keepstate_engine::{AdmissionPolicy, Engine, Helper, Instant, NatPolicy, Secret, Sysctls};
 use keepstate_linux::file_access::FileAccess;
 use keepstate_linux::privileges::{self, CapabilitySet};
 use keepstate_linux::tc::HookSecrets;
@@ -79,6 +79,8 @@ pub struct GatewayConfig {
     pub state_file: Option<PathBuf>,
     /// NAT behaviour beyond Linux's.
     pub nat: NatPolicy,
+    /// How the table fails.
+    pub admission: AdmissionPolicy,
     /// The engine's sysctls.
     pub sysctls: Sysctls,
     /// Connection tracking helpers and their ports.
@@ -113,6 +115,8 @@ impl GatewayConfig {
         }
         let time = SystemTimeSource;
         let now = time.now();
+        // Before the connections of the state file, which it counts.
+        engine.set_admission(self.admission.clone(), now).context("in [table]")?;
         let mut store = None;
         if let Some(path) = &self.state_file {
             let (opened, restored) = StateStore::open(path, &mut engine, now)?;

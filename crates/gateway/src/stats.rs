@@ -13,6 +13,8 @@ pub(super) struct GatewayStats {
     engine: Counters,
     /// The table: entries, limit, memory, expectations, subscribers.
     table: Vec<(&'static str, u64)>,
+    /// What was chosen for a table that gets full; empty without a choice.
+    admission: Vec<(&'static str, u64)>,
     /// How long packets have waited at most, by what for.
     turns: Vec<(&'static str, u64)>,
     /// Whether the state file can be written; empty without one.
@@ -61,6 +63,19 @@ pub(super) fn collect(at: &mut JobCtx<'_>) -> GatewayStats {
             ("events_waiting", at.hub.queued() as u64),
             ("draining", draining.into()),
         ],
+        admission: engine.admission().map_or_else(Vec::new, |policy| {
+            let stats = engine.admission_stats();
+            let reserved = policy.reserves.iter().map(|reserve| u64::from(reserve.entries)).sum();
+            let in_use = engine.reserve_counts().map(|(reserve, count)| u64::from(count.min(reserve.entries))).sum();
+            vec![
+                ("reserved", reserved),
+                ("reserved_in_use", in_use),
+                ("sources", stats.sources as u64),
+                ("timeout_percent", stats.timeout_percent.into()),
+                ("timeouts_cut", stats.timeouts_cut),
+                ("limit_raised", stats.limit_raised),
+            ]
+        }),
         turns: at.turns.values(),
         state_file: at.turns.state_file_values(),
         offload,
@@ -90,6 +105,9 @@ impl GatewayStats {
         write_row(out, &self.router)?;
         keepstate_conntrack::format::write_stats(out, &self.engine, &Default::default())?;
         write_row(out, &self.table)?;
+        if !self.admission.is_empty() {
+            write_row(out, &self.admission)?;
+        }
         write_row(out, &self.turns)?;
         if !self.state_file.is_empty() {
             write_row(out, &self.state_file)?;
@@ -126,8 +144,8 @@ impl Serialize for GatewayStats {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let linux = keepstate_conntrack::format::counters(&self.engine);
         let mut map = to.serialize_map(None)?;
-        let rows: [&[(&str, u64)]; 6] =
-            [&self.router, &linux, &self.table, &self.turns, &self.state_file, &self.offload];
+        let rows: [&[(&str, u64)]; 7] =
+            [&self.router, &linux, &self.table, &self.admission, &self.turns, &self.state_file, &self.offload];
         for (name, value) in rows.into_iter().flatten() {
             map.serialize_entry(name, value)?;
         }

@@ -67,7 +67,10 @@ impl TestGateway {
 /// # Errors
 /// A socket or thread cannot be created.
 pub fn run_control_session(input: &[u8]) -> Result<(Vec<u8>, Router)> {
-    let mut gateway = TestGateway::new();
+    run_session_with(TestGateway::new(), input)
+}
+
+fn run_session_with(mut gateway: TestGateway, input: &[u8]) -> Result<(Vec<u8>, Router)> {
     let (mut client, serving) = gateway.connect()?;
     let mut reader = client.try_clone()?;
     let reading = thread::spawn(move || {

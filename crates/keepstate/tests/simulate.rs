@@ -70,3 +70,32 @@ fn usage_errors_are_explained() {
     let lost = keepstate(&["simulate", "--capture", "/nonexistent.pcap"], b"");
     assert!(lost.code == Some(1) && lost.err.contains("nonexistent.pcap"), "{}", lost.err);
 }
+
+#[test]
+fn choices_for_a_full_table_are_compared() {
+    let small = ["simulate", "--compare", "--clients", "300", "--duration", "5min", "--seed", "1"];
+    let limit = ["--set", "nf_conntrack_max=200"];
+    let told = keepstate(&[&small[..], &limit].concat(), b"");
+    assert_eq!(told.code, Some(0), "{}", told.err);
+    for line in [
+        "linux: dropped: table_full",
+        "reserve \"2 for tcp 22\": dropped: ",
+        "source-limit \"200 connections 50 new/s\": dropped: ",
+        "adaptive-timeouts \"120-240\": dropped: ",
+        "grow-to \"800\": dropped: nothing",
+    ] {
+        assert!(told.out.lines().any(|shown| shown.starts_with(line)), "{line}: {}", told.out);
+    }
+    // Those that are given, each by itself and together.
+    let given = ["--table-reserve", "5 for tcp 22", "--grow-to", "250", "--json"];
+    let told = keepstate(&[&small[..], &limit, &given].concat(), b"");
+    let document: Value = serde_json::from_str(&told.out).expect("a document");
+    let choices = document["choices"].as_array().unwrap();
+    let names: Vec<_> = choices.iter().map(|choice| choice["choice"].as_str().unwrap()).collect();
+    assert_eq!(names, ["linux", "reserve", "grow-to", "all of them"]);
+    assert_eq!(choices[3]["nf_conntrack_max"], 250);
+    assert!(choices[0]["clients"]["logins_dropped"].as_u64() > Some(0), "{}", told.out);
+    assert_eq!(choices[1]["clients"]["logins_dropped"], 0);
+    let refused = keepstate(&[&small[..], &limit, &["--table-reserve", "200 for tcp 22"]].concat(), b"");
+    assert!(refused.code == Some(1) && refused.err.contains("leave some for the others"), "{}", refused.err);
+}

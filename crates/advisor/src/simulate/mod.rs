@@ -10,6 +10,7 @@
 //! between its entry cannot expire, and being ASSURED it is never evicted, so the table is the same at every moment; a test compares
 //! both. A client that sends less often than half of the timeout, an entry that was forgotten, or `every_packet`: each message is sent.
 mod advance;
+mod choices;
 mod conversation;
 mod model;
 mod packet_builder;
@@ -20,6 +21,7 @@ pub mod summary;
 pub mod timeseries;
 mod traffic;
 
+pub use choices::{ChoiceOutcome, OPERATOR_PORT, TableChoice};
 pub use model::{MAX_CLIENTS, MAX_DURATION, MAX_MESSAGE_BYTES, ReconnectStorm, StormCause, TrafficModel};
 pub use simulation::Simulation;
 pub use stats::ClientStats;

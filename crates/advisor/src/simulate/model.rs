@@ -33,6 +33,10 @@ pub struct TrafficModel {
     pub udp_rate: f64,
     /// Handshakes per second that are answered and never finished.
     pub half_open_rate: f64,
+    /// SYNs per second that one more host sends to other hosts, which do not answer: a scan from inside a NAT gateway.
+    pub scan_rate: f64,
+    /// How often an operator logs in on port 22; `None`: never.
+    pub operator_every: Option<u64>,
     /// The server's port.
     pub port: u16,
     /// Duration of the simulation.
@@ -93,6 +97,8 @@ impl TrafficModel {
             round_trip: 50,
             udp_rate: demand.udp_rate,
             half_open_rate: demand.half_open_rate,
+            scan_rate: 0.0,
+            operator_every: None,
             port: 443,
             duration: HOUR,
             every_packet: false,
@@ -114,7 +120,7 @@ impl TrafficModel {
     /// What does not fit.
     pub fn check(&self) -> Result<(), String> {
         let no = |wrong: bool, what: &str| if wrong { Err(what.to_owned()) } else { Ok(()) };
-        let rates = [self.arrival, self.udp_rate, self.half_open_rate];
+        let rates = [self.arrival, self.udp_rate, self.half_open_rate, self.scan_rate];
         no(
             rates.iter().any(|rate| !rate.is_finite() || !(0.0..=MAX_RATE).contains(rate)),
             "a rate must be from 0 to 10,000,000 per second",
@@ -138,6 +144,7 @@ impl TrafficModel {
             "with an arrival rate of 0 clients never come: give an arrival rate",
         )?;
         no(rates.iter().all(|rate| *rate == 0.0), "no traffic: give an arrival rate")?;
+        no(self.operator_every == Some(0), "an operator's interval must be longer than 0")?;
         no(self.lifetime == Some(0), "the lifetime must be longer than 0")?;
         no(
             self.clients.is_none() && self.arrival > 0.0 && self.lifetime.is_none(),

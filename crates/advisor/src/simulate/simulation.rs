@@ -6,7 +6,7 @@ use crate::simulate::packet_builder::SimPacketBuilder;
 use crate::simulate::rng::SimRng;
 use crate::simulate::stats::ClientStats;
 use crate::simulate::timeseries::{Timeseries, engine_instant};
-use keepstate_engine::{Engine, Secret, Sysctl, Sysctls};
+use keepstate_engine::{AdmissionPolicy, Engine, Secret, Sysctl, Sysctls};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -39,6 +39,7 @@ pub(super) struct NextArrivals {
     pub(super) client: f64,
     pub(super) udp_query: f64,
     pub(super) half_open: f64,
+    pub(super) scan: f64,
 }
 
 /// An event. Ordered by time, kind and client, so that runs are reproducible.
@@ -57,6 +58,10 @@ pub(super) enum SimEventKind {
     UdpQuery,
     /// A SYN of a handshake that is never finished.
     HalfOpenSyn,
+    /// A SYN of a scan.
+    ScanSyn,
+    /// An operator logs in.
+    OperatorLogin,
     /// A client sends its SYN, or repeats it.
     Syn,
     /// A client received the SYN-ACK and finishes the handshake.
@@ -131,12 +136,29 @@ impl Simulation {
             (SimEventKind::ClientArrival, simulation.model.arrival),
             (SimEventKind::UdpQuery, simulation.model.udp_rate),
             (SimEventKind::HalfOpenSyn, simulation.model.half_open_rate),
+            (SimEventKind::ScanSyn, simulation.model.scan_rate),
         ] {
             if rate > 0.0 {
                 simulation.schedule(0, what, 0);
             }
         }
+        if let Some(every) = simulation.model.operator_every {
+            simulation.schedule(every, SimEventKind::OperatorLogin, 0);
+        }
         Ok(simulation)
+    }
+
+    /// The same with a table that fails by choice.
+    ///
+    /// # Errors
+    /// The choice does not fit the table.
+    pub fn with_admission(mut self, policy: AdmissionPolicy) -> Result<Simulation, String> {
+        if policy.adaptive_timeouts.is_some() {
+            // Timeouts may become a thirty-second of what is configured.
+            self.max_skip /= 32;
+        }
+        self.engine.set_admission(policy, engine_instant(0)).map_err(|error| error.to_string())?;
+        Ok(self)
     }
 
     /// The model.

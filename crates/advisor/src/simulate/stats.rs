@@ -30,6 +30,12 @@ pub struct ClientStats {
     pub questions_dropped: u64,
     /// SYNs of unfinished handshakes dropped because the table was full.
     pub half_open_dropped: u64,
+    /// SYNs of a scan dropped.
+    pub scan_dropped: u64,
+    /// Logins that an operator has tried.
+    pub logins: u64,
+    /// Those that were dropped.
+    pub logins_dropped: u64,
     /// Clients connected now.
     pub connected: u64,
     /// Clients waiting to connect again now.

@@ -63,6 +63,8 @@ fn client_lines(stats: &ClientStats, duration: u64) -> Vec<String> {
     add(stats.waiting, "clients not connected at the end: between two connections, or waiting to retry");
     add(stats.questions_dropped, "UDP queries were dropped");
     add(stats.half_open_dropped, "SYNs of unfinished handshakes were dropped");
+    add(stats.scan_dropped, "SYNs of the scan were dropped");
+    add(stats.logins_dropped, "logins of the operator were dropped");
     add(
         stats.picked_up,
         "times the entry of an open connection expired and was picked up again by the next packet; behind NAT the connection would break: the established timeout is too short for this keepalive",

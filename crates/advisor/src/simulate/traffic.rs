@@ -1,4 +1,5 @@
 //! What each event does: clients connect, send and disconnect.
+use crate::simulate::choices::OPERATOR_PORT;
 use crate::simulate::conversation::{SendOutcome, TcpConversation};
 use crate::simulate::model::{MQTT_PINGREQ_BYTES, ReconnectStorm, StormCause};
 use crate::simulate::packet_builder::{SimEndpoint, SimSegment, flag};
@@ -14,6 +15,9 @@ const SERVER_ADDRESS: u32 = 0xc000_0201;
 /// 100.64.0.0/10, other hosts (RFC 6598).
 const REMOTE_NET: u32 = 0x6440_0000;
 const REMOTE_NET_MASK: u64 = (1 << 22) - 1;
+/// 172.16.0.1 scans, 172.16.0.2 logs in.
+const SCANNER_ADDRESS: u32 = 0xac10_0001;
+const OPERATOR_ADDRESS: u32 = 0xac10_0002;
 /// The ports of a client, in turn; as Linux's ephemeral ports.
 const FIRST_PORT: u16 = 32_768;
 const PORT_COUNT: u16 = 28_232;
@@ -35,6 +39,8 @@ impl Simulation {
             SimEventKind::ClientArrival => self.add_client(),
             SimEventKind::UdpQuery => self.send_udp_query(),
             SimEventKind::HalfOpenSyn => self.send_half_open_syn(),
+            SimEventKind::ScanSyn => self.send_scan_syn(),
+            SimEventKind::OperatorLogin => self.log_in(),
             SimEventKind::Syn => self.send_syn(who),
             SimEventKind::HandshakeAck => self.complete_handshake(who),
             SimEventKind::Message => self.send_message(who),
@@ -85,6 +91,7 @@ impl Simulation {
         let due = match what {
             SimEventKind::UdpQuery => &mut self.next_arrivals.udp_query,
             SimEventKind::HalfOpenSyn => &mut self.next_arrivals.half_open,
+            SimEventKind::ScanSyn => &mut self.next_arrivals.scan,
             _ => &mut self.next_arrivals.client,
         };
         *due += wait;
@@ -306,6 +313,40 @@ impl Simulation {
             line.send_tcp(&SimSegment { from: to, to: from, flags: flag::SYN | flag::ACK, seq: 1, ack: 2, data: 0 });
         }
         self.schedule_random(SimEventKind::HalfOpenSyn, self.model.half_open_rate);
+    }
+}
+
+impl Simulation {
+    /// One host tries one port of another, which does not answer.
+    fn send_scan_syn(&mut self) {
+        let to = self.random_remote();
+        let port = FIRST_PORT + self.rng.next_below(u64::from(PORT_COUNT)) as u16;
+        let from = SimEndpoint { address: SCANNER_ADDRESS, port };
+        let syn = SimSegment { from, to, flags: flag::SYN, seq: 1, ack: 0, data: 0 };
+        if self.link().send_tcp(&syn) == SendOutcome::Dropped {
+            self.stats.scan_dropped += 1;
+        }
+        self.schedule_random(SimEventKind::ScanSyn, self.model.scan_rate);
+    }
+
+    /// An operator logs in, looks, and leaves; one SYN is tried.
+    fn log_in(&mut self) {
+        let number = self.stats.logins;
+        self.stats.logins += 1;
+        let client =
+            SimEndpoint { address: OPERATOR_ADDRESS, port: FIRST_PORT + (number % u64::from(PORT_COUNT)) as u16 };
+        let server = SimEndpoint { address: SERVER_ADDRESS, port: OPERATOR_PORT };
+        let mut session = TcpConversation { client, server, client_seq: isn(number), server_seq: isn(!number) };
+        let mut line = self.link();
+        if session.open(&mut line) == SendOutcome::Dropped {
+            self.stats.logins_dropped += 1;
+        } else {
+            session.complete_handshake(&mut line);
+            session.close(&mut line);
+        }
+        if let Some(every) = self.model.operator_every {
+            self.schedule(self.now + every, SimEventKind::OperatorLogin, 0);
+        }
     }
 }
 

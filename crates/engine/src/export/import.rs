@@ -8,7 +8,7 @@ use crate::table::key::TupleKey;
 use crate::table::record::{HotRecord, RecordKind};
 use crate::table::{NewRecord, TupleRef};
 use crate::time::{Ticks, millis_to_ticks};
-use crate::{ConnId, Direction, Engine, EventKind, Instant, Status, Sysctl, Tuple};
+use crate::{ConnId, Direction, Engine, EventKind, Instant, Status, Tuple};
 use core::time::Duration;
 use keepstate_types::ipproto;
 
@@ -64,11 +64,10 @@ impl Engine {
         if remaining == 0 {
             return Err(ImportError::Expired);
         }
-        let limit = self.sysctls[Sysctl::Max] as usize;
-        if limit != 0 && self.table.count() >= limit {
+        let (original, reply) = (TupleKey::from(&snapshot.original), TupleKey::from(&snapshot.reply));
+        if !self.has_room(&original) {
             return Err(ImportError::TableFull);
         }
-        let (original, reply) = (TupleKey::from(&snapshot.original), TupleKey::from(&snapshot.reply));
         let owner = |key, direction| self.table.tuple_owner(key, snapshot.zone, direction);
         if owner(&original, Direction::Original).is_some() || owner(&reply, Direction::Reply).is_some() {
             return Err(ImportError::Clash);
@@ -111,6 +110,7 @@ impl Engine {
             hashes: [0; 2],
         };
         let slot = self.table.insert(&record, now.tick()).ok_or(ImportError::NoMemory)?;
+        self.admission_added(&original, false, now);
         self.synproxy_in_use |= extension.synproxy.is_some();
         if !extension.is_empty() {
             *self.extensions.find_or_insert(slot) = extension;

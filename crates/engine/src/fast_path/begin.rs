@@ -25,7 +25,7 @@ impl Engine {
         now: Instant,
     ) -> Option<Outcome> {
         let limit = self.sysctls[Sysctl::Max] as usize;
-        let is_full = limit != 0 && self.table.count() >= limit;
+        let is_full = limit != 0 && self.table.count() >= limit || self.admission.is_some();
         // Others of the same group may have begun connections since the hint was made: ask again.
         if is_full || zone.direction != ZoneDirection::Both || self.table.candidate(hint.hash).is_some() {
             return None;

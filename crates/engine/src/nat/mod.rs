@@ -110,6 +110,8 @@ impl Engine {
             self.nat.in_use = true;
             fresh.status |= changed;
         }
+        // A mapping's tuple may be chosen without a lookup.
+        fresh.reply_free_epoch = if free && !self.nat.eim.in_use() { self.table.epoch() } else { u64::MAX };
         match (free, chosen == present) {
             (false, _) => {
                 fresh.nat_exhausted = true;
@@ -218,6 +220,7 @@ impl Unconfirmed {
             self.reply = TupleKey::from(&reply);
             self.untranslated = false;
             self.hashes[1] = 0;
+            self.reply_free_epoch = u64::MAX;
         }
     }
 }

@@ -226,3 +226,19 @@ fn addresses_are_spread_unless_persistent() {
     assert!(seen.len() > 5, "{seen:?}");
     assert_eq!(kept.len(), 1);
 }
+
+/// Two packets are translated before the connection of either is confirmed: both found the tuple free, and one gets it.
+#[test]
+fn a_tuple_that_is_taken_before_confirmation_is_a_clash() {
+    let (mut engine, now) = (engine(), Instant(0));
+    let range = NatRange::to(OUTSIDE.into());
+    let packets = [syn(CLIENT, 5000, SERVER, 80), syn([10, 0, 0, 3], 5000, SERVER, 80)];
+    let contexts = packets.map(|bytes| {
+        let mut ctx = engine.track(&Packet::parse(&bytes).unwrap(), Zone::default(), now);
+        assert_eq!(engine.translate(&mut ctx, Manip::Source, &range, now), NatResult::Changed);
+        ctx
+    });
+    let reasons = contexts.map(|ctx| engine.confirm(ctx, now).reason);
+    assert_eq!((reasons, engine.count()), ([None, Some(Reason::Clash)], 1));
+    engine.check_invariants().unwrap();
+}

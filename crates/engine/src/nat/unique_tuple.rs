@@ -75,16 +75,21 @@ impl Engine {
         let mut tuple = *present;
         Engine::find_best_ip(&mut tuple, wanted);
         if !random {
-            let keep = match &range.ports {
-                None => !self.used_tuple(&tuple, wanted),
-                Some(_) if matches!(range.port_selection, PortSelection::Offset(_)) => false,
-                // A range of one port takes it unconditionally: a clash is found when the connection is confirmed.
-                Some(ports) if ports.start() == ports.end() && range.contains_port(&tuple, *manip) => true,
-                Some(_) => range.contains_port(&tuple, *manip) && !self.used_tuple(&tuple, wanted),
+            // May it keep its port if that is free, and also if it is not?
+            let (keeps, keeps_used) = match &range.ports {
+                None => (true, false),
+                Some(_) if matches!(range.port_selection, PortSelection::Offset(_)) => (false, false),
+                Some(ports) => {
+                    let is_within = range.contains_port(&tuple, *manip);
+                    // A range of one port takes it unconditionally: a clash is found when the connection is confirmed.
+                    (is_within, is_within && ports.start() == ports.end())
+                }
             };
-            if keep {
+            if keeps {
                 let free = !self.used_tuple(&tuple, wanted);
-                return (tuple, free);
+                if free || keeps_used {
+                    return (tuple, free);
+                }
             }
         }
         let free = self.unique_port(&mut tuple, wanted);

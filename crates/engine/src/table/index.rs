@@ -9,8 +9,9 @@
 //! ```
 //! A fingerprint of 0 marks an empty slot. A full bucket is continued in an overflow bucket from a pool. The index grows one bucket at a time
 //! (Litwin, "Linear hashing", 1980): one bucket is split, and its entries with the next hash bit set move to the new one. So no packet ever
-//! waits for a rehash of the whole table. The index must never shrink, and never moves a bucket in memory.
-use super::chunked::ChunkedArray;
+//! waits for a rehash of the whole table. The index must never shrink, and never moves a bucket in memory,
+//! not one of the pool either.
+use super::chunked::{ChunkedArray, DenseArray};
 use super::simd;
 use crate::Direction;
 use alloc::vec::Vec;
@@ -19,6 +20,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 const ENTRIES_PER_BUCKET: usize = 10;
 /// 2 MiB of buckets.
 const BUCKETS_PER_CHUNK: usize = 1 << 15;
+/// 32 KiB of overflow buckets.
+const OVERFLOWS_PER_CHUNK: usize = 1 << 9;
 /// Grow above this many entries per 20 buckets, that is 7 of 10 slots. With more, more lookups need an overflow bucket; with fewer,
 /// memory is wasted.
 const ENTRIES_PER_20_BUCKETS: usize = 140;
@@ -63,7 +66,9 @@ pub(crate) struct Index {
     /// It grows to this many buckets even without entries.
     target_length: usize,
     entries: usize,
-    overflow: Vec<Bucket>,
+    overflow: DenseArray<Bucket, OVERFLOWS_PER_CHUNK>,
+    /// Overflow buckets that were ever used.
+    overflow_length: usize,
     /// Free overflow buckets, chained by their `overflow` field (number plus one).
     free_overflow: u32,
 }
@@ -84,7 +89,8 @@ impl Index {
             mask: 0,
             target_length: 1,
             entries: 0,
-            overflow: Vec::new(),
+            overflow: DenseArray::new(),
+            overflow_length: 0,
             free_overflow: 0,
         };
         index.set_target(buckets);
@@ -114,8 +120,13 @@ impl Index {
         self.entries
     }
 
+    #[cfg(test)]
+    pub(crate) fn bucket_count(&self) -> usize {
+        self.length
+    }
+
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.buckets.memory_bytes() + self.overflow.capacity() * size_of::<Bucket>()
+        self.buckets.memory_bytes() + self.overflow.memory_bytes()
     }
 
     #[inline(always)]
@@ -243,9 +254,14 @@ impl Index {
             *bucket = fresh;
             return Some(number);
         }
-        self.overflow.try_reserve(1).ok()?;
-        self.overflow.push(fresh);
-        u32::try_from(self.overflow.len()).ok()
+        let at = self.overflow_length;
+        let number = u32::try_from(at + 1).ok()?;
+        if !self.overflow.ensure_chunk(at) {
+            return None;
+        }
+        *self.overflow.get_mut(at)? = fresh;
+        self.overflow_length += 1;
+        Some(number)
     }
 
     /// Removes `reference`, inserted under `hash`. False if it is not there.
@@ -408,6 +424,6 @@ mod tests {
             (0..100_000).all(|slot| index.search(hash(slot), |found| (found.slot() == slot).then_some(())).is_some())
         );
         // Between two doublings, buckets not yet split are twice as full as the others: up to a sixth overflow. More means a bad hash.
-        assert!(index.overflow.len() < index.length / 5, "{} of {}", index.overflow.len(), index.length);
+        assert!(index.overflow_length < index.length / 5, "{} of {}", index.overflow_length, index.length);
     }
 }

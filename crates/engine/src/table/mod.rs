@@ -16,6 +16,8 @@ pub(crate) use chunked::ChunkedArray;
 pub(crate) use index::TupleRef;
 pub(crate) use new_record::NewRecord;
 pub(crate) use records::Records;
+#[cfg(test)]
+pub(crate) use timer_bounds::BLOCK_COST;
 pub(crate) use timer_bounds::{BlockScan, FANOUT as BLOCK};
 
 use crate::{Direction, Zone, ZoneDirection};
@@ -165,7 +167,10 @@ impl Table {
     /// Inserts a connection under both keys; neither may be in the table yet. Returns its slot; `None` if out of memory.
     pub(crate) fn insert(&mut self, record: &NewRecord<'_>, now: u32) -> Option<u32> {
         let slot = self.records.insert(record)?;
-        self.timer_bounds.grow(self.records.slot_count(), now);
+        if !self.timer_bounds.grow(self.records.slot_count(), now) {
+            self.records.free_slot(slot);
+            return None;
+        }
         let hash = |known: u64, key: &TupleKey, direction| match known {
             0 => key.hash(record.zone.id_for(direction), &self.keys),
             known => known,
@@ -216,6 +221,12 @@ impl Table {
                 |reference| records.hash(reference, keys).unwrap_or_default(),
             );
         }
+    }
+
+    /// The number of buckets of the index.
+    #[cfg(test)]
+    pub(crate) fn bucket_count(&self) -> usize {
+        self.index.bucket_count()
     }
 
     /// Does the index need to grow?

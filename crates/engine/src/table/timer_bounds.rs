@@ -4,6 +4,7 @@
 //! deadline earlier than before lowers it. So a packet of a known connection costs nothing here, and a timer needs about a quarter of a byte.
 //! Expiry is exact: a block is scanned when its bound has passed, and the bound is then recomputed.
 //! All ticks are modulo 2³². A bound must never be later than the earliest deadline in its block.
+use super::chunked::DenseArray;
 use super::simd;
 use alloc::vec::Vec;
 
@@ -12,31 +13,44 @@ pub(crate) const FANOUT: usize = 16;
 const SHIFT: u32 = FANOUT.trailing_zeros();
 /// The bound of a block without deadlines, relative to now: a quarter of the clock's range.
 const IDLE_TICKS: u32 = 1 << 30;
+/// 2 KiB of bounds: those of a quarter of a run of records.
+const BOUNDS_PER_CHUNK: usize = 1 << 9;
 
 /// The bounds, by level; the last level has a single one.
 #[derive(Clone)]
 pub(crate) struct TimerBounds {
-    levels: Vec<Vec<u32>>,
+    levels: Vec<Level>,
     slots: usize,
+}
+
+/// The bounds of one level. They never move in memory: growing copies nothing.
+#[derive(Clone)]
+struct Level {
+    bounds: DenseArray<u32, BOUNDS_PER_CHUNK>,
+    length: usize,
 }
 
 /// The result of scanning a block of 16 slots.
 pub(crate) struct BlockScan {
     /// The earliest remaining deadline, if any.
     pub(crate) earliest: Option<u32>,
+    /// How many expired.
+    pub(crate) removed: usize,
 }
+
+/// What reading a block costs of the budget of [`TimerBounds::scan_due`], in connections removed.
+pub(crate) const BLOCK_COST: usize = 2;
 
 impl TimerBounds {
     pub(crate) const fn new() -> Self {
         TimerBounds { levels: Vec::new(), slots: 0 }
     }
 
-    /// Grows to `slots` slots. New blocks have no deadlines.
-    pub(crate) fn grow(&mut self, slots: usize, now: u32) {
+    /// Grows to `slots` slots. New blocks have no deadlines. False if out of memory; call it again before a slot beyond the old size is used.
+    pub(crate) fn grow(&mut self, slots: usize, now: u32) -> bool {
         if slots <= self.slots {
-            return;
+            return true;
         }
-        self.slots = slots;
         let idle = now.wrapping_add(IDLE_TICKS);
         let mut blocks = slots;
         let mut level = 0;
@@ -44,28 +58,28 @@ impl TimerBounds {
             blocks = blocks.div_ceil(FANOUT);
             if self.levels.len() == level {
                 // The bound of a new top level covers the previous top level.
-                let below = level
-                    .checked_sub(1)
-                    .and_then(|at| self.levels.get(at)?.iter().copied().min_by_key(|bound| bound.wrapping_sub(now)));
-                self.levels.push(Vec::new());
-                self.levels[level].resize(blocks, idle);
-                if let Some(bound) = below {
-                    self.levels[level].fill(bound);
+                let below = level.checked_sub(1).and_then(|at| self.levels.get(at)?.earliest(now));
+                let mut top = Level { bounds: DenseArray::new(), length: 0 };
+                if self.levels.try_reserve(1).is_err() || !top.grow(blocks, below.unwrap_or(idle)) {
+                    return false;
                 }
-            } else if self.levels[level].len() < blocks {
-                self.levels[level].resize(blocks, idle);
+                self.levels.push(top);
+            } else if !self.levels[level].grow(blocks, idle) {
+                return false;
             }
             level += 1;
             if blocks == 1 && level >= self.levels.len() {
                 break;
             }
         }
+        self.slots = slots;
+        true
     }
 
     /// Prefetches what [`TimerBounds::lower`] reads for `slot`.
     #[inline(always)]
     pub(crate) fn prefetch(&self, slot: usize) {
-        if let Some(bound) = self.levels.first().and_then(|level| level.get(slot >> SHIFT)) {
+        if let Some(bound) = self.levels.first().and_then(|level| level.bounds.get(slot >> SHIFT)) {
             simd::prefetch(bound);
         }
     }
@@ -76,7 +90,7 @@ impl TimerBounds {
         let mut at = slot;
         for level in &mut self.levels {
             at >>= SHIFT;
-            let Some(bound) = level.get_mut(at) else { return };
+            let Some(bound) = level.bounds.get_mut(at) else { return };
             if (deadline.wrapping_sub(*bound) as i32) >= 0 {
                 return;
             }
@@ -86,10 +100,11 @@ impl TimerBounds {
 
     /// The earliest tick at which anything may have expired.
     pub(crate) fn earliest(&self) -> Option<u32> {
-        self.levels.last()?.first().copied()
+        self.levels.last()?.bounds.get(0).copied()
     }
 
-    /// Calls `look` for the blocks whose bound has passed, at most `budget` blocks, and updates their bounds.
+    /// Calls `look` for the blocks whose bound has passed and updates their bounds, until the budget is used up: [`BLOCK_COST`] for each block, one for each slot that
+    /// expired. The last block may exceed it.
     pub(crate) fn scan_due(
         &mut self,
         now: u32,
@@ -109,32 +124,61 @@ impl TimerBounds {
         budget: &mut usize,
         look: &mut impl FnMut(core::ops::Range<usize>) -> BlockScan,
     ) -> u32 {
-        let bound = self.levels[level][at];
+        let Some(bound) = self.levels.get(level).and_then(|level| level.bounds.get(at)).copied() else { return now };
         if (bound.wrapping_sub(now) as i32) > 0 || *budget == 0 {
             return bound;
         }
         let begin = at << SHIFT;
-        let fresh = if level == 0 {
-            *budget -= 1;
-            let end = (begin + FANOUT).min(self.slots);
-            look(begin..end).earliest.unwrap_or(now.wrapping_add(IDLE_TICKS))
-        } else {
-            let end = (begin + FANOUT).min(self.levels[level - 1].len());
-            let mut earliest = now.wrapping_add(IDLE_TICKS);
-            for child in begin..end {
-                let bound = self.scan_block(level - 1, child, now, budget, look);
-                if (bound.wrapping_sub(earliest) as i32) < 0 {
-                    earliest = bound;
+        let mut earliest = now.wrapping_add(IDLE_TICKS);
+        match level.checked_sub(1) {
+            None => {
+                let found = look(begin..(begin + FANOUT).min(self.slots));
+                *budget = budget.saturating_sub(BLOCK_COST + found.removed);
+                earliest = found.earliest.unwrap_or(earliest);
+            }
+            Some(below) => {
+                let end = (begin + FANOUT).min(self.levels[below].length);
+                for child in begin..end {
+                    let bound = self.scan_block(below, child, now, budget, look);
+                    if (bound.wrapping_sub(earliest) as i32) < 0 {
+                        earliest = bound;
+                    }
                 }
             }
-            earliest
-        };
-        self.levels[level][at] = fresh;
-        fresh
+        }
+        if let Some(bound) = self.levels[level].bounds.get_mut(at) {
+            *bound = earliest;
+        }
+        earliest
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.levels.iter().map(|level| level.capacity() * 4).sum()
+        self.levels.iter().map(|level| level.bounds.memory_bytes()).sum()
+    }
+}
+
+impl Level {
+    /// Grows to `length` bounds, the new ones `bound`. False if out of memory.
+    fn grow(&mut self, length: usize, bound: u32) -> bool {
+        if length <= self.length {
+            return true;
+        }
+        if !self.bounds.ensure_chunk(length - 1) {
+            return false;
+        }
+        for at in self.length..length {
+            if let Some(place) = self.bounds.get_mut(at) {
+                *place = bound;
+            }
+        }
+        self.length = length;
+        true
+    }
+
+    /// The earliest bound. One that has passed is earlier than `now`.
+    fn earliest(&self, now: u32) -> Option<u32> {
+        let bounds = (0..self.length).filter_map(|at| self.bounds.get(at).copied());
+        bounds.min_by_key(|bound| bound.wrapping_sub(now) as i32)
     }
 }
 
@@ -166,10 +210,25 @@ mod tests {
                         if slot.is_some_and(|wait| wait <= passed) { *slot = None; }
                         if let Some(wait) = *slot { earliest = Some(earliest.map_or(wait, |least: u32| least.min(wait))); }
                     }
-                    BlockScan { earliest: earliest.map(|wait| start.wrapping_add(wait)) }
+                    BlockScan { earliest: earliest.map(|wait| start.wrapping_add(wait)), removed: 0 }
                 });
                 prop_assert!(slots.iter().all(|slot| slot.is_none_or(|wait| wait > passed)));
             }
         }
+    }
+    /// A level is added while a deadline has passed that nobody has asked for yet.
+    #[test]
+    fn a_passed_deadline_is_found_after_growth() {
+        let mut deadlines = TimerBounds::new();
+        assert!(deadlines.grow(FANOUT, 1000));
+        deadlines.lower(3, 1005);
+        assert!(deadlines.grow(20 * FANOUT, 1010));
+        assert_eq!(deadlines.earliest(), Some(1005));
+        let mut seen = Vec::new();
+        deadlines.scan_due(1010, &mut 100, &mut |slots| {
+            seen.push(slots.start);
+            BlockScan { earliest: None, removed: 1 }
+        });
+        assert_eq!(seen, [0]);
     }
 }

@@ -36,7 +36,7 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// One of its tuples is taken, it is invalid, or the table is full. Then nothing has changed.
+    /// One of its tuples is taken, it is invalid, or the table is full, or its source has what [`Engine::set_admission`] allows. Then nothing has changed.
     pub fn create(&mut self, new: &NewConnection, now: Instant) -> Result<ConnId, UpdateError> {
         let (original, reply) = (TupleKey::from(&new.original), TupleKey::from(&new.reply));
         if !self.tuple_is_free(&original, new, Direction::Original, now) {
@@ -69,7 +69,7 @@ impl Engine {
             return Err(UpdateError::Exists);
         }
         let probe = self.table.lookup_key(original, new.zone);
-        if !self.make_room(&probe, now) {
+        if self.check_source(&original, now).is_err() || !self.make_room(&probe, now) {
             return Err(UpdateError::TableFull);
         }
         let conn_id = self.confirm(ctx, now).connection.ok_or(UpdateError::TableFull)?;
@@ -123,6 +123,7 @@ impl Engine {
             masqueraded: false,
             // Never a valid epoch, so that its tuples are looked up again on confirmation.
             table_epoch: u64::MAX,
+            reply_free_epoch: u64::MAX,
             hashes: [0; 2],
             extension: None,
             mark: new.attributes.mark.unwrap_or(0),

@@ -64,6 +64,10 @@ pub(super) fn key_entries(settings: &GatewaySettings) -> Vec<KeyEntry> {
         entry("nat", "parity", &s.nat.parity, Restart),
         entry("nat", "port-block", &s.nat.port_block, Restart),
         entry("nat", "deterministic", &s.nat.deterministic, Restart),
+        entry("table", "reserve", &s.table.reserve, Restart),
+        entry("table", "source-limit", &s.table.source_limit, Restart),
+        entry("table", "adaptive-timeouts", &s.table.adaptive_timeouts, Restart),
+        entry("table", "grow-to", &s.table.grow_to, Restart),
     ]);
     entries
 }

@@ -16,18 +16,18 @@ mod values;
 pub use given::{Given, SettingOrigin};
 pub use named::NamedValues;
 pub use resolve::SettingFault;
-pub use settings::{GatewaySettings, NatSettings};
+pub use settings::{GatewaySettings, NatSettings, TableSettings};
 pub use values::{
-    DeterministicMapping, DeterministicText, DeviceEntry, HelperText, InterfaceText, KernelVersionSetting,
-    LifelineText, LogSetting, MemoryText, NatFilteringSetting, NatMappingSetting, OnExitSetting, RouteEntry,
-    SysctlValue, TextValue, XdpModeSetting, XdpSendSetting,
+    AdaptiveTimeoutsText, DeterministicMapping, DeterministicText, DeviceEntry, HelperText, InterfaceText,
+    KernelVersionSetting, LifelineText, LogSetting, MemoryText, NatFilteringSetting, NatMappingSetting, OnExitSetting,
+    RouteEntry, SourceLimitText, SysctlValue, TableReserveText, TextValue, XdpModeSetting, XdpSendSetting,
 };
 
 use crate::config::GatewayConfig;
 use crate::engine_settings::MemorySize;
 use crate::sandbox;
 use crate::toml_file::{self, TomlDiagnostic, TomlFileError};
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use keys::{KeyChange, key_entries};
 use resolve::FORMAT_VERSION;
 use std::fs;
@@ -197,12 +197,13 @@ impl ResolvedGateway {
         Ok(config)
     }
 
-    /// The sysctls of the settings, without an engine.
+    /// The sysctls of the settings, without an engine, and whether what is said of a full table fits them.
     ///
     /// # Errors
-    /// A sysctl file cannot be read, or is refused.
+    /// A sysctl file cannot be read, or is refused; or the table is too small.
     pub fn check_sysctl_files(&self) -> Result<()> {
-        resolve::sysctl_settings(&self.settings, self.machine_memory).sysctls(drop).map(drop)
+        let sysctls = resolve::sysctl_settings(&self.settings, self.machine_memory).sysctls(drop)?;
+        self.settings.table.policy(&sysctls).context("in [table]").map(drop)
     }
 
     /// The settings as a file again, each with its origin behind it.

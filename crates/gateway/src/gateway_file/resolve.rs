@@ -1,6 +1,6 @@
 //! The sum of a file and a command line: checked, then a [`GatewayConfig`].
 use super::given::{Given, SettingOrigin};
-use super::settings::{GatewaySettings, NatSettings};
+use super::settings::{GatewaySettings, NatSettings, TableSettings};
 use super::values::{
     KernelVersionSetting, LogSetting, NatFilteringSetting, NatMappingSetting, OnExitSetting, XdpModeSetting,
     XdpSendSetting,
@@ -10,8 +10,8 @@ use crate::engine_settings::{MemorySize, SysctlSettings};
 use crate::ruleset::RulesetOptions;
 use crate::static_fib::StaticFib;
 use crate::tc::TcOptions;
-use anyhow::Result;
-use keepstate_engine::{NatPolicy, sysctl_conf};
+use anyhow::{Context, Result};
+use keepstate_engine::{AdmissionPolicy, NatPolicy, Sysctl, Sysctls, sysctl_conf};
 use std::time::Duration;
 
 /// What does not fit, and where it stands.
@@ -138,6 +138,9 @@ fn ranges(settings: &GatewaySettings, faults: &mut Faults) {
     if let Some(block) = settings.nat.port_block.as_ref().filter(|block| !(1..=64_512).contains(&block.value)) {
         faults.add(block.origin.clone(), "port-block is 1 to 64512 ports");
     }
+    if let Some(grow_to) = settings.table.grow_to.as_ref().filter(|grow_to| grow_to.value == 0) {
+        faults.add(grow_to.origin.clone(), "grow-to is 1 to 4294967295 connections");
+    }
     if let Some(interface) = settings.interface.as_ref().filter(|interface| interface.value.is_empty()) {
         faults.add(interface.origin.clone(), "interface is empty; name one, like [\"eth0\"]");
     }
@@ -220,6 +223,7 @@ pub(super) fn config(
     } else {
         DriverConfig::Tun
     };
+    let sysctls = sysctl_settings(s, machine_memory).sysctls(note)?;
     let definitions = s.define.entries.iter().map(|(name, value)| (name.value.clone(), value.value.clone()));
     Ok(GatewayConfig {
         ruleset: value_or(&s.ruleset, Default::default()),
@@ -236,7 +240,8 @@ pub(super) fn config(
         other_files: value_or(&s.sysctl_files, Vec::new()),
         state_file: s.state.as_ref().map(|given| given.value.clone()),
         nat: nat_policy(&s.nat),
-        sysctls: sysctl_settings(s, machine_memory).sysctls(note)?,
+        admission: s.table.policy(&sysctls).context("in [table]")?,
+        sysctls,
         helpers: s
             .helper
             .iter()
@@ -255,6 +260,24 @@ fn nat_policy(nat: &NatSettings) -> NatPolicy {
         parity: value_or(&nat.parity, false),
         port_block_size: nat.port_block.as_ref().map(|given| given.value),
         deterministic: deterministic.map(|text| text.value.0).collect(),
+    }
+}
+
+impl TableSettings {
+    /// How the table fails.
+    ///
+    /// # Errors
+    /// It does not fit `nf_conntrack_max`.
+    pub fn policy(&self, sysctls: &Sysctls) -> Result<AdmissionPolicy> {
+        let limits = self.source_limit.iter().flat_map(|given| &given.value);
+        let policy = AdmissionPolicy {
+            reserves: self.reserve.iter().flat_map(|given| &given.value).map(|text| text.value.clone()).collect(),
+            source_limits: limits.map(|text| text.value.clone()).collect(),
+            adaptive_timeouts: self.adaptive_timeouts.as_ref().map(|given| given.value.value),
+            grow_to: self.grow_to.as_ref().map(|given| given.value),
+        };
+        policy.check(sysctls[Sysctl::Max])?;
+        Ok(policy)
     }
 }
 

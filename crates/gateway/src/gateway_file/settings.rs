@@ -1,11 +1,11 @@
-//! The keys. Each is the flag of `keepstate gateway` of the same name; those of NAT and the sysctls have a table of their own. What people write by habit,
+//! The keys. Each is the flag of `keepstate gateway` of the same name; those of NAT, of a full table and the sysctls have a table of their own. What people write by habit,
 //! `on_exit` or `interfaces`, is the same key.
 use super::given::Given;
 use super::named::NamedValues;
 use super::values::{
-    DeterministicText, DeviceEntry, HelperText, InterfaceText, KernelVersionSetting, LifelineText, LogSetting,
-    MemoryText, NatFilteringSetting, NatMappingSetting, OnExitSetting, RouteEntry, SysctlValue, XdpModeSetting,
-    XdpSendSetting,
+    AdaptiveTimeoutsText, DeterministicText, DeviceEntry, HelperText, InterfaceText, KernelVersionSetting,
+    LifelineText, LogSetting, MemoryText, NatFilteringSetting, NatMappingSetting, OnExitSetting, RouteEntry,
+    SourceLimitText, SysctlValue, TableReserveText, XdpModeSetting, XdpSendSetting,
 };
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -82,6 +82,27 @@ pub struct GatewaySettings {
     pub sysctl: NamedValues<SysctlValue>,
     /// NAT behaviour beyond Linux's
     pub nat: NatSettings,
+    /// What happens when the table gets full, beyond Linux's
+    pub table: TableSettings,
+}
+
+/// What happens when the table gets full, beyond Linux's.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct TableSettings {
+    /// Entries kept free for some connections: ["1000 for tcp 22 from 10.0.0.0/8"]
+    pub reserve: Option<Given<Vec<TableReserveText>>>,
+    /// What each source may have; the first that fits holds: ["for from 10.0.0.0/8", "100 connections 20 new/s burst 40 per 32,64"]
+    #[serde(alias = "source_limit")]
+    pub source_limit: Option<Given<Vec<SourceLimitText>>>,
+    /// Timeouts become shorter between these numbers of connections: "60000-72000"
+    #[serde(alias = "adaptive_timeouts")]
+    pub adaptive_timeouts: Option<Given<AdaptiveTimeoutsText>>,
+    /// When the table is full, nf_conntrack_max is doubled, up to this many connections
+    #[cfg_attr(test, schemars(range(min = 1)))]
+    #[serde(alias = "grow_to")]
+    pub grow_to: Option<Given<u32>>,
 }
 
 /// NAT behaviour beyond Linux's.
@@ -140,6 +161,12 @@ impl GatewaySettings {
                 parity: self.nat.parity.or(below.nat.parity),
                 port_block: self.nat.port_block.or(below.nat.port_block),
                 deterministic: self.nat.deterministic.or(below.nat.deterministic),
+            },
+            table: TableSettings {
+                reserve: self.table.reserve.or(below.table.reserve),
+                source_limit: self.table.source_limit.or(below.table.source_limit),
+                adaptive_timeouts: self.table.adaptive_timeouts.or(below.table.adaptive_timeouts),
+                grow_to: self.table.grow_to.or(below.table.grow_to),
             },
         }
     }

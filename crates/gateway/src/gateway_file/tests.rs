@@ -48,6 +48,12 @@ mapping = "endpoint-independent"
 filtering = "address-dependent"
 parity = true
 port-block = 512
+
+[table]
+reserve = ["1000 for tcp 22 from 10.0.0.0/8"]
+source-limit = ["for from 10.0.0.0/8", "100 connections 20 new/s burst 40 per 24,56"]
+adaptive-timeouts = "900000-1100000"
+grow-to = 4000000
 "#;
 
 const TUN: &str = r#"version = 1
@@ -69,7 +75,10 @@ fn a_key_may_be_written_by_habit() {
         .replace("interface =", "interfaces =")
         .replace("on-exit", "on_exit")
         .replace("as-linux", "as_linux")
-        .replace("port-block", "port_block");
+        .replace("port-block", "port_block")
+        .replace("source-limit", "source_limit")
+        .replace("adaptive-timeouts", "adaptive_timeouts")
+        .replace("grow-to", "grow_to");
     let options = |text: &str| format!("{:?}", config(&resolved(text)));
     assert_ne!(by_habit, ROUTER);
     assert_eq!(options(&by_habit), options(ROUTER));
@@ -95,6 +104,10 @@ fn every_key_reaches_the_gateway() {
     assert_eq!(config.busy_poll.as_micros(), 50);
     assert_eq!((config.nat.mapping, config.nat.parity), (MappingBehaviour::EndpointIndependent, true));
     assert_eq!(config.nat.port_block_size, Some(512));
+    assert_eq!(config.admission.reserves, ["1000 for tcp 22 from 10.0.0.0/8".parse().unwrap()]);
+    assert_eq!(config.admission.source_limits.len(), 2);
+    assert_eq!(config.admission.adaptive_timeouts, Some("900000-1100000".parse().unwrap()));
+    assert_eq!(config.admission.grow_to, Some(4_000_000));
     let mut sysctls = Sysctls::kernel_defaults(KernelVersion::V5_15, 4 << 30);
     sysctls.set(Sysctl::Max, 1_000_000).unwrap();
     sysctls.set(Sysctl::TcpLoose, 0).unwrap();
@@ -282,11 +295,13 @@ fn the_shipped_schema_is_up_to_date() {
 #[test]
 fn the_schema_has_every_key_and_a_sentence_for_each() {
     let schema: serde_json::Value = serde_json::from_str(&schema::gateway_schema()).unwrap();
-    let nat = &schema["$defs"]["NatSettings"]["properties"];
+    let of = |table: &str| schema["$defs"][table]["properties"].clone();
+    let (nat, full_table) = (of("NatSettings"), of("TableSettings"));
     for entry in key_entries(&resolved(ROUTER).settings) {
         let property = match entry.table {
             "" => &schema["properties"][&entry.name],
             "nat" => &nat[&entry.name],
+            "table" => &full_table[&entry.name],
             _ => &schema["properties"][entry.table],
         };
         assert!(property["description"].is_string(), "{} {}: {property}", entry.table, entry.name);
@@ -320,4 +335,30 @@ fn the_shipped_example_is_valid_and_its_comments_too() {
         };
         assert!(text.lines().any(shown), "{} is not shown", entry.name);
     }
+}
+
+#[test]
+fn a_full_table_by_choice_is_checked_with_its_place() {
+    let with = |table: &str| {
+        let text =
+            format!("version = 1\nruleset = \"a\"\nqueue = 1\n[sysctl]\nnf_conntrack_max = 100\n[table]\n{table}\n");
+        let file = file(&text);
+        let faults = file.faults.iter().map(|fault| fault.message.clone()).collect::<Vec<_>>().join("\n");
+        let resolved = ResolvedGateway::new(Some(file), GatewaySettings::default());
+        let checked = resolved.check().and_then(|()| resolved.check_sysctl_files());
+        (faults, checked.map_err(|error| format!("{error:#}")))
+    };
+    assert_eq!(with("reserve = [\"50 for tcp 22\"]\ngrow-to = 200"), (String::new(), Ok(())));
+    assert!(with("reserve = [\"50 tcp 22\"]").0.contains("ENTRIES for CONNECTIONS"));
+    assert!(with("adaptive-timeouts = \"9-5\"").0.contains("START-END"));
+    assert!(with("grow-to = 0").1.unwrap_err().contains("gateway.toml:7:"), "{:?}", with("grow-to = 0").1);
+    let error = with("reserve = [\"100 for tcp 22\"]").1.unwrap_err();
+    assert_eq!(
+        error,
+        "in [table]: the reserves take 100 entries of a table of 100 (nf_conntrack_max); leave some for the others"
+    );
+    let before = resolved(ROUTER);
+    let after = resolved(&ROUTER.replace("grow-to = 4000000", "grow-to = 5000000"));
+    let refused = format!("{:#}", before.check_reload(&after).unwrap_err());
+    assert!(refused.contains("table.grow-to: 5000000 needs a restart; running with 4000000"), "{refused}");
 }

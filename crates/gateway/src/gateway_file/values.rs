@@ -3,7 +3,9 @@ use crate::engine_settings::{HelperPort, MemorySize};
 use crate::static_fib::{InterfaceConfig, RouteConfig};
 use crate::tc::{InterfacePattern, Lifeline, OnExit};
 use crate::xdp::XdpTxMode;
-use keepstate_engine::{DeterministicNat, FilteringBehaviour, KernelVersion, MappingBehaviour};
+use keepstate_engine::{
+    AdaptiveTimeouts, DeterministicNat, FilteringBehaviour, KernelVersion, MappingBehaviour, SourceLimit, TableReserve,
+};
 use keepstate_linux::xdp::XskMode;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
@@ -93,6 +95,12 @@ pub type LifelineText = TextValue<Lifeline>;
 pub type HelperText = TextValue<HelperPort>;
 /// `4G`.
 pub type MemoryText = TextValue<MemorySize>;
+/// `1000 for tcp 22 from 10.0.0.0/8`.
+pub type TableReserveText = TextValue<TableReserve>;
+/// `100 connections 20 new/s`.
+pub type SourceLimitText = TextValue<SourceLimit>;
+/// `60000-72000`.
+pub type AdaptiveTimeoutsText = TextValue<AdaptiveTimeouts>;
 /// `100.64.0.0/16=192.0.2.0/28`.
 pub type DeterministicText = TextValue<DeterministicMapping>;
 

@@ -1,7 +1,7 @@
 //! Control connections: requests are answered, and clients that are slow or many delay nobody.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 use super::*;
-use keepstate_engine::{ConnUpdate, NewConnection, Tuple, Zone};
+use keepstate_engine::{AdmissionPolicy, ConnUpdate, NewConnection, Tuple, Zone};
 use keepstate_linux::ctnetlink::consts::{group, message};
 use keepstate_linux::ctnetlink::{CtClient, CtDumpKind, CtEventSocket, CtFlow, DumpFilter, EventKind};
 use keepstate_linux::netlink::NetlinkSocket;
@@ -236,4 +236,33 @@ fn requests_are_answered() {
     assert!(
         ask("{\"drain\":{\"address\":\"10.0.0.1\",\"port\":80}}").0.contains("no service has a backend 10.0.0.1:80")
     );
+}
+
+/// What was chosen for a full table, and what it refused, is in the statistics; without a choice there is no word of it.
+#[test]
+fn stats_show_what_a_full_table_has_refused() {
+    const STATS: &[u8] = b"{\"v\":2,\"request\":{\"stats\":{\"json\":false}}}\n";
+    let mut gateway = TestGateway::new();
+    let policy = AdmissionPolicy {
+        reserves: vec!["10 for udp 53".parse().unwrap()],
+        source_limits: vec!["2 connections".parse().unwrap()],
+        ..AdmissionPolicy::default()
+    };
+    gateway.router.engine_mut().set_admission(policy, NOW).unwrap();
+    for number in 0..3 {
+        let [high, low] = (4000_u16 + number).to_be_bytes();
+        let mut ip = [0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0, 10, 1, 0, 2, 10, 2, 0, 9];
+        let check = keepstate_wire::checksum::internet(&ip).to_be_bytes();
+        ip[10..12].copy_from_slice(&check);
+        // A UDP checksum of 0 is none.
+        let bytes = [&ip[..], &[high, low, 0, 53, 0, 8, 0, 0]].concat();
+        let packet = keepstate_wire::Packet::parse(&bytes).unwrap();
+        gateway.router.engine_mut().handle(&packet, Zone::default(), NOW);
+    }
+    let (answer, _) = run_session_with(gateway, STATS).unwrap();
+    let text = String::from_utf8(answer).unwrap();
+    let row = "reserved=10 reserved_in_use=2 sources=1 timeout_percent=100 timeouts_cut=0 limit_raised=0";
+    assert!(text.contains(row) && text.contains("\nsource_connections=1\n"), "{text}");
+    let (answer, _) = run_control_session(STATS).unwrap();
+    assert!(!String::from_utf8(answer).unwrap().contains("reserved"));
 }

@@ -3,6 +3,7 @@
 //! Turns the options, and a file with the same settings, into a `GatewayConfig`; the router itself is the crate `keepstate-gateway`. A capture instead of interfaces is driven here.
 mod nat_args;
 mod pcap_driver;
+pub(crate) mod table_args;
 
 use crate::ruleset_args::RulesetArgs;
 use crate::shared_args::EngineArgs;
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::Arc;
+use table_args::TableArgs;
 
 /// Route packets in user space with an nftables ruleset: NAT, firewall, load balancing
 #[derive(Args, Debug)]
@@ -97,6 +99,8 @@ pub struct GatewayArgs {
     each: bool,
     #[command(flatten)]
     nat_args: NatArgs,
+    #[command(flatten)]
+    table_args: TableArgs,
     #[command(flatten)]
     tuning: EngineArgs,
 }
@@ -290,6 +294,7 @@ impl GatewayArgs {
             control: self.control.clone().map(|path| Given::flag(path, "--control")),
             state: self.state.clone().map(|path| Given::flag(path, "--state")),
             nat: self.nat_args.settings(),
+            table: self.table_args.settings(),
             ..GatewaySettings::default()
         };
         own.over(self.ruleset_args.gateway_settings()).over(self.tuning.gateway_settings())

@@ -1,17 +1,19 @@
 //! `keepstate simulate`: the engine in virtual time, under a traffic model or a capture: how the table fills, and what is dropped.
+mod compare;
 mod plot;
 mod report;
 mod traffic;
 
 use crate::checksum_args::{self, ChecksumArgs};
+use crate::gateway::table_args::TableArgs;
 use crate::shared_args::EngineArgs;
 use crate::stderr;
 use anyhow::Result;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use keepstate_advisor::simulate::{Simulation, Timeseries, summarize};
+use keepstate_advisor::simulate::{ChoiceOutcome, Simulation, Timeseries, TrafficModel, summarize};
 use keepstate_capture::capture_tracker::{CaptureTracker, FrameResult};
-use keepstate_engine::Instant;
+use keepstate_engine::{AdmissionPolicy, Instant, Sysctls};
 use report::SimulationReport;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -30,6 +32,9 @@ pub struct Simulate {
     /// CPUs of the machine, shown in the output only: kernel defaults depend on memory alone
     #[arg(long, value_name = "NUMBER", value_parser = crate::unit_args::parse_count)]
     cpus: Option<u64>,
+    /// Show the choices for a full table side by side: Linux's, and those given below, or all with usual values
+    #[arg(long, conflicts_with_all = ["capture", "csv"])]
+    compare: bool,
     /// Print the samples as CSV: seconds, connections, dropped, by state
     #[arg(long, conflicts_with = "json")]
     csv: bool,
@@ -38,6 +43,8 @@ pub struct Simulate {
     json: bool,
     #[command(flatten)]
     checksums: ChecksumArgs,
+    #[command(flatten)]
+    table: TableArgs,
     #[command(flatten)]
     tuning: EngineArgs,
 }
@@ -51,6 +58,9 @@ Examples:
   keepstate simulate --clients 100k --keepalive 60s --storm 6h:50%:outage --duration 12h
   # a NAT gateway with a shorter timeout
   keepstate simulate --profile nat-gateway --duration 6h --set nf_conntrack_tcp_timeout_established=7440
+  # choices for a full table, side by side: a broker, and a NAT gateway with a scan from inside
+  keepstate simulate --compare --clients 100k --as-linux 5.15 --memory 4G --duration 30min
+  keepstate simulate --compare --profile nat-gateway --scan-rate 1k --set nf_conntrack_max=65536
   # a capture through a table of ten entries, as CSV
   keepstate simulate --capture trace.pcapng --set nf_conntrack_max=10 --csv
 
@@ -87,6 +97,7 @@ impl Simulate {
     pub fn run(&self) -> Result<ExitCode> {
         match &self.capture {
             Some(path) => self.run_capture(path)?,
+            None if self.compare => self.run_choices()?,
             None => self.run_model()?,
         }
         Ok(ExitCode::SUCCESS)
@@ -96,15 +107,8 @@ impl Simulate {
         let model = self.traffic.model().map_err(anyhow::Error::msg)?;
         let knobs = self.tuning.sysctls(stderr::note)?;
         let duration = model.duration;
-        let made = Simulation::new(model, knobs, self.tuning.hash_secret()?);
-        let mut simulation = made.map_err(anyhow::Error::msg)?;
-        let bar = progress_bar(duration);
-        for step in 1..=STEPS {
-            simulation.advance(u64::try_from(u128::from(duration) * u128::from(step) / u128::from(STEPS))?);
-            bar.set_position(step);
-            tracing::trace!(step, connections = simulation.engine().count(), "simulated");
-        }
-        bar.finish_and_clear();
+        let policy = self.table.settings().policy(&knobs)?;
+        let simulation = self.simulate(model, knobs, policy)?;
         let (timeseries, stats) = (simulation.timeseries(), simulation.stats());
         self.print_report(&SimulationReport {
             model: Some(simulation.model()),
@@ -118,11 +122,47 @@ impl Simulate {
         })
     }
 
+    /// The model to its end.
+    fn simulate(&self, model: TrafficModel, knobs: Sysctls, policy: AdmissionPolicy) -> Result<Simulation> {
+        let duration = model.duration;
+        let made = Simulation::new(model, knobs, self.tuning.hash_secret()?);
+        let made = made.and_then(|simulation| simulation.with_admission(policy));
+        let mut simulation = made.map_err(anyhow::Error::msg)?;
+        let bar = progress_bar(duration);
+        for step in 1..=STEPS {
+            simulation.advance(u64::try_from(u128::from(duration) * u128::from(step) / u128::from(STEPS))?);
+            bar.set_position(step);
+            tracing::trace!(step, connections = simulation.engine().count(), "simulated");
+        }
+        bar.finish_and_clear();
+        Ok(simulation)
+    }
+
+    fn run_choices(&self) -> Result<()> {
+        let model = self.traffic.model().map_err(anyhow::Error::msg)?.with_operator();
+        let knobs = self.tuning.sysctls(stderr::note)?;
+        let mut compared = Vec::new();
+        for choice in compare::choices(&self.table.settings(), &knobs)? {
+            let simulation = self.simulate(model.clone(), knobs.clone(), choice.policy.clone())?;
+            compared.push((choice, ChoiceOutcome::of(&simulation)));
+        }
+        let mut out = anstream::stdout().lock();
+        if self.json {
+            serde_json::to_writer_pretty(&mut out, &compare::json_document(&model, &compared))?;
+            writeln!(out)?;
+        } else {
+            compare::write(&mut out, &compared)?;
+        }
+        Ok(out.flush()?)
+    }
+
     fn run_capture(&self, path: &Path) -> Result<()> {
         let mut policy = self.checksums.policy(&self.tuning)?;
         let sysctls = self.tuning.sysctls(stderr::note)?;
         let mut capture = checksum_args::open_sampled(path, &mut policy, false)?;
+        let admission = self.table.settings().policy(&sysctls)?;
         let mut tracker = CaptureTracker::new(sysctls, self.tuning.hash_secret()?).with_checksums(policy);
+        tracker.engine_mut().set_admission(admission, Instant(0))?;
         self.tuning.attach_helpers(tracker.engine_mut());
         let mut record = Timeseries::new(tracker.engine_mut(), None);
         let mut first = None;

@@ -48,6 +48,12 @@ pub struct TrafficArgs {
     /// Handshakes per second that are never finished
     #[arg(long, value_name = "RATE", value_parser = unit_args::parse_rate)]
     half_open_rate: Option<f64>,
+    /// SYNs per second that one host more sends to others, which do not answer: a scan
+    #[arg(long, value_name = "RATE", value_parser = unit_args::parse_rate)]
+    scan_rate: Option<f64>,
+    /// An operator logs in on port 22 at this interval [default with --compare: 1min]
+    #[arg(long, value_name = "TIME", value_parser = unit_args::parse_millis)]
+    operator: Option<u64>,
     /// Duration of the simulation [default: 1h]
     #[arg(long, value_name = "TIME", value_parser = unit_args::parse_millis)]
     duration: Option<u64>,
@@ -64,8 +70,10 @@ impl TrafficArgs {
             || self.message.is_some()
             || !self.storms.is_empty()
             || self.every_packet
-            || [self.arrival, self.silent, self.udp_rate, self.half_open_rate].iter().any(Option::is_some)
-            || [self.lifetime, self.keepalive, self.notice, self.spread, self.retry, self.duration]
+            || [self.arrival, self.silent, self.udp_rate, self.half_open_rate, self.scan_rate]
+                .iter()
+                .any(Option::is_some)
+            || [self.lifetime, self.keepalive, self.notice, self.spread, self.retry, self.operator, self.duration]
                 .iter()
                 .any(Option::is_some)
     }
@@ -104,6 +112,8 @@ impl TrafficArgs {
         model.retry = self.retry.unwrap_or(model.retry);
         model.udp_rate = self.udp_rate.unwrap_or(model.udp_rate);
         model.half_open_rate = self.half_open_rate.unwrap_or(model.half_open_rate);
+        model.scan_rate = self.scan_rate.unwrap_or(model.scan_rate);
+        model.operator_every = self.operator.or(model.operator_every);
         model.duration = self.duration.unwrap_or(model.duration);
         model.every_packet = self.every_packet;
         Ok(model)

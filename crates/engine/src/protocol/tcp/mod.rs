@@ -430,10 +430,16 @@ impl Tcp {
         TrackResult::Pass { timeout: super::seconds_to_ticks(timeout), changed: old != new, assured }
     }
 
+    /// The sysctl with the timeout of the current state.
+    #[inline(always)]
+    pub(crate) fn timeout_sysctl(&self) -> Sysctl {
+        STATE_TIMEOUT_SYSCTLS[self.state() as usize]
+    }
+
     /// The timeout in seconds.
     #[inline(always)]
     fn select_timeout(&self, class: SegmentClass, sysctls: &Sysctls) -> u32 {
-        let own = sysctls[STATE_TIMEOUT_SYSCTLS[self.state() as usize]];
+        let own = sysctls[self.timeout_sysctl()];
         let capped = |sysctl: Sysctl| own > sysctls[sysctl];
         let unacknowledged = (self.flags[0] | self.flags[1]) & side_flag::DATA_UNACKNOWLEDGED != 0;
         if u32::from(self.retrans) >= sysctls[Sysctl::TcpMaxRetrans] && capped(Sysctl::TcpTimeoutMaxRetrans) {
