@@ -37,13 +37,13 @@ impl Engine {
         }
     }
 
-    /// Removes masqueraded connections whose address this machine does not have any more, in the slots from `from` on, `max_slots` at most; as Linux does when an address or an interface goes.
+    /// Removes the masqueraded connections that end with their address, of which `ends` is told, in the slots from `from` on, `max_slots` at most; as Linux does when an address or an interface goes.
     /// Returns where to go on; `None` if all were checked.
     pub fn end_masqueraded(
         &mut self,
         from: u32,
         max_slots: u32,
-        is_own: impl Fn(IpAddr) -> bool,
+        ends: impl Fn(ConnId, IpAddr) -> bool,
         now: Instant,
     ) -> Option<u32> {
         let behind = self.slot_count().min(from.saturating_add(max_slots));
@@ -51,7 +51,7 @@ impl Engine {
             let records = &self.table.records;
             let is_masqueraded = records.hot(slot).is_some_and(|hot| hot.is_confirmed() && hot.is_masqueraded());
             let reply = if is_masqueraded { records.key(TupleRef::new(slot, Direction::Reply)) } else { None };
-            if reply.is_some_and(|reply| !is_own(reply.tuple().destination)) {
+            if reply.is_some_and(|reply| ends(self.conn_id(slot), reply.tuple().destination)) {
                 self.destroy(slot, now);
             }
         }

@@ -1,7 +1,7 @@
 //! Read and set attributes of a packet's connection, for nftables' `ct` expression.
 use crate::packet_ctx::Pending;
 use crate::table::record::RecordKind;
-use crate::{Accounting, Connection, Engine, Instant, PacketCtx, Sysctl};
+use crate::{Accounting, ConnId, Connection, Engine, Instant, PacketCtx, Sysctl};
 
 impl Engine {
     /// A copy of the packet's connection, confirmed, unconfirmed, or ended by this packet; `None` if it has none.
@@ -63,11 +63,18 @@ impl Engine {
                 if changed && done {
                     self.dirty.mark_dirty(conn_id.slot);
                     self.note_change(conn_id.slot, false);
+                    // Rules may judge its packets by it.
+                    self.revoke(conn_id);
                 }
                 done
             }
             _ => false,
         }
+    }
+
+    /// The mark of a connection; 0 if it is not in the table.
+    pub fn connection_mark(&self, conn_id: ConnId) -> u32 {
+        if self.names(conn_id) { self.table.records.mark(conn_id.slot) } else { 0 }
     }
 
     /// Adds labels (bit 0 first) to those of the packet's connection. False without a connection.

@@ -37,7 +37,7 @@ fn engine() -> Engine {
 fn ports_left(engine: &mut Engine, own: IpAddr) -> Vec<u16> {
     let mut from = Some(0);
     while let Some(slot) = from {
-        from = engine.end_masqueraded(slot, 4096, |address| address == own, NOW);
+        from = engine.end_masqueraded(slot, 4096, |_, address| address != own, NOW);
     }
     let mut ports: Vec<u16> = engine.entries(NOW).map(|entry| entry.original.source_key).collect();
     ports.sort_unstable();

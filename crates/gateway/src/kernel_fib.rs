@@ -4,6 +4,7 @@ use keepstate_linux::rtnetlink::{RtAddress, RtLink, RtMessage, RtPlacement, RtRo
 use keepstate_router::{FibChange, FibTable, Interface, Route, RoutePlacement, SourceAddress};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 
 /// The main routing table.
@@ -31,6 +32,10 @@ struct KnownLink {
     link: RtLink,
     /// In the kernel's order.
     addresses: Vec<RtAddress>,
+    /// There may be routes through it, other than those of its own link.
+    may_have_routes: bool,
+    /// Packets may have come in by it.
+    has_been_up: bool,
 }
 
 /// What a message of the kernel asks for.
@@ -48,7 +53,10 @@ pub(super) fn build_fib(messages: Vec<RtMessage>) -> (KernelLinks, FibTable) {
     for message in messages {
         match message {
             RtMessage::Link(link) => {
-                links.links.insert(link.index, KnownLink { link, addresses: Vec::new() });
+                links.links.insert(
+                    link.index,
+                    KnownLink { link, addresses: Vec::new(), may_have_routes: true, has_been_up: true },
+                );
             }
             RtMessage::Address(address) => {
                 if let Some(known) = links.links.get_mut(&address.ifindex) {
@@ -71,11 +79,12 @@ pub(super) fn build_fib(messages: Vec<RtMessage>) -> (KernelLinks, FibTable) {
 impl KernelLinks {
     /// Tells a change of the kernel as changes of the router's FIB. Call [`KernelLinks::finish`] after the last of a batch.
     pub(super) fn apply(&mut self, message: RtMessage, changes: &mut Vec<FibChange>) -> FollowUp {
+        self.note_routes(&message);
         match message {
             RtMessage::Link(link) => return self.set_link(link, changes),
             RtMessage::LinkGone(index) => {
-                self.links.remove(&index);
-                changes.push(FibChange::InterfaceGone(index));
+                let gone = self.links.remove(&index).map_or(FibChange::InterfaceGone(index), |known| known.as_gone());
+                changes.push(gone);
             }
             RtMessage::Address(address) => {
                 if let Some(known) = self.links.get_mut(&address.ifindex) {
@@ -92,6 +101,8 @@ impl KernelLinks {
             RtMessage::AddressGone(gone) => {
                 if let Some(known) = self.links.get_mut(&gone.ifindex) {
                     known.addresses.retain(|address| !is_same_address(address, &gone));
+                    // Even if it comes back before the change of the interface is told.
+                    changes.push(FibChange::AddressGone(gone.ifindex, gone.address));
                     self.changed.insert(gone.ifindex);
                     if gone.address.is_ipv4() && !known.has_ipv4() {
                         // As Linux does in fib_disable_ip, and does not tell.
@@ -120,13 +131,50 @@ impl KernelLinks {
         FollowUp::Done
     }
 
+    /// Notes which interfaces routes may lead to.
+    fn note_routes(&mut self, message: &RtMessage) {
+        let mut note = |index: u32| {
+            if let Some(known) = self.links.get_mut(&index) {
+                known.may_have_routes = true;
+            }
+        };
+        match message {
+            RtMessage::Route(route, _) if !is_of_link(route.prefix) => {
+                route.nexthops.iter().for_each(|way| note(way.ifindex));
+            }
+            RtMessage::Address(address) if !is_of_link(address.address) => note(address.ifindex),
+            // Nexthop objects name interfaces too.
+            RtMessage::RoutingChanged => self.links.values_mut().for_each(|known| known.may_have_routes = true),
+            _ => (),
+        }
+    }
+
     fn set_link(&mut self, link: RtLink, changes: &mut Vec<FibChange>) -> FollowUp {
         let (index, is_up) = (link.index, link.is_up);
-        let addresses = self.links.remove(&index).map(|known| (known.link.is_up, known.addresses));
-        let (was_up, addresses) = addresses.unwrap_or_default();
-        let known = self.links.entry(index).or_insert(KnownLink { link, addresses });
-        // The kernel tells of no IPv4 route that went with its interface.
-        changes.push(known.as_change().unwrap_or(FibChange::InterfaceGone(index)));
+        let before = self.links.remove(&index);
+        let was_up = before.as_ref().is_some_and(|known| known.link.is_up);
+        if let Some(KnownLink { link: before, may_have_routes, has_been_up, .. }) = &before {
+            // The kernel does not tell of routes that go by the carrier or come back with it, nor of a VRF that it is a port of.
+            let moves_routes = is_up && (!was_up || before.has_carrier != link.has_carrier);
+            let looks_different = |one: &RtLink, other: &RtLink| {
+                (&one.name, one.mtu, one.group, one.link_type, &one.kind, one.master)
+                    != (&other.name, other.mtu, other.group, other.link_type, &other.kind, other.master)
+            };
+            if *may_have_routes && moves_routes || *has_been_up && looks_different(before, &link) {
+                changes.push(FibChange::Routing);
+            }
+        }
+        let has_been_up = is_up || before.as_ref().is_some_and(|known| known.has_been_up);
+        let (addresses, may_have_routes) =
+            before.map(|known| (known.addresses, known.may_have_routes)).unwrap_or_default();
+        let known = KnownLink { link, addresses, may_have_routes, has_been_up };
+        match known.as_change() {
+            Some(change) => changes.push(change),
+            // The kernel tells of no IPv4 route that went with its interface.
+            None if was_up => changes.push(known.as_gone()),
+            None => (),
+        }
+        self.links.insert(index, known);
         if self.has_multipath && is_up && !was_up { FollowUp::Resync } else { FollowUp::Done }
     }
 
@@ -140,7 +188,7 @@ impl KernelLinks {
 impl KnownLink {
     /// As the router's interface; none while it is down.
     fn as_change(&self) -> Option<FibChange> {
-        let KnownLink { link, addresses } = self;
+        let KnownLink { link, addresses, .. } = self;
         let interface = Interface {
             index: link.index,
             name: link.name.clone(),
@@ -151,6 +199,14 @@ impl KnownLink {
             addresses: addresses.iter().map(|address| (address.address, address.prefix_length)).collect(),
         };
         link.is_up.then(|| FibChange::Interface(interface, addresses.iter().map(source_address).collect()))
+    }
+
+    /// What becomes of the router's interface when it is gone or down.
+    fn as_gone(&self) -> FibChange {
+        match self.may_have_routes {
+            true => FibChange::InterfaceGone(self.link.index),
+            false => FibChange::UnroutedInterfaceGone(self.link.index),
+        }
     }
 
     fn has_ipv4(&self) -> bool {
@@ -177,6 +233,11 @@ impl KnownLink {
         list.insert(at.unwrap_or(list.len()), new);
         true
     }
+}
+
+/// Is it an address that every link has by itself: link-local, or a group?
+fn is_of_link(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local() || address.is_multicast())
 }
 
 fn is_same_address(one: &RtAddress, other: &RtAddress) -> bool {

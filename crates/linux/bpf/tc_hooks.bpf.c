@@ -107,16 +107,19 @@ struct flow_key {
 
 enum target { FORWARD = 0, HOST = 1, LET_OUT = 2 };
 
+// Beside the target: the packets get the line's mark; only packets that come without a mark are the flow's, since rules or routes have asked for it.
+enum { TARGET = 3, SETS_MARK = 4, UNMARKED_ONLY = 8 };
+
 struct flow {
 	struct flow_key key;
 	__be32 new_saddr, new_daddr;
 	__be16 new_sport, new_dport;
 	__be32 next_hop;
 	__u32 generation;
-	__u32 oif;
+	__u32 mark;
 	__u8 target;
 	__u8 live;
-	__u16 reserved;
+	__u16 oif;
 	__u32 seen; // milliseconds of the monotonic clock, when its last packet came
 	__u64 packets;
 	__u64 bytes;
@@ -151,10 +154,10 @@ struct flow_v6 {
 	__be16 new_sport, new_dport;
 	__be32 next_hop[4];
 	__u32 generation;
-	__u32 oif;
+	__u32 mark;
 	__u8 target;
 	__u8 live;
-	__u16 reserved;
+	__u16 oif;
 	__u32 seen;
 	__u32 unused;
 	__u64 packets;
@@ -316,8 +319,9 @@ static __always_inline int known_v4(struct __sk_buff *skb, struct config *now, e
 	struct flow *flow = find_in(hash & (BUCKETS - 1), &key, now->generation);
 	if (!flow) flow = find_in(hash >> 32 & (BUCKETS - 1), &key, now->generation);
 	if (!flow) return SEEN_SLOW;
-	__u8 target = flow->target, protocol = ip->protocol;
-	__u32 oif = flow->oif;
+	__u8 what = flow->target, target = what & TARGET, protocol = ip->protocol;
+	__u32 oif = flow->oif, mark = flow->mark;
+	if (what & UNMARKED_ONLY && skb->mark) return SEEN_SLOW;
 	__be32 hop = flow->next_hop, saddr = flow->new_saddr, daddr = flow->new_daddr;
 	__u32 ports_before = *(__u32 *)ports, ports_after = (__u32)flow->new_dport << 16 | flow->new_sport;
 	if (target == FORWARD && (ip->ttl <= 1 || !fits(skb, oif))) return SEEN_SLOW;
@@ -326,6 +330,7 @@ static __always_inline int known_v4(struct __sk_buff *skb, struct config *now, e
 	__sync_fetch_and_add(&flow->packets, 1);
 	__sync_fetch_and_add(&flow->bytes, length);
 	count(KNOWN);
+	if (what & SETS_MARK) skb->mark = mark;
 	int check = ETH_HLEN + sizeof(*ip) + (protocol == IPPROTO_TCP ? 16 : 6);
 	__u64 flags = protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
 	if (saddr != key.saddr) {
@@ -390,14 +395,16 @@ static __always_inline int known_v6(struct __sk_buff *skb, struct config *now, e
 	struct flow_v6 *flow = find_in_v6(hash & (BUCKETS_V6 - 1), &key, now->generation);
 	if (!flow) flow = find_in_v6(hash >> 32 & (BUCKETS_V6 - 1), &key, now->generation);
 	if (!flow) return SEEN_SLOW;
-	__u8 target = flow->target;
-	__u32 oif = flow->oif;
+	__u8 what = flow->target, target = what & TARGET;
+	__u32 oif = flow->oif, mark = flow->mark;
+	if (what & UNMARKED_ONLY && skb->mark) return SEEN_SLOW;
 	__u32 ports_before = *(__u32 *)ports, ports_after = (__u32)flow->new_dport << 16 | flow->new_sport;
 	if (target == FORWARD && (hops <= 1 || !fits(skb, oif))) return SEEN_SLOW;
 	flow->seen = bpf_ktime_get_coarse_ns() / 1000000;
 	__sync_fetch_and_add(&flow->packets, 1);
 	__sync_fetch_and_add(&flow->bytes, length);
 	count(KNOWN);
+	if (what & SETS_MARK) skb->mark = mark;
 	int check = ETH_HLEN + sizeof(*ip) + (protocol == IPPROTO_TCP ? 16 : 6);
 	__u64 flags = protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
 	__be32 saddr[4], daddr[4];

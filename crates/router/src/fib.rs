@@ -86,10 +86,14 @@ struct Device {
 /// A change of the machine's interfaces and routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FibChange {
-    /// A new interface, or one that has changed: all that is known of it, with its addresses in the kernel's order.
+    /// A new interface, or one that has changed: all that is known of it, with its addresses in the kernel's order. If routes may have come back with it, [`FibChange::Routing`] says so.
     Interface(Interface, Vec<SourceAddress>),
     /// An interface that is gone, or down: its routes lead nowhere any more.
     InterfaceGone(u32),
+    /// As [`FibChange::InterfaceGone`], of an interface that no routes led to.
+    UnroutedInterfaceGone(u32),
+    /// An address is gone from an interface, perhaps to come again: connections masqueraded with it end. A change of the interface follows.
+    AddressGone(u32, IpAddr),
     /// The routes of an interface and of IPv4 are gone, except those of its own addresses.
     Ipv4RoutesGone(u32),
     /// A new route: its ways, all to one prefix with one metric.
@@ -133,11 +137,17 @@ impl FibTable {
         self.local_addresses.len() == other.local_addresses.len() && self.local_addresses.keys().all(has)
     }
 
-    /// Applies a change. True if an own address is gone.
-    pub fn apply(&mut self, change: FibChange) -> bool {
+    /// Applies a change. Returns the own addresses that are gone.
+    pub fn apply(&mut self, change: FibChange) -> Vec<IpAddr> {
         match change {
             FibChange::Interface(interface, sources) => return self.set_interface(interface, sources),
-            FibChange::InterfaceGone(index) => return self.remove_interface(index),
+            FibChange::InterfaceGone(index) | FibChange::UnroutedInterfaceGone(index) => {
+                return self.remove_interface(index);
+            }
+            FibChange::AddressGone(index, address) => {
+                let owners = self.local_addresses.get(&address);
+                return owners.filter(|all| all.iter().all(|own| *own == index)).map(|_| address).into_iter().collect();
+            }
             FibChange::Ipv4RoutesGone(index) => {
                 let instance = self.next_instance();
                 if let Some(Device { instances: [of_v4, _], .. }) = self.devices.get_mut(&index) {
@@ -153,7 +163,7 @@ impl FibTable {
             }
             FibChange::OtherRoute(..) | FibChange::Routing => (),
         }
-        false
+        Vec::new()
     }
 
     fn add_route(&mut self, ways: &[Route], placement: RoutePlacement) {
@@ -167,7 +177,7 @@ impl FibTable {
         self.last_instance
     }
 
-    fn set_interface(&mut self, interface: Interface, sources: Vec<SourceAddress>) -> bool {
+    fn set_interface(&mut self, interface: Interface, sources: Vec<SourceAddress>) -> Vec<IpAddr> {
         let index = interface.index;
         let known = self.devices.get(&index).map(|device| device.instances);
         let instances = known.unwrap_or_else(|| [self.next_instance(); 2]);
@@ -183,12 +193,12 @@ impl FibTable {
         let before = self.interfaces.insert(index, interface).map(|known| known.addresses).unwrap_or_default();
         let now = self.interfaces.get(&index).map(|known| known.addresses.clone()).unwrap_or_default();
         if before == now {
-            return false;
+            return Vec::new();
         }
         let (old, new): (HashSet<_>, HashSet<_>) = (before.iter().collect(), now.iter().collect());
-        let mut gone = false;
+        let mut gone = Vec::new();
         for own in before.iter().filter(|own| !new.contains(own)) {
-            gone |= self.remove_address(index, *own);
+            gone.extend(self.remove_address(index, *own).then_some(own.0));
         }
         for (address, length) in now.iter().filter(|own| !old.contains(own)) {
             self.add_address(index, (*address, *length));
@@ -196,12 +206,12 @@ impl FibTable {
         gone
     }
 
-    fn remove_interface(&mut self, index: u32) -> bool {
+    fn remove_interface(&mut self, index: u32) -> Vec<IpAddr> {
         self.sources.remove(&index);
-        let Some(interface) = self.interfaces.remove(&index) else { return false };
-        let mut gone = false;
+        let Some(interface) = self.interfaces.remove(&index) else { return Vec::new() };
+        let mut gone = Vec::new();
         for own in interface.addresses {
-            gone |= self.remove_address(index, own);
+            gone.extend(self.remove_address(index, own).then_some(own.0));
         }
         self.devices.remove(&index);
         self.routes_v4.begin_sweep();

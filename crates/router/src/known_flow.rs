@@ -54,6 +54,10 @@ pub struct KnownFlow {
     pub translated: Tuple,
     /// Where they go to.
     pub target: FlowTarget,
+    /// The mark that rules set on them; they keep theirs if `None`.
+    pub set_mark: Option<u32>,
+    /// Rules or routes have asked for the mark that they come with: those that come with one are not the flow's.
+    pub unmarked_only: bool,
 }
 
 /// The way of one direction, as its last packet took it.
@@ -61,9 +65,13 @@ pub struct KnownFlow {
 struct NotedWay {
     source: FlowSource,
     target: FlowTarget,
+    set_mark: Option<u32>,
+    unmarked_only: bool,
     counters: RuleCounters,
     /// The last change of routes before it was found.
     route_changes: u64,
+    /// The connection's mark that it was judged by.
+    conn_mark: u32,
 }
 
 /// One direction of a connection that is known.
@@ -125,15 +133,18 @@ impl FlowTracker {
     pub(crate) fn note(
         &mut self,
         (conn_id, direction): (ConnId, Direction),
-        (source, target): (FlowSource, FlowTarget),
+        (source, target, (came_marked, mark)): (FlowSource, FlowTarget, (bool, u32)),
         trace: &EvalTrace,
         engine: &mut Engine,
         now: Instant,
     ) {
-        if !trace.holds.is_empty() {
+        let unmarked_only = trace.mark_read;
+        let by_mark = if unmarked_only && came_marked { HoldReasons::MARK } else { HoldReasons::empty() };
+        let holds = trace.holds | by_mark;
+        if !holds.is_empty() {
             self.candidates.remove(&conn_id);
             for (bit, count) in self.held.iter_mut().enumerate() {
-                *count += u64::from(trace.holds.bits() >> bit & 1);
+                *count += u64::from(holds.bits() >> bit & 1);
             }
             return;
         }
@@ -144,10 +155,13 @@ impl FlowTracker {
             // Those that never see an answer stay behind.
             self.candidates.clear();
         }
+        let conn_mark = engine.connection_mark(conn_id);
         let ways = self.candidates.entry(conn_id).or_default();
+        ways.iter_mut().for_each(|way| _ = way.take_if(|way| way.conn_mark != conn_mark));
         if let Some(way) = ways.get_mut(direction as usize) {
             let (counters, route_changes) = (trace.counters.clone(), self.route_changes);
-            *way = Some(NotedWay { source, target, counters, route_changes });
+            let set_mark = trace.mark_set.then_some(mark);
+            *way = Some(NotedWay { source, target, set_mark, unmarked_only, counters, route_changes, conn_mark });
         }
         if ways.iter().any(Option::is_none) {
             return;
@@ -186,6 +200,8 @@ impl FlowTracker {
             tuple,
             translated,
             target: way.target,
+            set_mark: way.set_mark,
+            unmarked_only: way.unmarked_only,
         };
         self.ready.push_back([
             known(Direction::Original, &original, original_tuple, as_server),

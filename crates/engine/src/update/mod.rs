@@ -140,6 +140,10 @@ impl Engine {
         if let Some(labels) = changes.labels {
             self.set_labels(slot, labels);
         }
+        if *changes != (ConnUpdate { timeout: changes.timeout, ..ConnUpdate::default() }) {
+            // Its packets are to be judged by what it is now.
+            self.revoke(conn_id);
+        }
         self.dirty.mark_dirty(slot);
         if self.wants_event(EventKind::Update) {
             self.emit_update(slot, true, now);

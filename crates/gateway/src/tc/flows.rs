@@ -174,5 +174,7 @@ fn tc_flow(flow: &KnownFlow) -> Option<TcFlow> {
         is_egress,
         ifindex: u16::try_from(ifindex).ok()?,
         target,
+        set_mark: flow.set_mark,
+        unmarked_only: flow.unmarked_only,
     })
 }

@@ -126,6 +126,7 @@ mod tests {
             mtu: 1500,
             mac: Some([2; 6]),
             is_up: true,
+            has_carrier: true,
             group: 0,
             master: None,
             link_type: ETHERNET,

@@ -1,5 +1,5 @@
 //! Interfaces that come, go and change while packets pass, and starts that fail.
-use crate::offload::{offloaded, stat};
+use crate::offload::{Conversation, offloaded, stat};
 use crate::peers::run_ip;
 use crate::routes::in_netns;
 use crate::{PATIENCE, RULES, SILENCE, TcTestbed};
@@ -73,6 +73,91 @@ fn known_flows_end_with_their_address() {
     let seen = lab.netns.transfer("c", "s", "10.0.2.2:7001", "10.0.2.2:7001", 100_000);
     assert_eq!(seen, IpAddr::from([10, 0, 2, 9]));
     assert!(stat(&lab, "received") > 0);
+}
+
+/// Containers that come and go beside them, a capture that starts, an address of the link's own: known flows stay in the kernel.
+#[test]
+fn interfaces_that_concern_no_flow_leave_known_flows_in_the_kernel() {
+    let rules = "table inet t { chain f { type filter hook forward priority 0; policy accept; } }";
+    let Some(lab) = TcTestbed::with_rules("nb", rules, &["--interface", "r0,r1"]) else { return };
+    let mut talks = ["10.0.2.2:7000", "[fd00:2::2]:7000"].map(|at| offloaded(&lab, "c", "s", at, at));
+    let (received, flows) = (stat(&lab, "received"), stat(&lab, "offloaded_flows"));
+    assert_eq!(flows, 2);
+    let churn = "ip link set r1 promisc on; ip link set r1 alias outside
+        for n in 1 2 3 4 5; do
+            ip link add v$n type veth peer name w$n
+            ip link set v$n up; ip link set w$n up
+            ip addr add fe80::9:$n/64 dev r0
+            ip link del v$n
+        done
+        ip link set r1 promisc off";
+    for _ in 0..5 {
+        assert!(in_netns(&lab, "r", churn));
+        assert!(in_netns(&lab, "r", "for n in 1 2 3 4 5; do ip addr del fe80::9:$n/64 dev r0; done"));
+        for talk in &mut talks {
+            (0..40).for_each(|_| talk.exchange(1000));
+        }
+    }
+    let seen = stat(&lab, "received") - received;
+    assert!(seen < 100, "{seen} of more than 800 packets came to the router");
+}
+
+/// Masqueraded connections end when their interface goes down or their address is gone, even if they come back at once; others do not.
+#[test]
+fn masqueraded_connections_end_as_in_the_kernel() {
+    let rules = "table ip t {
+        chain post {
+            type nat hook postrouting priority srcnat; policy accept;
+            tcp dport 7001 masquerade
+            tcp dport 7002 snat to 10.0.2.1
+        }
+    }";
+    let Some(mut lab) = crate::routes::with_second_way("ne", rules) else { return };
+    if !in_netns(&lab, "r", &format!("nft -f {} && conntrack -L", lab.ruleset.path())) {
+        crate::report_skipped("masqueraded connections beside the kernel's: it needs nft and conntrack");
+        return;
+    }
+    const ENDS: [&str; 3] = ["10.0.2.2:7001", "10.0.2.2:7002", "10.0.2.2:7003"];
+    let changes = [
+        "ip link set r1 down; ip link set r1 up",
+        "ip addr del 10.0.2.1/24 dev r1; ip addr add 10.0.2.1/24 dev r1",
+        "ip link set r1 mtu 1400; ip link set r1 mtu 1500",
+    ];
+    let kept = |lab: &TcTestbed,
+                begin: &dyn Fn(&TcTestbed, &'static str) -> Conversation,
+                list: &dyn Fn(&TcTestbed) -> String| {
+        changes.map(|change| {
+            let mut talks = ENDS.map(|at| begin(lab, at));
+            assert!(in_netns(lab, "r", change), "{change}");
+            let ended = if change.contains("mtu") { 0 } else { 1 };
+            let until = Instant::now() + PATIENCE;
+            let known = loop {
+                let list = list(lab);
+                let known = ENDS.map(|at| list.contains(&format!("dport={} ", &at[9..])));
+                if known.iter().filter(|known| !**known).count() == ended {
+                    break known;
+                }
+                assert!(Instant::now() < until, "{change}: {list}");
+                std::thread::sleep(Duration::from_millis(20));
+            };
+            talks.iter_mut().zip(known).filter(|(_, known)| *known).for_each(|(talk, _)| talk.exchange(1000));
+            known
+        })
+    };
+    let by_kernel = kept(&lab, &|lab, at| Conversation::begin(lab, "c", "s", at, at), &|lab| {
+        output_in_netns(lab, "r", "conntrack -L 2>/dev/null; true")
+    });
+    assert_eq!(by_kernel, [[false, true, true], [false, true, true], [true; 3]]);
+    assert!(in_netns(&lab, "r", "nft flush ruleset"));
+    lab.start(&["--interface", "r0,r1"]);
+    let ours = kept(&lab, &|lab, at| offloaded(lab, "c", "s", at, at), &|lab| lab.control(&["list"]));
+    assert_eq!(ours, by_kernel);
+}
+
+fn output_in_netns(lab: &TcTestbed, side: &str, script: &str) -> String {
+    let output =
+        Command::new("ip").args(["netns", "exec", &lab.netns.name(side), "sh", "-c", script]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// A start that fails half way leaves the interfaces as it found them: open, or closed by an earlier gateway.

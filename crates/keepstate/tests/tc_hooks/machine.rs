@@ -59,26 +59,34 @@ fn marks_and_users_of_sockets_are_seen_in_the_output_chain() {
     assert_eq!(connect_as(&lab, to, 0x78, 12346), Ok(()));
 }
 
+/// Classic BPF that loads the mark, and compares it with 0x55.
+pub(crate) const MARKED: &str = "4,32 0 0 4294963220,21 0 1 85,6 0 0 4294967295,6 0 0 0";
+
+pub(crate) fn tc(lab: &TcTestbed, words: &[&str]) -> bool {
+    let status = Command::new("tc").args(["-n", &lab.netns.name("r")]).args(words).status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// Makes an interface where nobody is, and a place for filters at r1.
+pub(crate) fn can_take_away(lab: &TcTestbed) -> bool {
+    let router = lab.netns.name("r");
+    assert!(run_ip(&["-n", &router, "link", "add", "away0", "type", "veth", "peer", "name", "away1"]));
+    assert!(["away0", "away1"].iter().all(|device| run_ip(&["-n", &router, "link", "set", device, "up"])));
+    tc(lab, &["qdisc", "add", "dev", "r1", "clsact"])
+}
+
+/// What leaves by r1 and matches goes to the interface where nobody is.
+pub(crate) fn take_away(lab: &TcTestbed, priority: &str, bytecode: &str) -> bool {
+    let words = ["filter", "add", "dev", "r1", "egress", "protocol", "all", "prio", priority, "bpf", "bytecode"];
+    let action = [bytecode, "action", "mirred", "egress", "redirect", "dev", "away0"];
+    tc(lab, &[&words[..], &action].concat())
+}
+
 /// A mark that a rule sets is on the packet when the kernel has it again: for tc's filters and the machine's own routing.
 #[test]
 fn marks_of_rules_are_seen_by_the_kernel() {
     let Some(lab) = TcTestbed::with_rules("mr", RULES, &["--interface", "r0,r1"]) else { return };
-    let router = lab.netns.name("r");
-    let tc = |words: &str| {
-        let status = Command::new("tc").args(["-n", &router]).args(words.split(' ')).status();
-        status.is_ok_and(|status| status.success())
-    };
-    // Classic BPF that loads the mark, and compares it; what it takes away goes to an interface where nobody is.
-    const MARKED: &str = "4,32 0 0 4294963220,21 0 1 85,6 0 0 4294967295,6 0 0 0";
-    let take_away = |priority: &str, bytecode: &str| {
-        let words = ["filter", "add", "dev", "r1", "egress", "protocol", "all", "prio", priority, "bpf", "bytecode"];
-        let action = ["action", "mirred", "egress", "redirect", "dev", "away0"];
-        let status = Command::new("tc").args(["-n", &router]).args(words).arg(bytecode).args(action).status();
-        status.is_ok_and(|status| status.success())
-    };
-    assert!(run_ip(&["-n", &router, "link", "add", "away0", "type", "veth", "peer", "name", "away1"]));
-    assert!(["away0", "away1"].iter().all(|device| run_ip(&["-n", &router, "link", "set", device, "up"])));
-    if !tc("qdisc add dev r1 clsact") || !take_away("9", MARKED) {
+    if !can_take_away(&lab) || !take_away(&lab, "9", MARKED) {
         report_skipped("marks for tc's filters: it needs tc with the filter bpf and the action mirred");
         return;
     }
@@ -94,6 +102,6 @@ fn marks_of_rules_are_seen_by_the_kernel() {
     }
     // Known flows pass the same filters.
     let mut talk: Conversation = offloaded(&lab, "c", "s", "10.0.2.2:7400", "10.0.2.2:7400");
-    assert!(take_away("1", "1,6 0 0 4294967295"));
+    assert!(take_away(&lab, "1", "1,6 0 0 4294967295"));
     assert!(!talk.is_heard(std::time::Duration::from_millis(700)), "the filter drops everything");
 }

@@ -6,6 +6,7 @@ mod common;
 mod errors;
 mod interfaces;
 mod machine;
+mod marks;
 mod offload;
 #[path = "../common/peers.rs"]
 mod peers;

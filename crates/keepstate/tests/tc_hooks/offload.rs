@@ -13,7 +13,7 @@ pub(crate) struct Conversation {
 }
 
 impl Conversation {
-    fn begin(lab: &TcTestbed, from: &str, to: &str, at: &'static str, called: &'static str) -> Conversation {
+    pub(crate) fn begin(lab: &TcTestbed, from: &str, to: &str, at: &'static str, called: &'static str) -> Conversation {
         let listener = spawn_in_netns(&lab.netns.name(to), move || TcpListener::bind(at).unwrap()).join().unwrap();
         let client = spawn_in_netns(&lab.netns.name(from), move || {
             TcpStream::connect_timeout(&called.parse().unwrap(), PATIENCE).unwrap()
@@ -264,7 +264,7 @@ fn rules_that_look_at_packets_hold_connections() {
         ("hf", "tcp flags urg drop", "held_packet_content"),
         ("hr", "limit rate 10000/second counter", "held_limit"),
         ("hq", "ct bytes > 1000000000 drop", "held_ct_counter"),
-        ("hm", "ct mark 7 drop", "held_mark"),
+        ("hm", "meta priority 77 drop", "held_mark"),
         ("hn", "numgen random mod 4000000000 == 3999999999 drop", "held_numgen"),
         ("hd", "ip saddr @seen drop", "held_dynamic_set"),
         ("hs", "ip dscp set cs1", "held_rewrite"),

@@ -28,7 +28,7 @@ pub(crate) fn in_netns(lab: &TcTestbed, side: &str, script: &str) -> bool {
 }
 
 /// A second link between router and server, r2 – s1, and forwarding by the kernel.
-fn with_second_way(name: &str, rules: &str) -> Option<TcTestbed> {
+pub(crate) fn with_second_way(name: &str, rules: &str) -> Option<TcTestbed> {
     let lab = TcTestbed::without_gateway(name, rules)?;
     let [r, s] = ["r", "s"].map(|side| lab.netns.name(side));
     assert!(run_ip(&["link", "add", "s1", "netns", &s, "type", "veth", "peer", "name", "r2", "netns", &r]));
@@ -143,7 +143,7 @@ fn routes_that_lead_nowhere_are_answered_as_by_the_kernel() {
 }
 
 /// A packet of a known flow that takes the new way: whom the server sees does not change with it, so the link tells.
-fn packets_on(lab: &TcTestbed, device: &str) -> u64 {
+pub(crate) fn packets_on(lab: &TcTestbed, device: &str) -> u64 {
     let path = format!("/sys/class/net/{device}/statistics/tx_packets");
     let name = lab.netns.name("r");
     let shown = Command::new("ip").args(["netns", "exec", &name, "cat", &path]).output().unwrap();

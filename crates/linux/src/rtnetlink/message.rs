@@ -41,6 +41,8 @@ pub struct RtLink {
     pub mac: Option<[u8; 6]>,
     /// Is it up?
     pub is_up: bool,
+    /// Does its link carry frames?
+    pub has_carrier: bool,
     /// The group it belongs to; 0 is the default.
     pub group: u32,
     /// The interface that it is a port of: a bridge, a bond.
@@ -160,6 +162,8 @@ const NUD_VALID: u16 = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80;
 const NUD_FAILED: u16 = 0x20;
 /// Flag of a link: it is up.
 const IFF_UP: u32 = 1;
+/// Flag of a link: it has a carrier.
+const IFF_LOWER_UP: u32 = 1 << 16;
 /// The kind of a route that leads to somebody.
 const RTN_UNICAST: u8 = 1;
 /// Kinds of a route that says: nowhere. Blackhole, unreachable, prohibit.
@@ -225,6 +229,7 @@ fn decode_link(link_type: u16, bytes: &[u8]) -> Result<RtMessage, MalformedNetli
         mtu: 0,
         mac: None,
         is_up: read_u32(header, 4) & IFF_UP != 0,
+        has_carrier: read_u32(header, 4) & IFF_LOWER_UP != 0,
         group: 0,
         master: None,
         link_type,

@@ -31,6 +31,10 @@ pub struct TcFlow {
     pub ifindex: u16,
     /// Where they go.
     pub target: TcFlowTarget,
+    /// The mark that they get; they keep theirs if `None`.
+    pub set_mark: Option<u32>,
+    /// Are packets that come with a mark not the flow's?
+    pub unmarked_only: bool,
 }
 
 /// `LINES` of the programs.
@@ -41,7 +45,7 @@ pub(super) const LINES_PER_BUCKET: usize = 4;
 pub(super) struct LineLayout {
     pub(super) line_len: usize,
     pub(super) buckets: usize,
-    /// Where the parts begin that both have: generation, interface, target and `live`, time.
+    /// Where the parts begin that both have: generation, mark, state, time.
     common: usize,
     /// Packets, then bytes.
     counters: usize,
@@ -60,7 +64,7 @@ impl LineLayout {
         self.common
     }
 
-    /// Target and `live`.
+    /// Target, `live` and interface.
     pub(super) const fn state(&self) -> usize {
         self.common + 8
     }
@@ -78,6 +82,12 @@ impl LineLayout {
     }
 }
 
+/// `live` in the state's bytes.
+pub(super) const LIVE: usize = 1;
+/// `SETS_MARK` and `UNMARKED_ONLY`, beside the target.
+const SETS_MARK: u8 = 4;
+const UNMARKED_ONLY: u8 = 8;
+
 /// A line as it is written, not yet live.
 pub(super) struct EncodedLine {
     bytes: [u8; LineLayout::V6.line_len],
@@ -86,7 +96,7 @@ pub(super) struct EncodedLine {
 }
 
 impl EncodedLine {
-    /// The line of a flow; `None` if its addresses are not of one family.
+    /// The line of a flow; `None` if its addresses are not of one family, or the interface's index has more than 16 bits.
     pub(super) fn new(flow: &TcFlow) -> Option<EncodedLine> {
         let is_v6 = flow.source.0.is_ipv6();
         let unspecified = if is_v6 { IpAddr::from([0_u16; 8]) } else { IpAddr::from([0_u8; 4]) };
@@ -95,6 +105,9 @@ impl EncodedLine {
             TcFlowTarget::Host => (1, 0, unspecified),
             TcFlowTarget::LetOut => (2, 0, unspecified),
         };
+        let oif = u16::try_from(oif).ok()?;
+        let flag = |is_set, flag| if is_set { flag } else { 0 };
+        let what = target | flag(flow.set_mark.is_some(), SETS_MARK) | flag(flow.unmarked_only, UNMARKED_ONLY);
         let addresses = [flow.source.0, flow.destination.0, flow.new_source.0, flow.new_destination.0, next_hop];
         if addresses.iter().any(|address| address.is_ipv6() != is_v6) {
             return None;
@@ -108,8 +121,9 @@ impl EncodedLine {
         line.push_address(next_hop);
         // The generation is the table's.
         line.push(&[0; 4]);
+        line.push(&flow.set_mark.unwrap_or(0).to_ne_bytes());
+        line.push(&[what, 0]);
         line.push(&oif.to_ne_bytes());
-        line.push(&[target]);
         // No packets yet.
         line.length = if is_v6 { LineLayout::V6.line_len } else { LineLayout::V4.line_len };
         Some(line)
@@ -169,16 +183,22 @@ mod tests {
                 is_egress: true,
                 ifindex: 9,
                 target: TcFlowTarget::Forward(0x0a0b, address(hop)),
+                set_mark: Some(0x0c0d_0e0f),
+                unmarked_only: true,
             };
             let line = EncodedLine::new(&flow).unwrap();
             let all = line.bytes();
             assert_eq!((line.key().len(), all.len()), (key_len, layout.line_len));
             assert_eq!(&all[key_len - 8..key_len - 2], [1, 2, 3, 4, 6, 1]);
             assert_eq!(all[layout.generation() - 1], 5, "the next hop ends where the generation begins");
-            assert_eq!(all[layout.generation() + 4..layout.state()], 0x0a0b_u32.to_ne_bytes());
+            assert_eq!(all[layout.generation() + 4..layout.state()], 0x0c0d_0e0f_u32.to_ne_bytes());
+            let [low, high] = 0x0a0b_u16.to_ne_bytes();
+            assert_eq!(all[layout.state()..layout.seen()], [12, 0, low, high]);
             assert_eq!(all[layout.bytes() + 8..].len(), 0);
             let mixed = TcFlow { new_source: (address(if key_len == 16 { "::1" } else { "10.0.0.1" }), 1), ..flow };
             assert!(EncodedLine::new(&mixed).is_none());
+            let far = TcFlow { target: TcFlowTarget::Forward(0x1_0000, address(hop)), ..flow };
+            assert!(EncodedLine::new(&far).is_none());
         }
     }
 }

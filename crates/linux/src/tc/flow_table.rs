@@ -3,7 +3,7 @@
 //! A line's life: free; entered ([`FlowTable::insert`]): the content first, `live` last; taken out ([`FlowTable::remove`]): from then on no packet finds it, but a program may still be reading it; given back
 //! with its last counts ([`FlowTable::poll_removed`]) once every program that began before has ended. Only then is it used again, so no packet sees half of one flow and half of another.
 //! User space is the only writer but for the counters.
-use super::flow_line::{EncodedLine, LINES_PER_BUCKET, LineLayout, TcFlow};
+use super::flow_line::{EncodedLine, LINES_PER_BUCKET, LIVE, LineLayout, TcFlow};
 use crate::mapped_memory::MappedMemory;
 use crate::privileges;
 use rustix::time::{ClockId, clock_gettime};
@@ -93,9 +93,7 @@ impl LineMemory {
         }
         self.memory.atomic_u32(at + self.layout.generation()).store(generation, Ordering::Relaxed);
         // Whoever sees that it is live sees all of the above.
-        let state = self.memory.atomic_u32(at + self.layout.state());
-        let [target, ..] = state.load(Ordering::Relaxed).to_ne_bytes();
-        state.store(u32::from_ne_bytes([target, 1, 0, 0]), Ordering::Release);
+        self.set_live(at, true);
         *self.lines.get_mut(index)? = LineState::Live;
         u32::try_from(index).ok()
     }
@@ -106,8 +104,16 @@ impl LineMemory {
             return false;
         };
         *state = LineState::Leaving;
-        self.memory.atomic_u32(self.at(number) + self.layout.state()).store(0, Ordering::Release);
+        self.set_live(self.at(number), false);
         true
+    }
+
+    /// Only this byte changes: a program may still be reading the others.
+    fn set_live(&self, at: usize, is_live: bool) {
+        let state = self.memory.atomic_u32(at + self.layout.state());
+        let mut bytes = state.load(Ordering::Relaxed).to_ne_bytes();
+        bytes[LIVE] = u8::from(is_live);
+        state.store(u32::from_ne_bytes(bytes), Ordering::Release);
     }
 
     fn counts(&self, number: u32) -> FlowCounts {
@@ -180,7 +186,7 @@ impl FlowTable {
         self.generation = generation;
     }
 
-    /// Enters a flow; `None` if both its buckets are full, or its addresses are not of one family.
+    /// Enters a flow; `None` if both its buckets are full, its addresses are not of one family, or the interface's index has more than 16 bits.
     pub fn insert(&mut self, flow: &TcFlow) -> Option<FlowLine> {
         let line = EncodedLine::new(flow)?;
         let mut hasher = SipHasher13::new_with_keys(self.key[0], self.key[1]);
@@ -278,6 +284,8 @@ mod tests {
             is_egress: false,
             ifindex: 3,
             target: TcFlowTarget::Forward(4, server),
+            set_mark: None,
+            unmarked_only: true,
         }
     }
 

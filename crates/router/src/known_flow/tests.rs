@@ -1,7 +1,7 @@
 //! Which connections are offered to a data path, through a whole router.
 use super::*;
 use crate::{FibChange, FibTable, Interface, Route, RoutePlacement, Router};
-use keepstate_engine::{Secret, Sysctls};
+use keepstate_engine::{ConnUpdate, Secret, Sysctls};
 use keepstate_rules::{NoIncludes, compile, parse_with};
 use keepstate_wire::checksum::Sum;
 use std::net::Ipv4Addr;
@@ -11,7 +11,12 @@ const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 9);
 
 /// A router without rules: the client's network behind interface 1, the server's behind 2.
 fn router() -> Router {
-    let (tree, sources) = parse_with("test.nft", "", &NoIncludes, &[]).unwrap();
+    router_with("")
+}
+
+/// The same with these rules.
+fn router_with(rules: &str) -> Router {
+    let (tree, sources) = parse_with("test.nft", rules, &NoIncludes, &[]).unwrap();
     let outside = Interface::new(1, "wan0", 1500).with_address([192, 0, 2, 254].into(), 24);
     let inside = Interface::new(2, "lan0", 1500).with_address([10, 0, 0, 1].into(), 24);
     let fib = FibTable::new(vec![outside, inside], vec![]);
@@ -104,4 +109,79 @@ fn ways_noted_before_a_change_of_routes_are_not_offered() {
         while router.poll_revoked().is_some() {}
         assert_eq!(exchange(&mut router, at(6100)), Some(conn_id));
     }
+}
+
+/// What the data path is told of a connection's packets that come with `mark`, original first; `None` if the rules keep them here.
+fn marks_told(rule: &str, mark: u32) -> Option<[(Option<u32>, bool); 2]> {
+    let rules = format!("table ip t {{ chain f {{ type filter hook forward priority 0; policy accept; {rule}; }} }}");
+    let mut router = router_with(&rules);
+    router.set_packet_mark(mark);
+    let exchange = |router: &mut Router, now| {
+        router.handle(&datagram(CLIENT, SERVER), 1, now).unwrap();
+        router.handle(&datagram(SERVER, CLIENT), 2, now).unwrap();
+        while router.poll_output().is_some() {}
+        router.poll_offload()
+    };
+    assert_eq!(exchange(&mut router, at(1000)), None);
+    let offered = (0..5).find_map(|number| exchange(&mut router, at(4000 + number)));
+    let held = router.flow_offload_stats().unwrap().held;
+    assert_eq!(offered.is_none(), held.iter().any(|(reason, _)| *reason == HoldReasons::MARK), "{rule}: {held:?}");
+    offered.map(|flows| flows.map(|flow| (flow.set_mark, flow.unmarked_only)))
+}
+
+#[test]
+fn marks_are_told_where_every_packet_gets_the_same() {
+    let both = |told| Some([told, told]);
+    for (rule, expected) in [
+        ("counter", both((None, false))),
+        ("meta mark set 7", both((Some(7), false))),
+        ("meta mark 0 accept", both((None, true))),
+        ("meta mark set meta mark or 1", both((Some(1), true))),
+        ("meta mark set 5; meta mark 5 accept", both((Some(5), false))),
+        ("ct direction reply meta mark set 5", Some([(None, false), (Some(5), false)])),
+        ("ct mark set 9; meta mark set ct mark", both((Some(9), false))),
+        ("ct state new ct mark set 9; meta mark set ct mark", both((Some(9), false))),
+        ("ct mark set ct mark or 0x10; meta mark set ct mark", both((Some(0x10), false))),
+        ("meta mark set ip saddr map { 192.0.2.7 : 3, 10.0.0.9 : 4 }", Some([(Some(3), false), (Some(4), false)])),
+        ("ct mark set meta mark", both((None, true))),
+        // Each direction undoes what the other has done; each packet counts on.
+        ("ct direction original ct mark set 1; ct direction reply ct mark set 2", None),
+        ("ct mark set ct mark xor 1", None),
+        ("meta priority 7 accept", None),
+    ] {
+        assert_eq!(marks_told(rule, 0), expected, "{rule}");
+    }
+    for (rule, expected) in [
+        ("counter", both((None, false))),
+        ("meta mark set 7", both((Some(7), false))),
+        ("meta mark 3 accept", None),
+        ("meta mark set meta mark or 1", None),
+        ("ct mark set meta mark", None),
+    ] {
+        assert_eq!(marks_told(rule, 3), expected, "{rule}, marked");
+    }
+}
+
+/// A mark that is set by request is what the next packet is judged by.
+#[test]
+fn a_changed_connection_mark_revokes_the_flow() {
+    let mut router = router_with(
+        "table ip t { chain f { type filter hook forward priority 0; policy accept; ct mark 9 drop; meta mark set ct mark; } }",
+    );
+    let conn_id = offered(&mut router);
+    let change = |mark| ConnUpdate { mark: Some(mark), ..ConnUpdate::default() };
+    let timeout = ConnUpdate { timeout: Some(100), ..ConnUpdate::default() };
+    router.engine_mut().update(conn_id, &timeout, at(4500)).unwrap();
+    assert_eq!(router.poll_revoked(), None);
+    router.engine_mut().update(conn_id, &change(5), at(4500)).unwrap();
+    assert_eq!(router.poll_revoked(), Some(conn_id));
+    router.forget_flow(conn_id);
+    // What was noted by another mark does not count.
+    router.handle(&datagram(CLIENT, SERVER), 1, at(5000)).unwrap();
+    router.engine_mut().update(conn_id, &change(6), at(5000)).unwrap();
+    router.handle(&datagram(SERVER, CLIENT), 2, at(5000)).unwrap();
+    assert_eq!(router.poll_offload(), None);
+    router.handle(&datagram(CLIENT, SERVER), 1, at(5001)).unwrap();
+    let told = router.poll_offload().map(|flows| flows.map(|flow| flow.set_mark));
+    assert_eq!(told, Some([Some(6), Some(6)]));
 }

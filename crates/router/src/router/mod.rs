@@ -13,6 +13,7 @@ mod flow_api;
 mod hooks;
 mod local_replies;
 mod log_line;
+mod masquerade;
 mod output;
 mod packet;
 mod pipeline;
@@ -38,6 +39,7 @@ use keepstate_rules::{Program, RulesetUpdate, RulesetUpdateError};
 use keepstate_wire::Packet;
 use keepstate_wire::keyed_hash::SipKey;
 use keepstate_wire::reassembly::{Reassembler, ReassemblyLimits};
+use masquerade::MasqueradeSweep;
 use packet::{InFlightPacket, destination_address, parse_packet};
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -64,8 +66,7 @@ pub struct Router {
     program: Program,
     wall_clock: WallClock,
     fib: FibTable,
-    /// Slots from this one on are still to be searched for masqueraded connections without an address.
-    masquerade_cursor: Option<u32>,
+    masquerade: MasqueradeSweep,
     reassembler: Reassembler,
     fragment_ids: FragmentIds,
     counters: RouterCounters,
@@ -133,8 +134,6 @@ pub struct WallClock {
 
 /// Unused buffers kept, at most.
 const MAX_SPARE_BUFFERS: usize = 512;
-/// Slots of the table that one call checks for masqueraded connections whose address is gone.
-const MASQUERADE_STEP: u32 = 8192;
 /// How often service connections are swept while there are any.
 const SERVICE_SWEEP_INTERVAL: u64 = 20_000_000;
 
@@ -150,7 +149,7 @@ impl Router {
             program,
             wall_clock: WallClock::default(),
             fib,
-            masquerade_cursor: None,
+            masquerade: MasqueradeSweep::default(),
             reassembler: Reassembler::new(
                 key.derive(KeyPurpose::Reassembly as u64).words(),
                 ReassemblyLimits::default(),
@@ -255,11 +254,7 @@ impl Router {
     /// Does what is due at `now`: removes expired connections, expectations and fragments, sweeps the connections of services. It is a bounded piece of work; more may be due afterwards, and [`Router::next_wake`] is `now` then. Call it once before the first packet, at `next_wake`, and between batches of packets.
     pub fn poll(&mut self, now: Instant) {
         self.engine.poll(now);
-        if let Some(from) = self.masquerade_cursor {
-            let fib = &self.fib;
-            let is_own = |address| fib.is_local(address);
-            self.masquerade_cursor = self.engine.end_masqueraded(from, MASQUERADE_STEP, is_own, now);
-        }
+        self.masquerade.poll(&self.fib, &mut self.engine, now);
         self.fib.sweep_routes();
         self.reassembler.poll(now.0);
         self.services.expire_connections(&self.fib, &mut self.engine, false, now);

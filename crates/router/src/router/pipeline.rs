@@ -261,16 +261,17 @@ impl Router {
             (true, _, Some(device)) => FlowSource::Host(device.index),
             _ => return,
         };
-        // A way that was found by a mark, or that has an MTU of its own, is not the flow's alone.
+        // A way that has an MTU of its own is not the flow's alone.
         let is_plain = match target {
             FlowTarget::Forward { next_hop, .. } => {
                 let is_v4 = pkt.bytes.first().is_some_and(|first| first >> 4 == 4);
-                !pkt.came_marked && pkt.route_mtu.is_none() && next_hop.is_ipv4() == is_v4
+                pkt.route_mtu.is_none() && next_hop.is_ipv4() == is_v4
             }
             FlowTarget::Host | FlowTarget::LetOut => true,
         };
         if is_plain {
-            flows.note(of, (source, target), &pkt.meta.trace, &mut self.engine, pkt.now);
+            let mark = (pkt.came_marked, pkt.meta.mark);
+            flows.note(of, (source, target, mark), &pkt.meta.trace, &mut self.engine, pkt.now);
         }
     }
 
@@ -313,8 +314,12 @@ impl Router {
     }
 
     pub(super) fn confirm(&mut self, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
-        let Some(ctx) = pkt.ctx.take() else { return Ok(()) };
+        let Some(mut ctx) = pkt.ctx.take() else { return Ok(()) };
+        let is_new = ctx.unconfirmed().is_some();
         let outcome = self.engine.confirm_and_rewrite(ctx, &mut pkt.bytes, pkt.now);
+        if let Some(conn_id) = outcome.connection.filter(|_| is_new) {
+            self.masquerade.note_new(conn_id);
+        }
         if self.flows.is_some() && outcome.info == CtInfo::Established {
             pkt.established = outcome.connection.zip(outcome.direction);
         }

@@ -37,23 +37,17 @@ impl Router {
     pub fn change_fib(&mut self, changes: impl IntoIterator<Item = FibChange>) {
         let mut scope = RouteScope::default();
         for change in changes {
-            scope.add(&change);
-            if self.fib.apply(change) {
-                self.check_masqueraded();
-            }
+            scope.add(&change, &self.fib);
+            let gone = self.fib.apply(change);
+            self.masquerade.note_gone(&gone);
         }
         self.revoke_flows_to(&scope);
-    }
-
-    /// Ends masqueraded connections whose address this machine does not have (any more), in bounded steps of [`Router::poll`]: after connections were restored from a file.
-    /// [`Router::replace_fib`] and [`Router::change_fib`] do so by themselves.
-    pub fn check_masqueraded(&mut self) {
-        self.masquerade_cursor = Some(0);
     }
 
     /// The way of a packet that came in for another host.
     pub(super) fn find_route(&mut self, pkt: &mut InFlightPacket, to: IpAddr) -> Result<RouteDecision, DropReason> {
         if let Some(oracle) = self.route_oracle.as_mut().filter(|_| !is_link_local(to)) {
+            pkt.meta.trace.note_mark();
             let query = RouteQuery::of(&pkt.packet()?, pkt.meta.iif.map(|device| device.index), pkt.meta.mark);
             match oracle.ask(&query) {
                 Some(RouteAnswer::Out { oif, next_hop, mtu }) => {

@@ -143,7 +143,10 @@ fn eval_meta(key: MetaKey, ctx: &EvalCtx<'_, '_>, state: &mut State) -> Option<u
         // Indices are represented by names: a ruleset outlives the interfaces that it names.
         MetaKey::Iif | MetaKey::IifName => meta.iif?.name,
         MetaKey::Oif | MetaKey::OifName => meta.oif?.name,
-        MetaKey::Mark => meta.mark.into(),
+        MetaKey::Mark => {
+            state.trace.note_mark();
+            meta.mark.into()
+        }
         MetaKey::L4Proto => ctx.packet.protocol().into(),
         MetaKey::NfProto => {
             if v6 {

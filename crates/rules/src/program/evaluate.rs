@@ -12,6 +12,7 @@ use super::log::format_log_line;
 use super::nat::apply_nat;
 use super::set::{DynElement, ElementValue};
 use super::state::StatefulExpr;
+use super::trace::HoldReasons;
 use crate::ast::{AssignTarget, DynsetOp, Hook, Reject};
 use crate::datatype::DataType;
 use keepstate_engine::{Instant, Manip, Zone};
@@ -98,7 +99,7 @@ impl Program {
     fn eval_base_chain(&mut self, base: BaseChain, ctx: &mut EvalCtx<'_, '_>) -> Verdict {
         self.start_timeouts(ctx.now);
         let Program { chains, sets, state, .. } = self;
-        state.trace.clear();
+        state.trace.begin_chain(ctx.meta.trace.mark_set);
         let mut parts = Evaluator { chains, sets, state };
         let verdict = match parts.eval_chain(base.chain, ctx, 0) {
             ChainOutcome::Final(verdict) => verdict,
@@ -375,12 +376,20 @@ impl Evaluator<'_> {
         // The target's type has at most as many bits as are taken here.
         let low = (value & kind.max_value()) as u32;
         match target {
-            AssignTarget::MetaMark => ctx.meta.mark = low,
+            AssignTarget::MetaMark => {
+                ctx.meta.mark = low;
+                self.state.trace.mark_set = true;
+            }
             AssignTarget::MetaPriority => ctx.meta.priority = low,
             AssignTarget::NfTrace => (),
             AssignTarget::PacketType => ctx.meta.packet_type = Some(low as u8),
             AssignTarget::CtMark => {
-                ctx.engine.set_mark(ctx.packet_ctx.as_deref_mut()?, low);
+                let packet_ctx = ctx.packet_ctx.as_deref_mut()?;
+                if ctx.engine.mark(packet_ctx) != Some(low) {
+                    // Only where every packet finds what the one before has left, all are judged alike.
+                    self.state.trace.holds |= HoldReasons::MARK;
+                }
+                ctx.engine.set_mark(packet_ctx, low);
             }
             // As in Linux, a packet has one zone: the first that is set, before tracking.
             AssignTarget::CtZone(_) if ctx.packet_ctx.is_some() || ctx.meta.zone.is_some() => (),

@@ -2,7 +2,7 @@
 use super::instr::Instr;
 use super::set::CompiledSet;
 use super::trace::HoldReasons;
-use crate::ast::{CtKey, IpField, MetaKey, Selector};
+use crate::ast::{AssignTarget, CtKey, IpField, MetaKey, Selector};
 
 /// What in a selector may differ between packets of one connection and direction.
 pub(super) fn holds_of_selector(selector: &Selector) -> HoldReasons {
@@ -19,7 +19,9 @@ pub(super) fn holds_of_selector(selector: &Selector) -> HoldReasons {
             MetaKey::LinkType(_) | MetaKey::Kind(_) | MetaKey::L4Proto | MetaKey::NfProto | MetaKey::Protocol => {
                 HoldReasons::empty()
             }
-            MetaKey::Mark | MetaKey::Priority => HoldReasons::MARK,
+            // The mark that a packet comes with is noted apart.
+            MetaKey::Mark => HoldReasons::empty(),
+            MetaKey::Priority => HoldReasons::MARK,
             MetaKey::Random => HoldReasons::NUMGEN,
             MetaKey::Hour | MetaKey::Day | MetaKey::Time => HoldReasons::TIME,
             _ => HoldReasons::PACKET_CONTENT,
@@ -28,7 +30,9 @@ pub(super) fn holds_of_selector(selector: &Selector) -> HoldReasons {
             CtKey::State | CtKey::Direction | CtKey::Status | CtKey::Zone(_) | CtKey::Helper | CtKey::Id => {
                 HoldReasons::empty()
             }
-            CtKey::Mark | CtKey::Label => HoldReasons::MARK,
+            // Whoever changes it ends the offload.
+            CtKey::Mark => HoldReasons::empty(),
+            CtKey::Label => HoldReasons::MARK,
             CtKey::Expiration => HoldReasons::CT_COUNTER,
         },
         Selector::CtCounter(..) => HoldReasons::CT_COUNTER,
@@ -45,6 +49,8 @@ pub(super) fn holds_of_instr(instr: &Instr) -> HoldReasons {
         Instr::Stateful(_) | Instr::StatefulMap(..) => HoldReasons::METER,
         Instr::Dynset { .. } => HoldReasons::DYNAMIC_SET,
         Instr::Log(_) => HoldReasons::LOG,
+        // Noted where they are set.
+        Instr::Assign(AssignTarget::MetaMark | AssignTarget::CtMark, ..) => HoldReasons::empty(),
         Instr::Assign(..)
         | Instr::Notrack
         | Instr::CtHelper(_)

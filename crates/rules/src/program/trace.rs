@@ -17,7 +17,7 @@ bitflags! {
         const DYNAMIC_SET = 1 << 2;
         /// A part of the packet other than addresses, ports and protocol: length, DSCP, TTL, TCP flags, payload.
         const PACKET_CONTENT = 1 << 3;
-        /// The mark or label of the packet or its connection.
+        /// The mark that a packet came with, a connection's mark that rules change from packet to packet, its label, or the packet's priority.
         const MARK = 1 << 4;
         /// Counters or the timeout of the connection.
         const CT_COUNTER = 1 << 5;
@@ -67,6 +67,10 @@ pub struct EvalTrace {
     pub holds: HoldReasons,
     /// Indices of the counters that have counted the packet, as [`Program::count_offloaded`](super::Program::count_offloaded) takes them.
     pub counters: RuleCounters,
+    /// The mark that the packet came with was consulted: a packet with another one may be judged otherwise.
+    pub mark_read: bool,
+    /// Rules have set the packet's mark: from then on it is that of the rules.
+    pub mark_set: bool,
 }
 
 /// Counters that are noted, at most: so many need no allocation.
@@ -81,15 +85,24 @@ impl EvalTrace {
         }
     }
 
+    /// Notes that the packet's mark is consulted.
+    pub fn note_mark(&mut self) {
+        self.mark_read |= !self.mark_set;
+    }
+
     /// Adds what another chain's evaluation has consulted.
     pub(super) fn add(&mut self, other: &EvalTrace) {
         self.holds |= other.holds;
+        self.mark_read |= other.mark_read;
+        self.mark_set |= other.mark_set;
         other.counters.iter().for_each(|counter| self.note_counter(*counter));
     }
 
-    /// Forgets everything, for the next packet.
-    pub fn clear(&mut self) {
+    /// Begins the next chain of a packet, whose mark rules have set before or not.
+    pub(super) fn begin_chain(&mut self, mark_set: bool) {
         self.holds = HoldReasons::empty();
         self.counters.clear();
+        self.mark_read = false;
+        self.mark_set = mark_set;
     }
 }
