@@ -107,8 +107,9 @@ struct flow_key {
 
 enum target { FORWARD = 0, HOST = 1, LET_OUT = 2 };
 
-// Beside the target: the packets get the line's mark; only packets that come without a mark are the flow's, since rules or routes have asked for it.
-enum { TARGET = 3, SETS_MARK = 4, UNMARKED_ONLY = 8 };
+// Beside the target: the packets get the line's mark; only packets that come without a mark are the flow's, since rules or routes have asked for it; the machine itself sends them, so
+// that they are no hop older.
+enum { TARGET = 3, SETS_MARK = 4, UNMARKED_ONLY = 8, KEEPS_HOPS = 16 };
 
 struct flow {
 	struct flow_key key;
@@ -324,7 +325,7 @@ static __always_inline int known_v4(struct __sk_buff *skb, struct config *now, e
 	if (what & UNMARKED_ONLY && skb->mark) return SEEN_SLOW;
 	__be32 hop = flow->next_hop, saddr = flow->new_saddr, daddr = flow->new_daddr;
 	__u32 ports_before = *(__u32 *)ports, ports_after = (__u32)flow->new_dport << 16 | flow->new_sport;
-	if (target == FORWARD && (ip->ttl <= 1 || !fits(skb, oif))) return SEEN_SLOW;
+	if (target == FORWARD && ((ip->ttl <= 1 && !(what & KEEPS_HOPS)) || !fits(skb, oif))) return SEEN_SLOW;
 	flow->seen = bpf_ktime_get_coarse_ns() / 1000000;
 	// As netfilter counts: a packet of many segments is one.
 	__sync_fetch_and_add(&flow->packets, 1);
@@ -348,13 +349,15 @@ static __always_inline int known_v4(struct __sk_buff *skb, struct config *now, e
 		bpf_skb_store_bytes(skb, ETH_HLEN + sizeof(*ip), &ports_after, 4, 0);
 	}
 	if (target != FORWARD) return ON;
-	data = (void *)(long)skb->data;
-	end = (void *)(long)skb->data_end;
-	ip = data + ETH_HLEN;
-	if ((void *)(ip + 1) > end) return drop(BROKEN);
-	ip->ttl--;
-	__u32 sum = ip->check + bpf_htons(0x0100);
-	ip->check = (sum & 0xffff) + (sum >> 16);
+	if (!(what & KEEPS_HOPS)) {
+		data = (void *)(long)skb->data;
+		end = (void *)(long)skb->data_end;
+		ip = data + ETH_HLEN;
+		if ((void *)(ip + 1) > end) return drop(BROKEN);
+		ip->ttl--;
+		__u32 sum = ip->check + bpf_htons(0x0100);
+		ip->check = (sum & 0xffff) + (sum >> 16);
+	}
 	skb->cb[0] = now->cookie[0];
 	skb->cb[1] = now->cookie[1];
 	struct bpf_redir_neigh neighbour = { .nh_family = 2 };
@@ -399,7 +402,7 @@ static __always_inline int known_v6(struct __sk_buff *skb, struct config *now, e
 	__u32 oif = flow->oif, mark = flow->mark;
 	if (what & UNMARKED_ONLY && skb->mark) return SEEN_SLOW;
 	__u32 ports_before = *(__u32 *)ports, ports_after = (__u32)flow->new_dport << 16 | flow->new_sport;
-	if (target == FORWARD && (hops <= 1 || !fits(skb, oif))) return SEEN_SLOW;
+	if (target == FORWARD && ((hops <= 1 && !(what & KEEPS_HOPS)) || !fits(skb, oif))) return SEEN_SLOW;
 	flow->seen = bpf_ktime_get_coarse_ns() / 1000000;
 	__sync_fetch_and_add(&flow->packets, 1);
 	__sync_fetch_and_add(&flow->bytes, length);
@@ -419,7 +422,7 @@ static __always_inline int known_v6(struct __sk_buff *skb, struct config *now, e
 		bpf_skb_store_bytes(skb, ETH_HLEN + sizeof(*ip), &ports_after, 4, 0);
 	}
 	if (target != FORWARD) return ON;
-	hops--;
+	hops -= !(what & KEEPS_HOPS);
 	if (bpf_skb_store_bytes(skb, ETH_HLEN + 7, &hops, 1, BPF_F_RECOMPUTE_CSUM)) return drop(BROKEN);
 	skb->cb[0] = now->cookie[0];
 	skb->cb[1] = now->cookie[1];

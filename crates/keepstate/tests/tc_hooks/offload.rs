@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// A connection that stays, for a question and its answer at a time.
 pub(crate) struct Conversation {
     client: TcpStream,
-    server: TcpStream,
+    pub(crate) server: TcpStream,
 }
 
 impl Conversation {

@@ -1,5 +1,5 @@
 //! Routes are the kernel's: policy rules, several ways, routes of no avail, and changes of them in the middle of traffic.
-use crate::offload::{offloaded, stat};
+use crate::offload::{offloaded, set_socket_option, stat};
 use crate::peers::{bind_udp, run_ip, spawn_in_netns};
 use crate::{PATIENCE, SILENCE, TcTestbed};
 use std::io::ErrorKind;
@@ -50,12 +50,12 @@ pub(crate) fn with_second_way(name: &str, rules: &str) -> Option<TcTestbed> {
 }
 
 /// Whom the server sees for datagrams from so many ports to as many addresses: the router's addresses, by the way each took.
-fn ways_taken(lab: &TcTestbed, v6: bool, dport: u16) -> Vec<IpAddr> {
+fn ways_taken(lab: &TcTestbed, side: &str, v6: bool, dport: u16) -> Vec<IpAddr> {
     let any = if v6 { "[::]" } else { "0.0.0.0" };
     let server = spawn_in_netns(&lab.netns.name("s"), move || bind_udp(&format!("{any}:{dport}")));
     let server = server.join().unwrap();
     server.set_read_timeout(Some(PATIENCE)).unwrap();
-    let client = lab.netns.name("c");
+    let client = lab.netns.name(side);
     (1..=24_u16)
         .map(|number| {
             let to = if v6 { format!("[2001:db8::{number}]:{dport}") } else { format!("198.51.100.{number}:{dport}") };
@@ -81,10 +81,10 @@ fn compare_ways(name: &str, set_up: &str, dport: u16, spreads: bool) {
         crate::report_skipped("ways beside the kernel's: it needs nft");
         return;
     }
-    let kernel = [false, true].map(|v6| ways_taken(&lab, v6, dport));
+    let kernel = [false, true].map(|v6| ways_taken(&lab, "c", v6, dport));
     assert!(in_netns(&lab, "r", "nft flush ruleset"));
     lab.start(&["--interface", "r*"]);
-    let ours = [false, true].map(|v6| ways_taken(&lab, v6, dport));
+    let ours = [false, true].map(|v6| ways_taken(&lab, "c", v6, dport));
     // Of several ways of IPv6 the kernel forwards by another one than it tells when asked.
     let compared = if spreads { 1 } else { 2 };
     assert_eq!(ours[..compared], kernel[..compared], "{set_up}");
@@ -112,6 +112,57 @@ fn policy_rule_by_a_mark_of_the_ruleset_is_followed() {
         ip rule add fwmark 7 lookup 100; ip -6 rule add fwmark 7 lookup 100
         ip route add 198.51.100.0/24 via 10.0.3.2 table 100; ip -6 route add 2001:db8::/64 via fd00:3::2 table 100";
     compare_ways("rm", set_up, 7100, false);
+}
+
+/// What the machine itself sends is routed again where a chain of type route has changed its mark, and only there.
+#[test]
+fn own_packets_are_routed_again_by_chains_of_type_route() {
+    let rules = "
+        table inet t {
+            chain r {
+                type route hook output priority mangle; policy accept;
+                udp dport 7100 meta mark set 7
+                tcp dport 7101 meta mark set 7
+                udp dport 7103 meta mark set 8
+            }
+            chain f { type filter hook output priority mangle + 1; policy accept; udp dport { 7102, 7103 } meta mark set 7; }
+            chain post { type nat hook postrouting priority srcnat; policy accept; oifname { r1, r2 } masquerade; }
+        }";
+    let Some(mut lab) = with_second_way("ro", rules) else { return };
+    assert!(in_netns(
+        &lab,
+        "r",
+        "ip route add 198.51.100.0/24 via 10.0.2.2; ip -6 route add 2001:db8::/64 via fd00:2::2
+         ip rule add fwmark 7 lookup 100; ip -6 rule add fwmark 7 lookup 100
+         ip route add 198.51.100.0/24 via 10.0.3.2 table 100; ip -6 route add 2001:db8::/64 via fd00:3::2 table 100"
+    ));
+    if !in_netns(&lab, "r", &format!("nft -f {}", lab.ruleset.path())) {
+        crate::report_skipped("chains of type route beside the kernel's: it needs nft");
+        return;
+    }
+    let ways =
+        |lab: &TcTestbed| [7100, 7102, 7103, 7104].map(|dport| [false, true].map(|v6| ways_taken(lab, "r", v6, dport)));
+    let kernel = ways(&lab);
+    let [first, second] = [["10.0.2.1", "fd00:2::1"], ["10.0.3.1", "fd00:3::1"]];
+    let address = |text: &str| text.parse::<IpAddr>().unwrap();
+    let seen = kernel.each_ref().map(|by_family| by_family.each_ref().map(|ways| ways[0]));
+    assert_eq!(seen, [second, first, first, first].map(|ways| ways.map(address)), "by the kernel");
+    assert!(in_netns(&lab, "r", "nft flush ruleset"));
+    lab.start(&["--interface", "r*"]);
+    assert_eq!(ways(&lab), kernel);
+    // Known flows too, whose packets are no hop older for it.
+    for (at, called, level, option) in [
+        ("0.0.0.0:7101", "198.51.100.1:7101", libc::IPPROTO_IP, libc::IP_MINTTL),
+        ("[::]:7101", "[2001:db8::1]:7101", libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT),
+    ] {
+        let mut talk = offloaded(&lab, "r", "s", at, called);
+        let before = packets_on(&lab, "r2");
+        set_socket_option(&talk.server, level, option, 64);
+        (0..50).for_each(|_| talk.exchange(1000));
+        let its = packets_on(&lab, "r2") - before;
+        assert!(its >= 50, "{called}: {its} by r2");
+        talk.exchange(1_000_000);
+    }
 }
 
 #[test]

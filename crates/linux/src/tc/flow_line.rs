@@ -84,9 +84,10 @@ impl LineLayout {
 
 /// `live` in the state's bytes.
 pub(super) const LIVE: usize = 1;
-/// `SETS_MARK` and `UNMARKED_ONLY`, beside the target.
+/// `SETS_MARK`, `UNMARKED_ONLY` and `KEEPS_HOPS`, beside the target.
 const SETS_MARK: u8 = 4;
 const UNMARKED_ONLY: u8 = 8;
+const KEEPS_HOPS: u8 = 16;
 
 /// A line as it is written, not yet live.
 pub(super) struct EncodedLine {
@@ -107,7 +108,10 @@ impl EncodedLine {
         };
         let oif = u16::try_from(oif).ok()?;
         let flag = |is_set, flag| if is_set { flag } else { 0 };
-        let what = target | flag(flow.set_mark.is_some(), SETS_MARK) | flag(flow.unmarked_only, UNMARKED_ONLY);
+        let what = target
+            | flag(flow.set_mark.is_some(), SETS_MARK)
+            | flag(flow.unmarked_only, UNMARKED_ONLY)
+            | flag(flow.is_egress, KEEPS_HOPS);
         let addresses = [flow.source.0, flow.destination.0, flow.new_source.0, flow.new_destination.0, next_hop];
         if addresses.iter().any(|address| address.is_ipv6() != is_v6) {
             return None;
@@ -193,7 +197,7 @@ mod tests {
             assert_eq!(all[layout.generation() - 1], 5, "the next hop ends where the generation begins");
             assert_eq!(all[layout.generation() + 4..layout.state()], 0x0c0d_0e0f_u32.to_ne_bytes());
             let [low, high] = 0x0a0b_u16.to_ne_bytes();
-            assert_eq!(all[layout.state()..layout.seen()], [12, 0, low, high]);
+            assert_eq!(all[layout.state()..layout.seen()], [28, 0, low, high]);
             assert_eq!(all[layout.bytes() + 8..].len(), 0);
             let mixed = TcFlow { new_source: (address(if key_len == 16 { "::1" } else { "10.0.0.1" }), 1), ..flow };
             assert!(EncodedLine::new(&mixed).is_none());

@@ -4,7 +4,7 @@
 use super::Router;
 use crate::fib::FibTable;
 use keepstate_engine::{ConnId, Engine, Instant};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Slots of the table searched in one step.
@@ -16,10 +16,10 @@ pub(super) struct MasqueradeSweep {
     /// Slots from this one on are still to be searched; `None` if nothing is to be done.
     cursor: Option<u32>,
     /// Addresses that have gone since it began, numbered in their order.
-    gone: HashMap<IpAddr, u64>,
+    gone: BTreeMap<IpAddr, u64>,
     last_gone: u64,
     /// Connections made since it began, each with the last number before it.
-    made_after: HashMap<ConnId, u64>,
+    made_after: BTreeMap<ConnId, u64>,
 }
 
 impl MasqueradeSweep {

@@ -146,11 +146,12 @@ impl Router {
     }
 
     pub(super) fn process_output(&mut self, pkt: &mut InFlightPacket, oif: u32) -> Result<(), DropReason> {
+        pkt.sent_by = Some(oif);
         self.defrag(pkt)?;
         let sent_to = pkt.destination()?;
         self.run_output_hooks(pkt, false)?;
         let to = destination_of(&pkt.bytes)?;
-        if to == sent_to {
+        if to == sent_to && pkt.way_out.is_none() {
             self.note_way(pkt, FlowTarget::LetOut);
             self.counters.generated += 1;
             let (whole, mtu) = (std::mem::take(&mut pkt.bytes), self.fib.mtu(oif) as usize);
@@ -161,7 +162,8 @@ impl Router {
             self.counters.delivered += 1;
             self.push_output(Egress::LocalDeliver(std::mem::take(&mut pkt.bytes)), pkt.meta.mark);
         } else {
-            let (device, next_hop) = self.find_way_out(&pkt.bytes, pkt.meta.mark).ok_or(DropReason::NoRoute)?;
+            let (device, next_hop) = pkt.way_out.ok_or(DropReason::NoRoute)?;
+            self.note_way(pkt, FlowTarget::Forward { oif: device.index, next_hop });
             self.counters.generated += 1;
             let (whole, mtu) = (std::mem::take(&mut pkt.bytes), self.fib.mtu(device.index) as usize);
             for packet in self.fragment_again(pkt, whole, mtu) {
@@ -223,10 +225,13 @@ impl Router {
         }
         self.run_filter_chains(Hook::Output, AFTER_DNAT, pkt)?;
         let to = destination_of(&pkt.bytes)?;
-        // What a socket sends is routed by the kernel, and again only if its destination has changed.
-        if !pkt.is_output || to != sent_to {
-            let (device, _) = self.find_way_out(&pkt.bytes, pkt.meta.mark).ok_or(DropReason::NoRoute)?;
+        // What a socket sends is routed by the kernel, and again only if its destination has changed, or a chain of type route has changed its mark.
+        let is_routed = pkt.is_output && to == sent_to;
+        if let Some(mark) = if is_routed { pkt.meta.reroute_mark } else { Some(pkt.meta.mark) } {
+            pkt.meta.trace.note_mark();
+            let (device, next_hop) = self.find_way_out(&pkt.bytes, mark).ok_or(DropReason::NoRoute)?;
             pkt.meta.oif = Some(device);
+            pkt.way_out = Some((device, next_hop));
         }
         self.run_filter_chains(Hook::Postrouting, BEFORE_SNAT, pkt)?;
         if !attached {

@@ -2,7 +2,7 @@
 use super::drop_reason::DropReason;
 use crate::service::BackendChoice;
 use keepstate_engine::{ConnId, Direction, Instant, PacketCtx, SynproxyState};
-use keepstate_rules::PacketMeta;
+use keepstate_rules::{InterfaceInfo, PacketMeta};
 use keepstate_wire::reassembly::FragmentInfo;
 use keepstate_wire::rewrite::PacketMut;
 use keepstate_wire::{Addresses, Layout, Packet};
@@ -37,6 +37,10 @@ pub(crate) struct InFlightPacket {
     pub(super) route_mtu: Option<u32>,
     /// The machine itself sends it.
     pub(super) is_output: bool,
+    /// The interface that it was about to leave by.
+    pub(super) sent_by: Option<u32>,
+    /// Another way that it was given.
+    pub(super) way_out: Option<(InterfaceInfo, IpAddr)>,
     /// The backend of its connection, until that is confirmed.
     pub(super) backend: Option<BackendChoice>,
     pub(crate) now: Instant,

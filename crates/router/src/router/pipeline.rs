@@ -256,9 +256,9 @@ impl Router {
     /// Notes the way of a packet, from which its connection may become known to the data path.
     pub(super) fn note_way(&mut self, pkt: &InFlightPacket, target: FlowTarget) {
         let (Some(flows), Some(of)) = (&mut self.flows, pkt.established) else { return };
-        let source = match (pkt.is_output, pkt.meta.iif, pkt.meta.oif) {
-            (false, Some(device), _) => FlowSource::Interface(device.index),
-            (true, _, Some(device)) => FlowSource::Host(device.index),
+        let source = match (pkt.meta.iif, pkt.sent_by) {
+            (Some(device), None) => FlowSource::Interface(device.index),
+            (_, Some(oif)) => FlowSource::Host(oif),
             _ => return,
         };
         // A way that has an MTU of its own is not the flow's alone.

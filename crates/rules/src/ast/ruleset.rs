@@ -131,6 +131,8 @@ pub struct Chain {
 pub struct BaseChainSpec {
     /// Type `nat`, else `filter` or `route`.
     pub nat: bool,
+    /// Type `route`: a packet is routed again if what its route depends on has changed.
+    pub reroutes: bool,
     /// Hook.
     pub hook: Hook,
     /// Priority; chains of a hook run in ascending order.

@@ -81,7 +81,9 @@ impl Parser<'_> {
             match (&mut chain.base, head.base) {
                 (_, None) => (),
                 (Some(known), Some(base)) => {
-                    if (known.nat, known.hook, known.priority) != (base.nat, base.hook, base.priority) {
+                    if (known.nat, known.reroutes, known.hook, known.priority)
+                        != (base.nat, base.reroutes, base.hook, base.priority)
+                    {
                         return Err(Diagnostic::new(
                             span,
                             format!("chain {name} is declared above with another type, hook or priority"),
@@ -201,7 +203,6 @@ impl Parser<'_> {
     fn parse_base_chain(&mut self) -> ParseResult<(BaseChainSpec, Vec<String>)> {
         let (kind, span) = self.expect_name("filter or nat")?;
         let nat = match kind.as_str() {
-            // There is one routing table, independent of the mark: routing again gives the same route.
             "filter" | "route" => false,
             "nat" => true,
             _ => {
@@ -247,7 +248,7 @@ impl Parser<'_> {
             return Err(Diagnostic::new(priority_span.to(self.last_span), what)
                 .with_help("use dstnat (-100) at prerouting and srcnat (100) at postrouting; at least -199"));
         }
-        Ok((BaseChainSpec { nat, hook, priority, policy_drop: false }, devices))
+        Ok((BaseChainSpec { nat, reroutes: kind == "route", hook, priority, policy_drop: false }, devices))
     }
 
     /// A name, a number, or a name plus or minus a number.

@@ -99,7 +99,7 @@ impl Compiler {
             self.scope.chains.insert(chain.name.clone(), first + at);
             // The chains of a dormant table see no packets.
             if let Some(base) = chain.base.filter(|_| !table.dormant) {
-                let ast::BaseChainSpec { nat, hook, priority, policy_drop } = base;
+                let ast::BaseChainSpec { nat, reroutes, hook, priority, policy_drop } = base;
                 let devices = (hook == ast::Hook::Ingress).then(|| {
                     let names = chain.devices.iter().filter_map(|name| encode_name(name)).collect();
                     self.program.devices.push(names);
@@ -109,6 +109,7 @@ impl Compiler {
                     hook,
                     family: table.family,
                     nat,
+                    reroutes,
                     priority,
                     registration: chain.registration,
                     policy_drop,

@@ -3,7 +3,7 @@ use super::trace::EvalTrace;
 use crate::ast::{Reject, SynproxyInfo};
 use crate::fib::{Fib, InterfaceInfo};
 use keepstate_engine::{Engine, Instant, PacketCtx, Zone};
-use keepstate_wire::Packet;
+use keepstate_wire::{Addresses, Packet};
 use std::net::IpAddr;
 
 /// One packet at one hook.
@@ -35,6 +35,8 @@ pub struct PacketMeta {
     pub is_leaving: bool,
     /// Mark.
     pub mark: u32,
+    /// A chain of type route has changed what the packet's route depends on: its mark then.
+    pub reroute_mark: Option<u32>,
     /// The user whose socket sends it, if that is known.
     pub socket_uid: Option<u32>,
     /// Priority.
@@ -55,6 +57,19 @@ pub struct PacketMeta {
     pub trace: EvalTrace,
     /// Log lines: level and text.
     pub log_lines: Vec<(u8, String)>,
+}
+
+impl EvalCtx<'_, '_> {
+    /// What Linux compares behind a chain of type route (`nf_route_table_hook4`, `nf_route_table_hook6`): mark, addresses, and of the header TOS, or class, flow label and hop limit.
+    pub(super) fn route_key(&self) -> (u32, Addresses, [u8; 5]) {
+        let packet = self.current_packet();
+        let header = match *packet.bytes() {
+            [first, class, a, b, _, _, _, hops, ..] if first >> 4 == 6 => [first, class, a, b, hops],
+            [_, tos, ..] => [0, tos, 0, 0, 0],
+            _ => [0; 5],
+        };
+        (self.meta.mark, packet.addresses(), header)
+    }
 }
 
 /// A copy of a packet for another machine.

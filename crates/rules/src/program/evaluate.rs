@@ -52,9 +52,13 @@ impl Program {
             {
                 continue;
             }
+            let before = base.reroutes.then(|| ctx.route_key());
             match self.eval_base_chain(base, ctx) {
                 Verdict::Accept => (),
                 other => return other,
+            }
+            if before.is_some_and(|before| before != ctx.route_key()) {
+                ctx.meta.reroute_mark = Some(ctx.meta.mark);
             }
         }
         Verdict::Accept

@@ -21,6 +21,7 @@ pub(super) struct BaseChain {
     pub(super) hook: Hook,
     pub(super) family: TableFamily,
     pub(super) nat: bool,
+    pub(super) reroutes: bool,
     pub(super) priority: i32,
     /// Of chains with the same priority, the highest runs first.
     pub(super) registration: u64,
