@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 use super::*;
 use keepstate_linux::netns::AnonNetns;
-use keepstate_linux::rtnetlink::RtMonitor;
+use keepstate_linux::rtnetlink::{RtMonitor, RtNextHop};
 use keepstate_rules::Fib;
 use keepstate_test_support::report_skipped;
 use std::net::{IpAddr, UdpSocket};
@@ -115,4 +115,53 @@ fn masquerade_picks_the_source_that_linux_picks() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn link(index: u32, is_up: bool, has_carrier: bool) -> RtMessage {
+    let (name, kind) = (format!("eth{index}"), String::new());
+    let (mtu, mac, group, master, link_type) = (1500, None, 0, None, 1);
+    RtMessage::Link(RtLink { index, name, mtu, mac, is_up, has_carrier, group, master, link_type, kind })
+}
+
+/// Whatever the kernel may have rerouted with an interface is told as a change of routing; an interface that no route has ever led to changes none.
+#[test]
+fn interfaces_change_routing_only_where_routes_may_lead_to_them() {
+    let route = |table, prefix: &str, ifindex| {
+        let nexthops = vec![RtNextHop { ifindex, gateway: None }];
+        let prefix = prefix.parse().unwrap();
+        let route = RtRoute { prefix, prefix_length: 64, nexthops, rejects: false, metric: 0, table };
+        RtMessage::Route(route, RtPlacement::Append)
+    };
+    let tell = |links: &mut KernelLinks, message| {
+        let mut changes = Vec::new();
+        let _ = links.apply(message, &mut changes);
+        let routing = changes.contains(&FibChange::Routing);
+        let of_it = changes.into_iter().find(|change| *change != FibChange::Routing);
+        (routing, of_it.map(|change| format!("{change:?}").chars().take_while(|c| *c != '(').collect::<String>()))
+    };
+    let there = |routing| (routing, Some("Interface".to_owned()));
+    let (mut links, _) = build_fib(vec![link(1, true, true)]);
+    let links = &mut links;
+    // A new one, without routes but those of its own link.
+    assert_eq!(tell(links, link(5, false, false)), (false, None));
+    assert_eq!(tell(links, link(5, true, false)), there(false));
+    assert!(!tell(links, route(254, "fe80::", 5)).0);
+    assert_eq!(tell(links, link(5, true, true)), there(false));
+    assert_eq!(tell(links, RtMessage::LinkGone(5)), (false, Some("UnroutedInterfaceGone".to_owned())));
+    // With a route, of whatever table; and one that was there at the start.
+    for table in [254, 100] {
+        tell(links, link(6, true, true));
+        tell(links, route(table, "2001:db8::", 6));
+        for index in [1, 6] {
+            assert_eq!(tell(links, link(index, true, false)), there(true));
+            assert_eq!(tell(links, link(index, true, false)), there(false), "nothing has changed");
+            assert_eq!(tell(links, link(index, false, false)), (false, Some("InterfaceGone".to_owned())));
+            assert_eq!(tell(links, link(index, true, true)), there(true));
+        }
+        assert_eq!(tell(links, RtMessage::LinkGone(6)), (false, Some("InterfaceGone".to_owned())));
+    }
+    // Nexthop objects name interfaces; routes need not.
+    tell(links, link(7, true, true));
+    tell(links, RtMessage::RoutingChanged);
+    assert_eq!(tell(links, link(7, true, false)), there(true));
 }
