@@ -12,3 +12,4 @@ mod source;
 
 pub use capture_file::{Capture, CorruptCapture};
 pub use frame::{Frame, FrameChecksum};
+pub use source::decompressed;

@@ -28,6 +28,24 @@ impl ReadErrorSlot {
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
+/// The bytes without gzip or zstd, which are detected from the first bytes, and whether there was one.
+///
+/// # Errors
+/// The first bytes cannot be read.
+pub fn decompressed(mut bytes: Box<dyn Read + Send>) -> io::Result<(Box<dyn Read + Send>, bool)> {
+    let mut first = Vec::new();
+    bytes.by_ref().take(4).read_to_end(&mut first)?;
+    let (gzip, zstd) = (first.starts_with(&GZIP), first.starts_with(&ZSTD));
+    let whole = BufReader::with_capacity(1 << 18, Cursor::new(first).chain(bytes));
+    Ok(if gzip {
+        (Box::new(flate2::bufread::MultiGzDecoder::new(whole)), true)
+    } else if zstd {
+        (Box::new(zstd::Decoder::with_buffer(whole)?), true)
+    } else {
+        (Box::new(whole), false)
+    })
+}
+
 impl CaptureSource {
     /// Opens `path`, `-` for standard input.
     pub(super) fn open(path: &Path) -> Result<CaptureSource> {
@@ -49,24 +67,10 @@ impl CaptureSource {
     }
 
     /// Reads from any reader; compression is detected from the first bytes.
-    pub(super) fn from_reader(mut bytes: Box<dyn Read + Send>) -> io::Result<CaptureSource> {
-        let mut first = Vec::new();
-        bytes.by_ref().take(4).read_to_end(&mut first)?;
-        let (gzip, zstd) = (first.starts_with(&GZIP), first.starts_with(&ZSTD));
-        let whole = BufReader::with_capacity(1 << 18, Cursor::new(first).chain(bytes));
-        let bytes: Box<dyn Read + Send> = if gzip {
-            Box::new(flate2::bufread::MultiGzDecoder::new(whole))
-        } else if zstd {
-            Box::new(zstd::Decoder::with_buffer(whole)?)
-        } else {
-            Box::new(whole)
-        };
-        let mut source = CaptureSource {
-            reader: bytes,
-            read_error: ReadErrorSlot::default(),
-            compressed: gzip || zstd,
-            head: Vec::new(),
-        };
+    pub(super) fn from_reader(bytes: Box<dyn Read + Send>) -> io::Result<CaptureSource> {
+        let (bytes, compressed) = decompressed(bytes)?;
+        let mut source =
+            CaptureSource { reader: bytes, read_error: ReadErrorSlot::default(), compressed, head: Vec::new() };
         source.head = source.read_header();
         Ok(source)
     }

@@ -2,6 +2,7 @@
 use crate::clock::{SystemTimeSource, TimeSource};
 use crate::control_server::ControlSocket;
 use crate::driver::Driver;
+use crate::flow_log::{FlowLogConfig, FlowLogs};
 use crate::health::{HealthMonitor, HealthStarter};
 use crate::load::LoadedConfig;
 use crate::main_loop::{self, LoopContext};
@@ -77,6 +78,8 @@ pub struct GatewayConfig {
     pub control_socket: Option<PathBuf>,
     /// The file (or a directory for it) that keeps the connection table over a restart.
     pub state_file: Option<PathBuf>,
+    /// NAT and flow logs.
+    pub flow_logs: Vec<FlowLogConfig>,
     /// NAT behaviour beyond Linux's.
     pub nat: NatPolicy,
     /// How the table fails.
@@ -227,7 +230,8 @@ impl GatewayConfig {
             // Nothing stands behind these interfaces but the router.
             router = router.with_local_replies();
         }
-        // Threads inherit what this one has: before the first of them. Those that run already, of the log and the state file, have limited themselves.
+        let flow_logs = FlowLogs::start(&self.flow_logs)?;
+        // Threads inherit what this one has: before the first of them. Those that run already, of the logs and the state file, have limited themselves.
         privileges::keep_capabilities(self.needed_capabilities()).context("dropping capabilities")?;
         let socket = self.control_socket.as_deref().map(ControlSocket::bind).transpose()?;
         // A file that is read again may name services later.
@@ -246,6 +250,7 @@ impl GatewayConfig {
             busy_poll: self.busy_poll,
             reloader: Reloader::new(load, Some(self.sysctls.clone())),
             health: HealthMonitor::started_by(starter),
+            flow_logs,
         };
         main_loop::run(router, &mut *driver, control.as_ref(), store, context)
     }

@@ -111,6 +111,11 @@ impl ControlServer {
         let _ = self.jobs.run_jobs(router, turns, now);
     }
 
+    /// The jobs that client threads send.
+    pub(super) fn jobs(&self) -> &JobRunner {
+        &self.jobs
+    }
+
     /// How long the router may wait for packets, in milliseconds, if it usually waits `usual`.
     pub(super) fn poll_timeout(&self, usual: i32) -> i32 {
         self.jobs.poll_timeout(usual)

@@ -3,6 +3,7 @@
 //! A client's thread sends a job, which runs on the main loop's thread between two batches of packets and is itself short: one connection, one batch of
 //! changes, one piece of the table. All else (decoding, formatting, writing to a slow reader) is done by the client's own thread. Subscribers get events
 //! in batches; one that does not keep up loses events, is told so, and delays nobody.
+use super::flow_log_counters::FlowLogCounters;
 use super::turns::TurnTimes;
 use anyhow::{Context, Result};
 use keepstate_engine::{Engine, Event, EventKind, EventMask, Instant};
@@ -81,6 +82,8 @@ pub(super) struct EventHub {
     subscribers: Vec<(Arc<Subscriber>, SyncSender<Arc<EventBatch>>)>,
     /// Events that the engine had lost at the last look.
     engine_lost: u64,
+    /// The flow logs, to show how they are doing.
+    flow_logs: Vec<Arc<FlowLogCounters>>,
 }
 
 /// The events of one turn, or of one request.
@@ -91,15 +94,34 @@ pub(super) struct EventBatch {
 }
 
 /// What a subscriber's thread and the main loop share.
-#[derive(Default)]
 pub(super) struct Subscriber {
+    max_events: usize,
+    max_batches: usize,
     kinds: AtomicUsize,
     queued: AtomicUsize,
     lost: AtomicU64,
     closed: AtomicBool,
 }
 
+impl Default for Subscriber {
+    fn default() -> Subscriber {
+        Subscriber::with_limits(SUBSCRIBER_MAX_EVENTS, SUBSCRIBER_MAX_BATCHES)
+    }
+}
+
 impl Subscriber {
+    /// One for which so many events, in so many batches, are queued at most.
+    pub(super) fn with_limits(max_events: usize, max_batches: usize) -> Subscriber {
+        Subscriber {
+            max_events,
+            max_batches,
+            kinds: AtomicUsize::new(0),
+            queued: AtomicUsize::new(0),
+            lost: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+        }
+    }
+
     /// Adds a kind of events.
     pub(super) fn subscribe_to(&self, kind: EventKind) {
         self.kinds.fetch_or(kind_bit(kind), Ordering::Relaxed);
@@ -136,7 +158,7 @@ fn kind_bit(kind: EventKind) -> usize {
 impl EventHub {
     /// Adds a subscriber.
     pub(super) fn subscribe(&mut self, subscriber: Arc<Subscriber>, engine: &mut Engine) -> Receiver<Arc<EventBatch>> {
-        let (sender, receiver) = sync_channel(SUBSCRIBER_MAX_BATCHES);
+        let (sender, receiver) = sync_channel(subscriber.max_batches);
         self.publish(engine, 0);
         self.subscribers.push((subscriber, sender));
         self.update_event_mask(engine);
@@ -153,6 +175,11 @@ impl EventHub {
         };
         engine.subscribe(mask, if mask == EventMask::default() { 0 } else { ENGINE_EVENT_QUEUE });
         self.engine_lost = engine.events_lost();
+    }
+
+    /// The flow logs.
+    pub(super) fn flow_logs(&self) -> &[Arc<FlowLogCounters>] {
+        &self.flow_logs
     }
 
     /// The number of subscribers.
@@ -199,7 +226,7 @@ impl Subscriber {
             return true;
         }
         let lose = || self.lost.fetch_add(length as u64, Ordering::Relaxed);
-        if self.queued.load(Ordering::Relaxed) + length > SUBSCRIBER_MAX_EVENTS {
+        if self.queued.load(Ordering::Relaxed) + length > self.max_events {
             lose();
             return true;
         }
@@ -244,6 +271,21 @@ impl JobRunner {
         }
         self.mark_active();
         count
+    }
+
+    /// Adds a subscriber of the gateway's own.
+    pub(super) fn subscribe(&self, subscriber: Arc<Subscriber>, engine: &mut Engine) -> Receiver<Arc<EventBatch>> {
+        self.hub.borrow_mut().subscribe(subscriber, engine)
+    }
+
+    /// Shows how these logs are doing.
+    pub(super) fn show_flow_logs(&self, logs: Vec<Arc<FlowLogCounters>>) {
+        self.hub.borrow_mut().flow_logs = logs;
+    }
+
+    /// Hands all events to the subscribers: the gateway ends.
+    pub(super) fn publish_all(&self, router: &mut Router) {
+        self.hub.borrow_mut().publish(router.engine_mut(), 0);
     }
 
     /// A client has sent a request, and may send another.

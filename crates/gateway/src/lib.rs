@@ -17,6 +17,8 @@ mod ctnl_session;
 mod driver;
 pub mod duration;
 pub mod engine_settings;
+pub mod flow_log;
+mod flow_log_counters;
 pub mod gateway_file;
 mod gso;
 mod health;

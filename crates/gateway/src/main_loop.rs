@@ -7,6 +7,7 @@ use super::control_handler;
 use super::control_protocol::ControlRequest;
 use super::control_server::ControlServer;
 use super::driver::Driver;
+use super::flow_log::FlowLogs;
 use super::health::HealthMonitor;
 use super::load::AppliedConfig;
 use super::reload::{ReloadOrigin, Reloader};
@@ -41,6 +42,14 @@ pub(super) struct LoopContext {
     /// Reads the configuration again, at SIGHUP.
     pub(super) reloader: Reloader,
     pub(super) health: HealthMonitor,
+    pub(super) flow_logs: FlowLogs,
+}
+
+/// What goes on beside packets.
+struct BackgroundWork<'a> {
+    reloader: Reloader,
+    health: HealthMonitor,
+    flow_logs: &'a mut FlowLogs,
 }
 
 /// Routes until SIGINT or SIGTERM.
@@ -54,10 +63,12 @@ pub(super) fn run(
     store: Option<StateStore>,
     context: LoopContext,
 ) -> Result<()> {
-    let LoopContext { time, busy_poll, reloader, health } = context;
+    let LoopContext { time, busy_poll, reloader, health, mut flow_logs } = context;
     let signals = SignalFlags::install().context("installing signal handlers")?;
     let gateway = SharedGateway::new(router, store, Arc::clone(&time));
     driver.start()?;
+    let jobs = control.map(ControlServer::jobs);
+    flow_logs.attach(&gateway, jobs);
     let workers = driver.workers();
     let ended = std::thread::scope(|scope| -> Result<()> {
         let mut threads = Vec::new();
@@ -67,11 +78,14 @@ pub(super) fn run(
             let spawned = thread.spawn_scoped(scope, move || worker_loop(gateway, worker, busy_poll, stop));
             threads.push(spawned.context("starting a worker thread")?);
         }
-        let result = control_loop(&gateway, driver, control, busy_poll, &signals, reloader, health);
+        let background = BackgroundWork { reloader, health, flow_logs: &mut flow_logs };
+        let result = control_loop(&gateway, driver, control, busy_poll, &signals, background);
         signals.stop.store(true, Ordering::Relaxed);
         let others = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| bail!("a worker panicked")));
         others.fold(result, Result::and)
     });
+    flush_log(&gateway, &flow_logs);
+    flow_logs.finish(&gateway, jobs);
     let GatewayState { mut router, store } = gateway.into_inner();
     if let Some(store) = store {
         store.close(router.engine_mut(), time.now());
@@ -95,9 +109,9 @@ fn control_loop(
     control: Option<&ControlServer>,
     busy_poll: Duration,
     signals: &SignalFlags,
-    mut reloader: Reloader,
-    mut health: HealthMonitor,
+    background: BackgroundWork<'_>,
 ) -> Result<()> {
+    let BackgroundWork { mut reloader, mut health, flow_logs } = background;
     let mut notifier = ServiceNotifier::ready();
     while !signals.is_stopped() {
         if signals.take_reload() {
@@ -121,7 +135,8 @@ fn control_loop(
         gateway.persist();
         let timeout = control.map_or(POLL_TIMEOUT_MS, |control| control.poll_timeout(POLL_TIMEOUT_MS));
         packet_loop(gateway, driver, busy_poll, timeout)?;
-        flush_log(gateway);
+        flush_log(gateway, flow_logs);
+        flow_logs.poll(gateway);
         notifier.tick(|| status_text(gateway));
     }
     Ok(())
@@ -261,12 +276,20 @@ pub(super) fn drop_elsewhere(value: impl Send + 'static) {
 }
 
 /// Logs the lines of rules (`log prefix …`), of the engine and of port blocks, each with its syslog priority. They are taken under the lock and written without it.
-fn flush_log(gateway: &SharedGateway) {
+/// Port blocks go to the flow logs too.
+fn flush_log(gateway: &SharedGateway, flow_logs: &FlowLogs) {
+    let mut blocks = Vec::new();
     let lines: Vec<LogLine> = {
         let mut turn = gateway.lock(TurnKind::Upkeep);
-        std::iter::from_fn(|| turn.router.poll_log()).take(MAX_LINES_PER_TURN).collect()
+        let lines: Vec<LogLine> = std::iter::from_fn(|| turn.router.poll_log()).take(MAX_LINES_PER_TURN).collect();
+        if flow_logs.want_port_blocks() {
+            let events = lines.iter().filter_map(|line| line.port_block.clone());
+            blocks.extend(events.map(|event| (event.clone(), turn.router.unix_time(event.at))));
+        }
+        lines
     };
-    for LogLine { level: priority, text, is_rule } in lines {
+    flow_logs.add_port_blocks(&blocks);
+    for LogLine { level: priority, text, is_rule, .. } in lines {
         match priority {
             0..=3 => tracing::error!(priority, is_rule, "{text}"),
             4 => tracing::warn!(priority, is_rule, "{text}"),
@@ -278,6 +301,8 @@ fn flush_log(gateway: &SharedGateway) {
 
 #[cfg(test)]
 mod clock_tests;
+#[cfg(test)]
+mod flow_log_tests;
 #[cfg(test)]
 mod turn_tests;
 

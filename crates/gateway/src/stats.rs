@@ -1,4 +1,5 @@
 //! The counters of a running gateway, by name: Linux's under Linux's names, and its own.
+use super::flow_log_counters::FlowLogCounters;
 use super::jobs::JobCtx;
 use keepstate_engine::{Counters, Sysctl};
 use serde::ser::SerializeMap;
@@ -19,12 +20,43 @@ pub(super) struct GatewayStats {
     turns: Vec<(&'static str, u64)>,
     /// Whether the state file can be written; empty without one.
     state_file: Vec<(&'static str, u64)>,
+    /// The flow logs together: records written, lost, logs that fail; empty without one.
+    flow_log: Vec<(&'static str, u64)>,
+    /// Each flow log.
+    flow_logs: Vec<FlowLogStats>,
     /// Connections whose packets go on in the kernel, and why others do not; empty without such a data path.
     offload: Vec<(&'static str, u64)>,
     /// SYN proxy counters, by Linux's names; empty without synproxy rules.
     synproxy: Vec<(&'static str, u64)>,
     /// Packets by the reason for which they were invalid, ignored or dropped.
     reasons: Vec<(&'static str, u64)>,
+}
+
+/// One flow log.
+#[derive(Serialize)]
+struct FlowLogStats {
+    target: String,
+    records: u64,
+    lost: u64,
+    failing: bool,
+}
+
+impl FlowLogStats {
+    fn of(log: &FlowLogCounters) -> FlowLogStats {
+        FlowLogStats { target: log.target.clone(), records: log.written(), lost: log.lost(), failing: log.is_failing() }
+    }
+}
+
+fn flow_log_sums(logs: &[FlowLogStats]) -> Vec<(&'static str, u64)> {
+    if logs.is_empty() {
+        return Vec::new();
+    }
+    let failing = logs.iter().map(|log| u64::from(log.failing)).sum();
+    vec![
+        ("flow_log_records", logs.iter().map(|log| log.records).sum()),
+        ("flow_log_lost", logs.iter().map(|log| log.lost).sum()),
+        ("flow_logs_failing", failing),
+    ]
 }
 
 /// Reads the counters, on the main loop's thread.
@@ -42,6 +74,7 @@ pub(super) fn collect(at: &mut JobCtx<'_>) -> GatewayStats {
     });
     let engine = at.router.engine();
     let linux = *engine.counters();
+    let flow_logs: Vec<FlowLogStats> = at.hub.flow_logs().iter().map(|log| FlowLogStats::of(log)).collect();
     GatewayStats {
         router: vec![
             ("received", counters.received),
@@ -78,6 +111,8 @@ pub(super) fn collect(at: &mut JobCtx<'_>) -> GatewayStats {
         }),
         turns: at.turns.values(),
         state_file: at.turns.state_file_values(),
+        flow_log: flow_log_sums(&flow_logs),
+        flow_logs,
         offload,
         synproxy: [
             ("syn_received", handshakes.syn_received),
@@ -112,6 +147,10 @@ impl GatewayStats {
         if !self.state_file.is_empty() {
             write_row(out, &self.state_file)?;
         }
+        for log in &self.flow_logs {
+            let FlowLogStats { target, records, lost, failing } = log;
+            writeln!(out, "flow_log={target} records={records} lost={lost} failing={}", u8::from(*failing))?;
+        }
         if !self.offload.is_empty() {
             write_row(out, &self.offload)?;
         }
@@ -144,10 +183,21 @@ impl Serialize for GatewayStats {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let linux = keepstate_conntrack::format::counters(&self.engine);
         let mut map = to.serialize_map(None)?;
-        let rows: [&[(&str, u64)]; 7] =
-            [&self.router, &linux, &self.table, &self.admission, &self.turns, &self.state_file, &self.offload];
+        let rows: [&[(&str, u64)]; 8] = [
+            &self.router,
+            &linux,
+            &self.table,
+            &self.admission,
+            &self.turns,
+            &self.state_file,
+            &self.flow_log,
+            &self.offload,
+        ];
         for (name, value) in rows.into_iter().flatten() {
             map.serialize_entry(name, value)?;
+        }
+        if !self.flow_logs.is_empty() {
+            map.serialize_entry("flow_logs", &self.flow_logs)?;
         }
         map.serialize_entry("synproxy", &NamedCounters(&self.synproxy))?;
         map.serialize_entry("reasons", &NamedCounters(&self.reasons))?;

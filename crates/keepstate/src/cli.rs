@@ -17,6 +17,7 @@ use crate::size::SizeCommand;
 use crate::top::Top;
 use crate::tune::Tune;
 use crate::watch::Watch;
+use crate::who::WhoArgs;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -49,7 +50,7 @@ Examples:
 
 Results are on standard output; notes and errors are on standard error.
 Exit codes: 0 done, 1 something could not be read or written, 2 usage error;
-doctor and disable have their own, see their --help";
+doctor, disable and who have their own, see their --help";
 
 impl Cli {
     /// Parses the command line of this process. On a usage error the process ends here, with a message and exit code 2.
@@ -72,6 +73,7 @@ impl Cli {
             Command::Check(check) => ("check", check.check()),
             Command::Gateway(gateway) => ("gateway", gateway.check()),
             Command::Control(control) => ("control", control.check()),
+            Command::Who(who) => ("who", who.check()),
             Command::Lab(lab) => ("lab", lab.check()),
             Command::Mqtt(mqtt) => ("mqtt", mqtt.check()),
         };
@@ -104,6 +106,7 @@ pub enum Command {
     Check(CheckCommand),
     Gateway(GatewayArgs),
     Control(Control),
+    Who(WhoArgs),
     Lab(Lab),
     Mqtt(Mqtt),
     Completions(Completions),

@@ -33,3 +33,4 @@ pub mod tui;
 pub mod tune;
 pub mod unit_args;
 pub mod watch;
+pub mod who;

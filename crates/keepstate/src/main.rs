@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         Command::Check(check) => check.run(),
         Command::Gateway(gateway) => gateway.run(),
         Command::Control(control) => control.run(),
+        Command::Who(who) => who.run(),
         Command::Lab(lab) => lab.run(),
         Command::Mqtt(mqtt) => mqtt.run(),
     };

@@ -160,8 +160,13 @@ fn every_thread_has_dropped_what_it_does_not_need_and_the_gateway_still_works() 
     lab.write_rules(RULES);
     let (services, state) = (lab.text_path("rules/services.toml"), lab.text_path("state"));
     let devices = ["--device", "lan0=10.1.0.1/24", "--device", "wan0=192.0.2.1/24"];
-    lab.start(&[&["--services", &services, "--state", &state][..], &devices].concat());
-    lab.assert_dropped(0, &["log", "state-write", "control", "health-start"]);
+    fs::create_dir(lab.path("log")).unwrap();
+    let (log, old_log) = (lab.path("log/flows.jsonl"), lab.path("log/flows.jsonl.1"));
+    let logs = ["--flow-log", log.to_str().unwrap(), "--flow-log", "udp://192.0.2.10:4739"];
+    lab.start(&[&["--services", &services, "--state", &state][..], &logs, &devices].concat());
+    lab.assert_dropped(0, &["log", "state-write", "control", "health-start", "flow-log"]);
+    fs::rename(&log, &old_log).unwrap();
+    wait_until("a log that was moved away is made anew", || when(fs::metadata(&log).is_ok()));
     wait_until("the command has run", || when(fs::metadata(&flag).is_ok()));
     if has_landlock() {
         wait_until("the command could not write", || when(lab.control(&["services"]).out.contains(" up ")));

@@ -16,6 +16,8 @@ pub struct OwnerFacts {
     pub state_age_seconds: Option<f64>,
     /// Can it not be written?
     pub state_failed: Option<bool>,
+    /// Its flow logs together: records written, records lost, logs that fail; `None` without one.
+    pub flow_logs: Option<[u64; 3]>,
     /// Services.
     pub services: Vec<ServiceFacts>,
     /// Names of all findings that doctor may report.

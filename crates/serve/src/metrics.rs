@@ -254,6 +254,11 @@ fn write_gateway(out: &mut MetricWriter<'_>, numbers: &TableNumbers, facts: &Own
         let failed = u64::from(failed);
         out.gauge("keepstate_gateway_state_failed", "1 if the state file cannot be written", failed)?;
     }
+    if let Some([records, lost, failing]) = facts.flow_logs {
+        out.counter("keepstate_gateway_flow_log_records", "Records written to flow logs", records)?;
+        out.counter("keepstate_gateway_flow_log_lost", "Records that flow logs lack", lost)?;
+        out.gauge("keepstate_gateway_flow_logs_failing", "Flow logs whose file or collector fails", failing)?;
+    }
     Ok(())
 }
 

@@ -53,6 +53,7 @@ fn every_metric_of_rules_and_dashboard_exists() {
         facts.services = vec![ServiceFacts { name: "web".into(), backends, connections: 0, refused: 0 }];
         facts.packets = vec![("forwarded".into(), 1)];
         (facts.state_age_seconds, facts.state_failed) = (Some(0.5), Some(false));
+        facts.flow_logs = Some([10, 0, 0]);
         served.feed.table().reasons.set(&[("table_full".into(), 1)], served.feed.now());
     }
     let there = metric_names(&get(&served, "/metrics"));

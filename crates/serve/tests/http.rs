@@ -66,6 +66,7 @@ fn facts_become_metrics() {
         }];
         facts.packets = vec![("forwarded".into(), 12)];
         (facts.state_age_seconds, facts.state_failed) = (Some(1.5), Some(false));
+        facts.flow_logs = Some([10, 0, 0]);
     }
     let text = get(&served, "/metrics");
     for line in [

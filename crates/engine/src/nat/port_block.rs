@@ -13,7 +13,7 @@ use core::ops::RangeInclusive;
 use keepstate_wire::keyed_hash::{KeyedMap, SipKey};
 
 /// A block was allocated or released.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PortBlockEvent {
     /// True if allocated, false if released.
     pub allocated: bool,

@@ -2,6 +2,7 @@
 use super::given::{Given, SettingOrigin};
 use super::resolve::SettingFault;
 use super::settings::GatewaySettings;
+use crate::flow_log::FlowLogTarget;
 use crate::kernel_fib;
 use crate::tc::GovernedInterfaces;
 use anyhow::Result;
@@ -46,6 +47,15 @@ pub(super) fn faults(settings: &GatewaySettings) -> Vec<SettingFault> {
             &SettingOrigin::Default,
             "/dev/net/tun is missing: modprobe tun; in a container, give it that device".to_owned(),
         );
+    }
+    for given in settings.flow_log.iter() {
+        for entry in &given.value {
+            if let FlowLogTarget::File(path) = &entry.0.target
+                && let Some(message) = missing_folder(&Given { value: path.clone(), origin: given.origin.clone() })
+            {
+                add(&given.origin, message);
+            }
+        }
     }
     for given in [&settings.control, &settings.state].into_iter().flatten() {
         if let Some(message) = missing_folder(given) {

@@ -50,6 +50,7 @@ pub(super) fn key_entries(settings: &GatewaySettings) -> Vec<KeyEntry> {
         entry("", "spin", &s.spin, Restart),
         entry("", "control", &s.control, Restart),
         entry("", "state", &s.state, Restart),
+        entry("", "flow-log", &s.flow_log, Restart),
         entry("", "log", &s.log, Restart),
         entry("", "helper", &s.helper, Restart),
         entry("", "as-linux", &s.as_linux, Restart),

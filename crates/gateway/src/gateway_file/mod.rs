@@ -3,6 +3,7 @@
 //! A [`GatewayFile`] is read whole: its settings, and all its faults. With the settings of a command line over it, it becomes a [`ResolvedGateway`], which knows of each value
 //! where it comes from, can print itself, and becomes a [`GatewayConfig`]. A reload resolves both again and compares: what needs a restart refuses it.
 mod environment;
+mod flow_log;
 mod given;
 mod keys;
 mod named;
@@ -13,6 +14,7 @@ mod schema;
 mod settings;
 mod values;
 
+pub use flow_log::{FlowLogEntry, FlowLogFormat, FlowLogSessions};
 pub use given::{Given, SettingOrigin};
 pub use named::NamedValues;
 pub use resolve::SettingFault;

@@ -7,6 +7,7 @@ use super::values::{
 };
 use crate::config::{DriverConfig, GatewayConfig};
 use crate::engine_settings::{MemorySize, SysctlSettings};
+use crate::flow_log::LoggedSessions;
 use crate::ruleset::RulesetOptions;
 use crate::static_fib::StaticFib;
 use crate::tc::TcOptions;
@@ -75,6 +76,7 @@ pub(super) fn faults(settings: &GatewaySettings) -> Vec<SettingFault> {
     dependents(settings, &mut faults);
     ranges(settings, &mut faults);
     nat(&settings.nat, &mut faults);
+    flow_logs(settings, &mut faults);
     for (name, value) in &settings.sysctl.entries {
         if let Err(message) = sysctl_conf::parse_setting(&format!("{}={}", name.value, value.value)) {
             faults.add(name.origin.clone(), message);
@@ -223,7 +225,7 @@ pub(super) fn config(
     } else {
         DriverConfig::Tun
     };
-    let sysctls = sysctl_settings(s, machine_memory).sysctls(note)?;
+    let sysctls = sysctls(s, machine_memory, note)?;
     let definitions = s.define.entries.iter().map(|(name, value)| (name.value.clone(), value.value.clone()));
     Ok(GatewayConfig {
         ruleset: value_or(&s.ruleset, Default::default()),
@@ -239,6 +241,7 @@ pub(super) fn config(
         control_socket: s.control.as_ref().map(|given| given.value.clone()),
         other_files: value_or(&s.sysctl_files, Vec::new()),
         state_file: s.state.as_ref().map(|given| given.value.clone()),
+        flow_logs: s.flow_log.iter().flat_map(|given| &given.value).map(|entry| entry.0.clone()).collect(),
         nat: nat_policy(&s.nat),
         admission: s.table.policy(&sysctls).context("in [table]")?,
         sysctls,
@@ -278,6 +281,41 @@ impl TableSettings {
         };
         policy.check(sysctls[Sysctl::Max])?;
         Ok(policy)
+    }
+}
+
+/// The sysctls. A log of sessions has their bytes, packets and duration: it has the engine count them, unless somebody says otherwise.
+fn sysctls(s: &GatewaySettings, machine_memory: MemorySize, note: impl FnMut(String)) -> Result<Sysctls> {
+    let settings = sysctl_settings(s, machine_memory);
+    let mut base = Sysctls::kernel_defaults(settings.version, settings.memory);
+    if logs_sessions(s) {
+        for setting in ["nf_conntrack_acct=1", "nf_conntrack_timestamp=1"] {
+            sysctl_conf::apply_setting(setting, &mut base)?;
+        }
+    }
+    settings.sysctls_over(base, note)
+}
+
+fn logs_sessions(s: &GatewaySettings) -> bool {
+    s.flow_log.iter().flat_map(|given| &given.value).any(|log| log.0.sessions != LoggedSessions::None)
+}
+
+/// Two logs do not write to one file; sessions are logged by events.
+fn flow_logs(settings: &GatewaySettings, faults: &mut Faults) {
+    let Some(given) = &settings.flow_log else { return };
+    for (at, entry) in given.value.iter().enumerate() {
+        if given.value.iter().take(at).any(|before| before.0.target == entry.0.target) {
+            faults.add(given.origin.clone(), format!("two flow-logs go to {}; leave one out", entry.0.target));
+        }
+    }
+    let events = |name: &str| name.rsplit(['.', '/']).next() == Some("nf_conntrack_events");
+    let off =
+        settings.sysctl.entries.iter().find(|(name, value)| events(&name.value) && value.value.to_string() == "0");
+    if let Some((name, _)) = off.filter(|_| logs_sessions(settings)) {
+        faults.add(
+            name.origin.clone(),
+            "nf_conntrack_events = 0: a flow-log would have no sessions; leave it out, or write sessions = \"none\"",
+        );
     }
 }
 

@@ -1,4 +1,5 @@
 //! The JSON schema of the file, as it is shipped: made from the types that read it, for tests only.
+use super::flow_log::{FlowLogEntry, FlowLogTable};
 use super::given::Given;
 use super::named::NamedValues;
 use super::settings::GatewaySettings;
@@ -70,6 +71,16 @@ impl JsonSchema for DeviceEntry {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         DeviceTable::json_schema(generator)
+    }
+}
+
+impl JsonSchema for FlowLogEntry {
+    fn schema_name() -> Cow<'static, str> {
+        "FlowLog".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        FlowLogTable::json_schema(generator)
     }
 }
 

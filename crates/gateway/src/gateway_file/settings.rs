@@ -1,5 +1,6 @@
 //! The keys. Each is the flag of `keepstate gateway` of the same name; those of NAT, of a full table and the sysctls have a table of their own. What people write by habit,
 //! `on_exit` or `interfaces`, is the same key.
+use super::flow_log::FlowLogEntry;
 use super::given::Given;
 use super::named::NamedValues;
 use super::values::{
@@ -65,6 +66,9 @@ pub struct GatewaySettings {
     pub control: Option<Given<PathBuf>>,
     /// Keep the connection table in this file, or in a file in this directory
     pub state: Option<Given<PathBuf>>,
+    /// NAT and flow logs: who had which outside port
+    #[serde(alias = "flow_log", alias = "flow-logs")]
+    pub flow_log: Option<Given<Vec<FlowLogEntry>>>,
     /// How much is logged. Default: info
     pub log: Option<Given<LogSetting>>,
     /// Helpers and their ports: ["ftp", "ftp:2121"]
@@ -149,6 +153,7 @@ impl GatewaySettings {
             spin: self.spin.or(below.spin),
             control: self.control.or(below.control),
             state: self.state.or(below.state),
+            flow_log: self.flow_log.or(below.flow_log),
             log: self.log.or(below.log),
             helper: self.helper.or(below.helper),
             as_linux: self.as_linux.or(below.as_linux),
@@ -205,6 +210,9 @@ impl GatewaySettings {
         let one = [&mut self.ruleset, &mut self.services, &mut self.control, &mut self.state];
         for given in one.into_iter().flatten() {
             given.value = folder.join(&given.value);
+        }
+        for entry in self.flow_log.iter_mut().flat_map(|given| &mut given.value) {
+            entry.resolve_path(folder);
         }
         for given in [&mut self.includepath, &mut self.sysctl_files].into_iter().flatten() {
             given.value.iter_mut().for_each(|path| *path = folder.join(&*path));

@@ -1,4 +1,5 @@
 //! The values of the keys: what a flag takes as text is the same text in the file.
+use super::flow_log::{FlowLogEntry, FlowLogTable};
 use crate::engine_settings::{HelperPort, MemorySize};
 use crate::static_fib::{InterfaceConfig, RouteConfig};
 use crate::tc::{InterfacePattern, Lifeline, OnExit};
@@ -72,6 +73,12 @@ impl<'de, T: Deserialize<'de>, E: TryFrom<T, Error = String>> Visitor<'de> for T
 impl<'de> Deserialize<'de> for DeviceEntry {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<DeviceEntry, D::Error> {
         from.deserialize_map(TableVisitor::<DeviceTable, DeviceEntry>(PhantomData))
+    }
+}
+
+impl<'de> Deserialize<'de> for FlowLogEntry {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<FlowLogEntry, D::Error> {
+        from.deserialize_map(TableVisitor::<FlowLogTable, FlowLogEntry>(PhantomData))
     }
 }
 

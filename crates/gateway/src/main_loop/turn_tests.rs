@@ -210,8 +210,9 @@ fn longest_turn_while_everything_happens() {
         client_done.store(true, Ordering::Relaxed);
     });
     let reloader = Reloader::new(Arc::new(load), None);
-    control_loop(&gateway, &mut driver, Some(&control), Duration::ZERO, &signals, reloader, HealthMonitor::default())
-        .unwrap();
+    let mut flow_logs = FlowLogs::start(&[]).unwrap();
+    let background = BackgroundWork { reloader, health: HealthMonitor::default(), flow_logs: &mut flow_logs };
+    control_loop(&gateway, &mut driver, Some(&control), Duration::ZERO, &signals, background).unwrap();
     client.join().unwrap();
     let turns = gateway.turns.values();
     let shown: Vec<String> = turns.iter().map(|(name, value)| format!("{name}={value}")).collect();

@@ -12,8 +12,8 @@ use clap::Args;
 use keepstate_gateway::config::DriverConfig;
 use keepstate_gateway::control_protocol::DEFAULT_SOCKET;
 use keepstate_gateway::gateway_file::{
-    DEFAULT_GATEWAY_FILE, DeviceEntry, GatewayFile, GatewaySettings, Given, InterfaceText, LifelineText, OnExitSetting,
-    ResolvedGateway, RouteEntry, XdpModeSetting, XdpSendSetting,
+    DEFAULT_GATEWAY_FILE, DeviceEntry, FlowLogEntry, GatewayFile, GatewaySettings, Given, InterfaceText, LifelineText,
+    OnExitSetting, ResolvedGateway, RouteEntry, XdpModeSetting, XdpSendSetting,
 };
 use keepstate_gateway::static_fib::{InterfaceConfig, RouteConfig};
 use keepstate_gateway::tc;
@@ -94,6 +94,9 @@ pub struct GatewayArgs {
     /// Keep the connection table in this file (or a file in this directory): connections survive a restart and a crash
     #[arg(long, value_name = "PATH", conflicts_with = "input", help_heading = "Control")]
     state: Option<PathBuf>,
+    /// Log who has which outside port to this file, or to a collector (udp://ADDRESS:PORT, tcp://…) as IPFIX (repeatable); [[flow-log]] of the file has more choices
+    #[arg(long, value_name = "TARGET", value_parser = FlowLogEntry::from_str, conflicts_with = "input", help_heading = "Control")]
+    flow_log: Vec<FlowLogEntry>,
     /// Print a line for each packet: incoming interface and verdict
     #[arg(long, requires = "input", help_heading = "Capture")]
     each: bool,
@@ -293,6 +296,7 @@ impl GatewayArgs {
             spin: self.spin.map(|time| Given::flag(time, "--spin")),
             control: self.control.clone().map(|path| Given::flag(path, "--control")),
             state: self.state.clone().map(|path| Given::flag(path, "--state")),
+            flow_log: list(&self.flow_log, "--flow-log"),
             nat: self.nat_args.settings(),
             table: self.table_args.settings(),
             ..GatewaySettings::default()

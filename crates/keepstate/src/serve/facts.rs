@@ -97,6 +97,11 @@ pub(crate) fn note_stats(board: &FactBoard, document: &Value) {
     facts.longest_turn_us = number("longest_turn_us");
     facts.events_lost = number("events_lost");
     facts.state_failed = number("state_file_failed").map(|failed| failed != 0);
+    let flow_logs = [number("flow_log_records"), number("flow_log_lost"), number("flow_logs_failing")];
+    facts.flow_logs = match flow_logs {
+        [Some(records), Some(lost), Some(failing)] => Some([records, lost, failing]),
+        _ => None,
+    };
     facts.state_age_seconds = number("state_file_age_ms").map(|age| age as f64 / 1000.0);
 }
 
@@ -201,10 +206,11 @@ mod tests {
         let board = FactBoard::default();
         note_stats(
             &board,
-            &serde_json::json!({"received": 5, "lost": 1, "state_file_failed": 1, "state_file_age_ms": 2500}),
+            &serde_json::json!({"received": 5, "lost": 1, "state_file_failed": 1, "state_file_age_ms": 2500, "flow_log_records": 7, "flow_log_lost": 2, "flow_logs_failing": 0}),
         );
         let facts = board.lock();
         assert_eq!(facts.packets, [("received".to_owned(), 5), ("dropped".to_owned(), 1)]);
+        assert_eq!(facts.flow_logs, Some([7, 2, 0]));
         assert_eq!((facts.state_failed, facts.state_age_seconds), (Some(true), Some(2.5)));
     }
 }

@@ -10,12 +10,14 @@ pub struct LogLine {
     pub text: String,
     /// A rule's `log` has written it, in the kernel's form; else it is a note of the router.
     pub is_rule: bool,
+    /// The port block that it is about.
+    pub port_block: Option<PortBlockEvent>,
 }
 
 impl LogLine {
     /// A line that the kernel's tracking would log, at the level it has there.
     pub(super) fn of_engine(text: String) -> LogLine {
-        LogLine { level: 4, text, is_rule: false }
+        LogLine { level: 4, text, is_rule: false, port_block: None }
     }
 
     pub(super) fn of_lost(count: u64) -> LogLine {
@@ -23,6 +25,7 @@ impl LogLine {
             level: 4,
             text: format!("log lines of rules dropped: {count}; limit the rule's rate"),
             is_rule: false,
+            port_block: None,
         }
     }
 
@@ -31,7 +34,7 @@ impl LogLine {
         let what = if *allocated { "allocated" } else { "released" };
         let (first, last) = (ports.start(), ports.end());
         let text = format!("port block {what}: subscriber={subscriber} address={address} ports={first}-{last}");
-        LogLine { level: 6, text, is_rule: false }
+        LogLine { level: 6, text, is_rule: false, port_block: Some(event.clone()) }
     }
 }
 

@@ -290,7 +290,7 @@ impl Router {
         if self.lost_log_lines > 0 {
             return Some(LogLine::of_lost(std::mem::take(&mut self.lost_log_lines)));
         }
-        let note = |text| LogLine { level: 6, text, is_rule: false };
+        let note = |text| LogLine { level: 6, text, is_rule: false, port_block: None };
         (self.services.pop_note().map(note))
             .or_else(|| self.engine.poll_log().map(LogLine::of_engine))
             .or_else(|| self.engine.poll_port_block().map(|event| LogLine::of_port_block(&event)))
@@ -461,7 +461,7 @@ impl Router {
     pub(super) fn queue_log(&mut self, lines: &mut Vec<(u8, String)>) {
         for (level, text) in lines.drain(..) {
             if self.log.len() < MAX_LOG_LINES {
-                self.log.push_back(LogLine { level, text, is_rule: true });
+                self.log.push_back(LogLine { level, text, is_rule: true, port_block: None });
             } else {
                 self.lost_log_lines += 1;
             }
