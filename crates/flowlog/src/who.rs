@@ -93,6 +93,8 @@ pub struct WhoSearch {
     last: Option<(LogTime, u64)>,
     /// Did the log begin with the gateway, without older connections?
     begins_fresh: bool,
+    /// The starts of the gateway that were seen.
+    instances: Vec<u64>,
     /// When the gateway was stopped, if the last record says so.
     stopped: Option<LogTime>,
 }
@@ -115,6 +117,7 @@ impl WhoSearch {
             first: None,
             last: None,
             begins_fresh: false,
+            instances: Vec::new(),
             stopped: None,
         }
     }
@@ -196,10 +199,16 @@ impl WhoSearch {
         doubts
     }
 
-    /// Was this record there before?
-    fn is_repeated(&self, seq: u64, record: &LogRecord) -> bool {
-        self.last
-            .is_some_and(|(last, last_seq)| record.at < last && seq <= last_seq || (last, last_seq) == (record.at, seq))
+    /// Was this record there before? The wall clock may have been set back, so its time alone does not say it.
+    fn is_repeated(&mut self, seq: u64, record: &LogRecord) -> bool {
+        if let LogEvent::LogStart { instance, .. } = record.event {
+            let is_known = self.instances.contains(&instance);
+            if !is_known {
+                self.instances.push(instance);
+            }
+            return is_known;
+        }
+        self.last.is_some_and(|(last, last_seq)| record.at <= last && seq <= last_seq)
     }
 
     /// Is something missing between the last record and this one, or does it say so?

@@ -199,6 +199,15 @@ fn a_restart_ends_what_it_does_not_restore() {
 }
 
 #[test]
+fn a_restart_after_the_clock_was_set_back_is_not_taken_for_a_repetition() {
+    let lines = [
+        numbered(&[start(500, 0), record(510, LogEvent::LogEnd)]),
+        numbered(&[start(0, 0), record(10, LogEvent::SessionBegin(one_session())), record(20, LogEvent::LogEnd)]),
+    ];
+    assert_eq!(ask(&lines.concat(), question(end("192.0.2.1", 1024), 15)).holders.len(), 1);
+}
+
+#[test]
 fn a_file_given_twice_changes_nothing() {
     let begin = record(10, LogEvent::SessionBegin(one_session()));
     let end_record = record(20, session_end(one_session(), 10, 0));

@@ -178,7 +178,9 @@ fn the_reference_of_gateway_toml_is_the_schema() {
     let mut text = String::from(
         "# gateway.toml\n\nMade from `packaging/gateway.schema.json`. A relative path is relative to the file.\n",
     );
-    let tables = [("", &schema["properties"]), ("nat", &schema["$defs"]["NatSettings"]["properties"])];
+    let flow_log = &schema["$defs"]["FlowLog"]["properties"];
+    let tables =
+        [("", &schema["properties"]), ("[flow-log]", flow_log), ("nat", &schema["$defs"]["NatSettings"]["properties"])];
     for (table, properties) in tables {
         if !table.is_empty() {
             text += &format!("\n## `[{table}]`\n");
