@@ -1,7 +1,6 @@
 //! The living connections of a running gateway, asked for one port.
-use super::LogTime;
 use anyhow::{Context, Result};
-use keepstate_flowlog::{LogSession, PortHolder, SocketAddress, WhoQuestion};
+use keepstate_flowlog::{LogSession, LogTime, PortHolder, SocketAddress, WhoQuestion};
 use keepstate_gateway::control_client;
 use keepstate_linux::ctnetlink::{CtClient, CtDumpKind, CtFlow, CtTuple, DumpFilter};
 use keepstate_linux::netlink::NetlinkSocket;

@@ -8,7 +8,7 @@ mod report;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use keepstate_flowlog::{LogTime, PortHolder, SocketAddress, WhoQuestion, protocol_name, protocol_number};
+use keepstate_flowlog::{LogTime, PortHolder, SocketAddress, WhoQuestion, protocol_number};
 use keepstate_gateway::control_protocol::DEFAULT_SOCKET;
 use keepstate_gateway::gateway_file::GatewayFile;
 use report::{NamedHolder, WhoReport};
@@ -178,11 +178,6 @@ fn parse_peer(text: &str) -> Result<(IpAddr, Option<u16>), String> {
     with_port
         .or_else(|_| text.parse().map(|address| (address, None)))
         .map_err(|_| "write an address, with or without a port: 198.51.100.7:443, [2001:db8::7]:443".to_owned())
-}
-
-/// `tcp`, or the number.
-fn protocol_text(number: u8) -> String {
-    protocol_name(number).map_or_else(|| number.to_string(), str::to_owned)
 }
 
 #[cfg(test)]

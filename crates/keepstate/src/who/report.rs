@@ -1,6 +1,5 @@
 //! The answer, as text and as JSON.
-use super::protocol_text;
-use keepstate_flowlog::{LogGap, PortHolder, WhoDoubt, WhoQuestion};
+use keepstate_flowlog::{LogGap, PortHolder, WhoDoubt, WhoQuestion, protocol_name};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -136,4 +135,9 @@ fn gap_text(gap: &LogGap) -> String {
         None => "records may be missing (the gateway ended without closing the log)".to_owned(),
     };
     format!("{count} between {} and {}", gap.from, gap.to)
+}
+
+/// `tcp`, or the number.
+fn protocol_text(number: u8) -> String {
+    protocol_name(number).map_or_else(|| number.to_string(), str::to_owned)
 }
