@@ -267,7 +267,8 @@ fn every_session_is_in_each_log_and_who_finds_it() {
         listener.accept().unwrap().0.read_to_string(&mut text).unwrap();
         text
     });
-    (listens.recv().unwrap(), listens.recv().unwrap());
+    listens.recv().unwrap();
+    listens.recv().unwrap();
     lab.start();
     lab.send_packets();
     // While they live the gateway itself knows.
