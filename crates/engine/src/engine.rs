@@ -9,7 +9,7 @@
 //! ```
 //! The engine lives as long as its driver; it has no clock and does no IO. It never drops a packet, it only reports an [`Outcome`](crate::Outcome).
 //! The exceptions are those of nf_conntrack itself: a full table, a clash, a helper command that cannot be parsed or expected.
-use crate::admission::AdmissionState;
+use crate::admission::state::AdmissionState;
 use crate::ct_timeout::policy::TimeoutPolicy;
 use crate::early_drop::gc_state::GcState;
 use crate::event::EventQueue;

@@ -2,83 +2,14 @@
 //!
 //! The engine's sysctls have the timeouts of the present step, so every packet sets them and nothing else has to know. What has been idle since before is cut too: with each step down, a
 //! pass over the table, a bounded piece at each poll, lowers remaining times to the present timeout of their state. A connection whose timeout a rule has chosen, or that an offload holds, keeps it.
-use super::{AdaptiveTimeouts, AdmissionState};
+use super::state::STEPS;
 use crate::ct_timeout::timeouts_of;
 use crate::protocol::stateless::Stateless;
 use crate::protocol::{FastPathTimeouts, Tcp, TrackCtx, TrackResult, sctp::Sctp, seconds_to_ticks};
 use crate::table::record::HotRecord;
 use crate::time::Ticks;
-use crate::{Engine, Instant, Status, Sysctl, Sysctls};
+use crate::{Engine, Instant, Status, Sysctls};
 use keepstate_types::ipproto;
-
-/// Timeouts are whole at this many steps.
-const STEPS: u32 = 32;
-
-/// Where the timeouts are.
-#[derive(Clone)]
-pub(super) struct AdaptiveState {
-    /// Thirty-seconds of the configured timeouts that are in force.
-    step: u32,
-    /// The step whose pass over the table was the last to be begun.
-    passed: u32,
-    /// The next slot of the pass that is under way.
-    cursor: Option<u32>,
-    /// Timeouts have become shorter during the pass: another one is needed.
-    again: bool,
-}
-
-impl Default for AdaptiveState {
-    fn default() -> AdaptiveState {
-        AdaptiveState { step: STEPS, passed: STEPS, cursor: None, again: false }
-    }
-}
-
-impl AdaptiveState {
-    pub(super) const fn percent(&self) -> u32 {
-        self.step * 100 / STEPS
-    }
-
-    /// Goes to `step`.
-    fn set_step(&mut self, step: u32) {
-        self.step = step;
-        if step < self.passed {
-            self.passed = step;
-            self.again = self.cursor.is_some();
-            self.cursor.get_or_insert(0);
-        } else if step > self.passed + 1 {
-            // A table that swings about the border of two steps is not read each time.
-            self.passed = step;
-        }
-    }
-}
-
-impl AdaptiveTimeouts {
-    /// The step for `count` connections: all of them up to the start, the last one from the end on.
-    fn step(self, count: usize) -> u32 {
-        let (start, end) = (u64::from(self.start), u64::from(self.end));
-        let count = (count as u64).clamp(start, end.max(start));
-        let left = (end - count.min(end)) * u64::from(STEPS);
-        let step = left.div_ceil((end - start.min(end)).max(1));
-        u32::try_from(step).unwrap_or(STEPS).clamp(1, STEPS)
-    }
-}
-
-impl AdmissionState {
-    /// The sysctls with the timeouts that are in force.
-    fn sysctls_in_force(&self) -> Sysctls {
-        let mut sysctls = self.configured.clone();
-        if self.adaptive.step < STEPS {
-            let timeouts = Sysctl::ALL.iter().filter(|sysctl| sysctl.unit() == "seconds");
-            for sysctl in timeouts.filter(|sysctl| **sysctl != Sysctl::Frag6Timeout) {
-                let whole = u64::from(self.configured[*sysctl]);
-                let shorter = (whole * u64::from(self.adaptive.step) / u64::from(STEPS)).max(whole.min(1));
-                // It is not larger than a value that was accepted.
-                let _ = sysctls.set(*sysctl, shorter);
-            }
-        }
-        sysctls
-    }
-}
 
 impl Engine {
     /// The timeouts that are set, or their step, have changed.

@@ -6,6 +6,7 @@
 mod adaptive;
 mod policy;
 mod sources;
+pub(crate) mod state;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -17,8 +18,7 @@ pub use policy::{
 
 use crate::table::key::TupleKey;
 use crate::table::{LookupKey, TupleRef};
-use crate::{Direction, Engine, Instant, Reason, Sysctl, Sysctls, Tuple};
-use adaptive::AdaptiveState;
+use crate::{Direction, Engine, Instant, Reason, Sysctl};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -26,74 +26,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use keepstate_wire::keyed_hash::SipKey;
 use sources::SourceTable;
-
-/// What a policy needs to know of the table.
-#[derive(Clone)]
-pub(crate) struct AdmissionState {
-    policy: AdmissionPolicy,
-    /// The sysctls as they were set; those of the engine have the timeouts that are in force.
-    pub(crate) configured: Sysctls,
-    /// Connections that count for each reserve.
-    reserve_counts: Vec<u32>,
-    sources: SourceTable,
-    adaptive: AdaptiveState,
-    stats: AdmissionStats,
-}
-
-impl AdmissionState {
-    fn reserve_of(&self, tuple: &Tuple) -> Option<usize> {
-        self.policy.reserves.iter().position(|reserve| reserve.selector.matches(tuple))
-    }
-
-    /// The connections of a reserve, and its entries.
-    fn fill_of(&self, reserve: Option<usize>) -> Option<(u32, u32)> {
-        let at = reserve?;
-        Some((*self.reserve_counts.get(at)?, self.policy.reserves.get(at)?.entries))
-    }
-
-    /// Would one more connection of this reserve be within it?
-    fn is_within(&self, reserve: Option<usize>) -> bool {
-        self.fill_of(reserve).is_some_and(|(count, entries)| count < entries)
-    }
-
-    /// Would the table have one more entry for others if a connection of this reserve ended?
-    fn frees_common(&self, reserve: Option<usize>) -> bool {
-        self.fill_of(reserve).is_none_or(|(count, entries)| count > entries)
-    }
-
-    /// The entries that are for all, and those of them in use, in a table of `limit` entries with `count` in use.
-    fn common(&self, limit: usize, count: usize) -> (usize, usize) {
-        let each = self.policy.reserves.iter().zip(&self.reserve_counts);
-        let (mut reserved, mut used) = (0, 0);
-        for (reserve, count) in each {
-            reserved += reserve.entries as usize;
-            used += reserve.entries.min(*count) as usize;
-        }
-        (limit.saturating_sub(reserved), count.saturating_sub(used))
-    }
-
-    fn has_room(&self, reserve: Option<usize>, limit: usize, count: usize) -> bool {
-        if limit == 0 || count >= limit {
-            return limit == 0;
-        }
-        let (common, used) = self.common(limit, count);
-        self.is_within(reserve) || used < common
-    }
-
-    fn add(&mut self, tuple: &Tuple, is_new: bool, now: Instant) {
-        if let Some(count) = self.reserve_of(tuple).and_then(|at| self.reserve_counts.get_mut(at)) {
-            *count += 1;
-        }
-        self.sources.add(&self.policy, tuple, is_new, now);
-    }
-
-    fn remove(&mut self, tuple: &Tuple, now: Instant) {
-        if let Some(count) = self.reserve_of(tuple).and_then(|at| self.reserve_counts.get_mut(at)) {
-            *count = count.saturating_sub(1);
-        }
-        self.sources.remove(&self.policy, tuple, now);
-    }
-}
+use state::{AdaptiveState, AdmissionState};
 
 impl Engine {
     /// Chooses how the table fails; the default policy is Linux's behaviour. It reads every connection once: call it before the first packet.

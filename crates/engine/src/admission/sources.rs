@@ -2,7 +2,7 @@
 //!
 //! A source is remembered from its first connection until it has none and its allowance is whole again. Of those without connections a bounded number is kept; if
 //! that is reached, unknown sources are refused rather than known ones forgotten.
-use super::{AdmissionPolicy, SourceLimit};
+use super::policy::{AdmissionPolicy, SourceLimit};
 use crate::{Instant, Reason, Tuple};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;

@@ -1,7 +1,7 @@
 //! Each choice by itself, and all together beside a model of one page.
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 use super::*;
-use crate::{ConnId, ConnUpdate, NewConnection, Secret, Status, UpdateError, Zone};
+use crate::{ConnId, ConnUpdate, NewConnection, Secret, Status, Sysctls, Tuple, UpdateError, Zone};
 use alloc::vec;
 use core::net::Ipv4Addr;
 use keepstate_types::ipproto;

@@ -1,6 +1,5 @@
 //! The parts of a policy as texts: `1000 for tcp 22 from 10.0.0.0/8`, `100 connections 20 new/s for udp`, `60000-72000`.
-use super::policy::TextError;
-use super::{AdaptiveTimeouts, AddressPrefix, SourceLimit, TableReserve, TupleSelector};
+use super::policy::{AdaptiveTimeouts, AddressPrefix, SourceLimit, TableReserve, TextError, TupleSelector};
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
