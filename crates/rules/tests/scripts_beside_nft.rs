@@ -145,6 +145,25 @@ const STORIES: [(&str, &[&str]); 8] = [
     ),
 ];
 
+/// The same, written in files: what programs send to a running ruleset.
+fn written_stories() -> Vec<(&'static str, Vec<String>)> {
+    let mut stories: Vec<(&str, Vec<String>)> = Vec::new();
+    let json = if cfg!(feature = "json") { include_str!("scripts/json.txt") } else { "" };
+    for line in include_str!("scripts/live.txt").lines().chain(json.lines()) {
+        match (line.strip_prefix("=== "), stories.last_mut()) {
+            (Some(name), _) => stories.push((name, vec![String::new()])),
+            (None, Some((_, scripts))) if line == "---" => scripts.push(String::new()),
+            (None, Some((_, scripts))) if !line.starts_with('#') => {
+                let script = scripts.last_mut().unwrap();
+                script.push_str(line);
+                script.push('\n');
+            }
+            (None, _) => (),
+        }
+    }
+    stories
+}
+
 fn everything() -> Query {
     Query { kind: QueryKind::Ruleset, family: None, table: None, name: None, reset: false }
 }
@@ -156,6 +175,12 @@ fn listing(program: &Program, handles: bool) -> String {
 }
 
 fn apply(program: &mut Program, script: &str) -> Result<(), String> {
+    #[cfg(feature = "json")]
+    let from_json = script.starts_with('{').then(|| keepstate_rules::json_to_script(script)).transpose();
+    #[cfg(feature = "json")]
+    let from_json = from_json.map_err(|refused| refused.to_string())?;
+    #[cfg(feature = "json")]
+    let script = from_json.as_deref().unwrap_or(script);
     let update = program.ruleset().prepare_script(("script", script), &NoIncludes, Instant(1));
     let update = update.map_err(|refused| refused.to_string())?;
     let queries = update.queries.clone();
@@ -201,15 +226,32 @@ fn without_expiry(text: &str) -> String {
     out
 }
 
+/// What has which handle, in order.
+fn handles(listing: &str) -> Vec<(String, String)> {
+    let mut found: Vec<_> = listing
+        .lines()
+        .filter_map(|line| line.split_once(" # handle "))
+        .map(|(line, handle)| {
+            let named = line.trim().strip_suffix(" {").filter(|line| !line.contains('{'));
+            (handle.trim().to_owned(), named.unwrap_or("rule").to_owned())
+        })
+        .collect();
+    found.sort();
+    found
+}
+
 #[test]
 fn scripts_do_the_same_as_in_the_kernel() {
     let mut different = Vec::new();
-    for (story, scripts) in STORIES {
-        // The kernel: each script, its result, and the ruleset behind it.
+    let stories =
+        STORIES.iter().map(|(name, scripts)| (*name, scripts.iter().map(|script| (*script).to_owned()).collect()));
+    for (story, scripts) in stories.chain(written_stories()) {
+        // The kernel: each script, its result, the handles behind it, and the ruleset.
         let mut commands = String::new();
-        for script in scripts {
-            commands += &shell_document("nft -f -", script);
-            commands += "echo \"result $?\"\nnft list ruleset\necho @@@@\n";
+        for script in &scripts {
+            let load = if script.starts_with('{') { "nft -j -f -" } else { "nft -f - >/dev/null" };
+            commands += &shell_document(load, script.trim_end());
+            commands += "echo \"result $?\"\nnft -a list ruleset\necho ===\nnft list ruleset\necho @@@@\n";
         }
         let Some(theirs) = in_namespace(&commands) else {
             return keepstate_test_support::report_skipped("nft beside our scripts needs root and network namespaces");
@@ -219,20 +261,31 @@ fn scripts_do_the_same_as_in_the_kernel() {
         let mut program = Program::default();
         let mut results = Vec::new();
         let mut commands = String::new();
-        for script in scripts {
-            results.push(apply(&mut program, script));
-            commands += &shell_document("nft -f -", &listing(&program, true));
+        for script in &scripts {
+            let result = apply(&mut program, script);
+            let ours = listing(&program, true);
+            commands += &shell_document("nft -f -", &ours);
             commands += "echo \"loaded $?\"\nnft list ruleset\nnft flush ruleset\necho @@@@\n";
+            results.push((result, handles(&ours)));
         }
         let ours = in_namespace(&commands).unwrap();
-        for (((script, result), ours), theirs) in scripts.iter().zip(results).zip(ours.split("@@@@\n")).zip(theirs) {
+        let mut refused = false;
+        for (((script, (result, our_handles)), ours), theirs) in
+            scripts.iter().zip(results).zip(ours.split("@@@@\n")).zip(theirs)
+        {
             let (their_result, their_rules) = theirs.split_once('\n').unwrap();
+            let (with_handles, their_rules) = their_rules.split_once("===\n").unwrap();
             let (loaded, our_rules) = ours.split_once('\n').unwrap();
             let same = result.is_ok() == (their_result == "result 0") && loaded == "loaded 0";
+            // A transaction that fails uses up handles in the kernel.
+            refused |= result.is_err();
+            let their_handles = handles(with_handles);
+            let same = same && (refused || our_handles == their_handles);
             if !same || without_expiry(our_rules) != without_expiry(their_rules) {
                 different.push(format!(
-                    "{story}: {script}\nours: {result:?}, read by nft: {loaded}\n{our_rules}\nnft: {their_result}\n{their_rules}"
+                    "{story}: {script}\nours: {result:?}, read by nft: {loaded} {our_handles:?}\n{our_rules}\nnft: {their_result} {their_handles:?}\n{their_rules}"
                 ));
+                break;
             }
         }
     }
@@ -289,6 +342,25 @@ fn reload_keeps_what_packets_and_scripts_have_added() {
     // `flush ruleset` in the file ends what only scripts have made.
     let after = reload(&mut program, &format!("flush ruleset\n{changed}"));
     assert!(!after.contains("extra") && after.contains("10.0.0.9") && after.contains("packets 3 bytes 4"), "{after}");
+}
+
+#[test]
+fn a_wrong_set_is_one_error() {
+    let mut program = Program::default();
+    let script = "table ip t {\n\tset s {\n\t\ttype ipv4_addr\n\t\tflags interval\n\t\telements = { 10.0.0.0/8, 10.1.0.0/16 }\n\t}\n\tchain c {\n\t\tip saddr @s drop\n\t}\n}";
+    let refused = apply(&mut program, script).unwrap_err();
+    assert!(refused.contains("overlaps") && !refused.contains("no set or map"), "{refused}");
+}
+
+#[test]
+fn flowtables_are_deleted_unless_a_rule_needs_them() {
+    let mut program = Program::default();
+    apply(&mut program, "add table ip t\nadd flowtable ip t ft { hook ingress priority 0; devices = { lo }; }\nadd chain ip t c\nadd rule ip t c flow add @ft").unwrap();
+    let refused = apply(&mut program, "delete flowtable ip t ft").unwrap_err();
+    assert!(refused.contains("ft"), "{refused}");
+    apply(&mut program, "flush chain ip t c\ndelete flowtable ip t ft").unwrap();
+    let refused = apply(&mut program, "delete flowtable ip t ft").unwrap_err();
+    assert!(refused.contains("no flowtable ft"), "{refused}");
 }
 
 #[test]

@@ -54,7 +54,7 @@ pub struct Ruleset {
 }
 
 impl Ruleset {
-    /// Gives a handle to all that has none, as Linux does: tables count apart; in a table chains come first, then sets, objects and rules.
+    /// Gives a handle to all that has none, as Linux does: tables count apart; in a table chains come first, then objects, sets and rules.
     pub fn assign_handles(&mut self) {
         for table in &mut self.tables {
             if table.handle == 0 {
@@ -69,9 +69,9 @@ impl Ruleset {
                 }
             };
             chains.iter_mut().for_each(|chain| assign(&mut chain.handle));
-            sets.iter_mut().for_each(|set| assign(&mut set.handle));
             objects.iter_mut().for_each(|object| assign(&mut object.handle));
-            chains.iter_mut().flat_map(|chain| &mut chain.rules).for_each(|rule| assign(&mut rule.handle));
+            sets.iter_mut().for_each(|set| assign(&mut set.handle));
+            chains.iter_mut().flat_map(|chain| &mut chain.rules).for_each(|rule| rule.assign_handle(handles));
         }
     }
 }
@@ -178,10 +178,22 @@ pub struct Rule {
     pub places: Vec<Span>,
     /// Number by which commands name it.
     pub handle: u64,
+    /// Sets written in it, which take a handle each, before the rule's own.
+    pub anonymous_sets: u64,
     /// How often `replace rule` has replaced it: the handle stays, its counters do not.
     pub replaced: u32,
     /// As written, on one line and with variables replaced by their values.
     pub text: String,
     /// Comment.
     pub comment: Option<String>,
+}
+
+impl Rule {
+    /// Gives it the next handle, if it has none.
+    pub(crate) fn assign_handle(&mut self, handles: &mut u64) {
+        if self.handle == 0 {
+            *handles += self.anonymous_sets + 1;
+            self.handle = *handles;
+        }
+    }
 }

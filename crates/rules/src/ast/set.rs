@@ -82,6 +82,8 @@ pub struct SetElement {
     pub data: Option<ElementData>,
     /// Timeout in seconds, from loading on.
     pub timeout: Option<u64>,
+    /// What is left of it, in seconds, if the text tells that (`expires 5m`).
+    pub time_left: Option<u64>,
     /// Comment.
     pub comment: Option<Box<str>>,
     /// When it ends: known once the element is in use.
@@ -99,4 +101,11 @@ pub enum ElementData {
     Verdict(NftVerdict),
     /// A named object.
     Object(String, Span),
+}
+
+impl SetElement {
+    /// In how many seconds it ends, if `usual` is the timeout of its set.
+    pub(crate) fn ends_in(&self, usual: Option<u64>) -> Option<u64> {
+        self.time_left.or(self.timeout).or(usual).filter(|seconds| *seconds > 0)
+    }
 }

@@ -303,6 +303,7 @@ impl Parser<'_> {
     pub(super) fn parse_rule(&mut self, table: Option<usize>) -> ParseResult<Rule> {
         self.rule_context =
             table.and_then(|table| self.ruleset.tables.get(table)).map(|table| ProtocolContext::new(table.family));
+        self.anonymous_sets = 0;
         let rule = self.parse_rule_body();
         self.rule_context = None;
         rule
@@ -315,6 +316,7 @@ impl Parser<'_> {
             statements: Vec::new(),
             places: Vec::new(),
             handle: 0,
+            anonymous_sets: 0,
             replaced: 0,
             text: String::new(),
             comment: None,
@@ -344,6 +346,7 @@ impl Parser<'_> {
             return Err(self.unexpected("a rule"));
         }
         rule.text = self.recorded_text(recording, "");
+        rule.anonymous_sets = std::mem::take(&mut self.anonymous_sets);
         Ok(rule)
     }
 }

@@ -47,6 +47,7 @@ impl Parser<'_> {
         let (name, span) = self.expect_name("a name for the meter")?;
         let size = if self.eat_keyword("size") { self.expect_u32("a number of elements")? } else { DEFAULT_METER_SIZE };
         let meter = self.parse_dynset_element(DynsetOp::Add, name, span, Some(size))?;
+        self.anonymous_sets += 1;
         // As in nft, packets refresh the timeout of a meter's element.
         let op = if meter.timeout.is_some() { DynsetOp::Update } else { DynsetOp::Add };
         Ok(Dynset { op, ..meter })

@@ -131,8 +131,7 @@ impl Parser<'_> {
         let Some(table) = self.ruleset.tables.get_mut(table) else { return };
         let mut rules = table.chains.iter_mut().flat_map(|chain| &mut chain.rules);
         if let Some(rule) = rules.find(|rule| rule.handle == 0) {
-            table.handles += 1;
-            rule.handle = table.handles;
+            rule.assign_handle(&mut table.handles);
             self.script.added.push(AddedItem { table: table.handle, handle: Some(rule.handle), inserted });
         }
     }
@@ -203,7 +202,7 @@ impl Parser<'_> {
         let kind = if what == "ct" { self.expect_name("helper or timeout")?.0 } else { what.to_owned() };
         if !matches!(
             kind.as_str(),
-            "chain" | "set" | "map" | "counter" | "quota" | "limit" | "synproxy" | "helper" | "timeout"
+            "chain" | "set" | "map" | "flowtable" | "counter" | "quota" | "limit" | "synproxy" | "helper" | "timeout"
         ) {
             return Err(Diagnostic::new(span, format!("cannot delete `{what}`")).with_help(
                 "use table, chain, rule, set, map, element, flowtable, counter, quota, limit, synproxy or ct",
@@ -219,7 +218,9 @@ impl Parser<'_> {
             return if must_exist { Err(missing) } else { Ok(()) };
         };
         let Some(table) = self.ruleset.tables.get_mut(at) else { return Ok(()) };
-        let length = |table: &crate::ast::Table| table.chains.len() + table.sets.len() + table.objects.len();
+        let length = |table: &crate::ast::Table| {
+            table.chains.len() + table.sets.len() + table.objects.len() + table.flowtables.len()
+        };
         let before = length(table);
         let mut gone_set = None;
         match kind.as_str() {
@@ -229,6 +230,7 @@ impl Parser<'_> {
                 gone_set = table.sets.iter().find(|set| same(set)).map(|set| set.name.clone());
                 table.sets.retain(|set| !same(set));
             }
+            "flowtable" => table.flowtables.retain(|known| !name.is(known, 0)),
             _ => table.objects.retain(|object| {
                 !(name.is(&object.name, object.handle) && object.body.keyword().trim_start_matches("ct ") == kind)
             }),

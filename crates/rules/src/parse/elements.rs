@@ -1,5 +1,6 @@
 //! Elements added to a set and taken from it by commands.
 #![allow(clippy::disallowed_types, reason = "the keys are of the ruleset, not a peer's")]
+use super::auto_merge::merge_elements;
 use super::parser::{ParseResult, Parser};
 use crate::ast::{SetChange, SetChangeKind, SetElement};
 use crate::diagnostic::Diagnostic;
@@ -42,12 +43,13 @@ impl Parser<'_> {
             self.push_set_change(table, name, span, kind);
             return Ok(());
         }
-        let auto_merge = set.auto_merge;
+        let (auto_merge, before) = (set.auto_merge, set.elements.len());
         match kind {
             SetChangeKind::Flush => set.elements.clear(),
             SetChangeKind::Add { elements, create } => {
                 if !active && !create {
                     set.elements.extend(elements);
+                    merge_elements(set, before);
                     return Ok(());
                 }
                 let mut known: std::collections::HashMap<Option<ElementKey>, usize> =
@@ -58,7 +60,7 @@ impl Parser<'_> {
                             return Err(Diagnostic::new(element.span, format!("{name} has this element already")));
                         }
                         Some(old) if same_data(old, &element) => {
-                            (old.timeout, old.deadline) = (element.timeout, None);
+                            (old.timeout, old.time_left, old.deadline) = (element.timeout, element.time_left, None);
                         }
                         Some(_) => {
                             let what = format!("{name} has this element already, with another value");
@@ -70,6 +72,7 @@ impl Parser<'_> {
                         }
                     }
                 }
+                merge_elements(set, before);
             }
             SetChangeKind::Delete { elements, must_exist } => {
                 let mut gone: std::collections::HashMap<Option<ElementKey>, bool> =

@@ -1,4 +1,5 @@
 //! From tokens to a checked tree: recursive descent, one file for each level of the language.
+mod auto_merge;
 mod chain;
 mod command;
 mod ct_timeout;

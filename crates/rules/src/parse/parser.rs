@@ -44,6 +44,8 @@ pub(super) struct Parser<'a> {
     pub(super) nesting: usize,
     /// What the statements of the rule so far say about its packets; `None` outside of a rule.
     pub(super) rule_context: Option<ProtocolContext>,
+    /// Sets without a name in the rule so far, as nft makes them.
+    pub(super) anonymous_sets: u64,
     /// Place of an address without a family in the statement that is parsed.
     pub(super) unqualified: Option<Span>,
     /// What a script asks besides changing the tree.
@@ -86,6 +88,7 @@ impl Parser<'_> {
             left_out: LeftOut::default(),
             nesting: 0,
             rule_context: None,
+            anonymous_sets: 0,
             unqualified: None,
             script: ScriptState::default(),
         }

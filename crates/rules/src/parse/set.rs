@@ -1,4 +1,5 @@
 //! Named and anonymous sets and maps, and their elements.
+use super::auto_merge::merge_elements;
 use super::parser::{ParseResult, Parser};
 use crate::ast::{ElementData, Expression, ObjectKind, Set, SetChangeKind, SetElement, StatefulSpec};
 use crate::datatype::DataType;
@@ -69,6 +70,7 @@ impl Parser<'_> {
         let (name, span) = self.expect_name("a set name")?;
         let known = self.set_mut(table, &name).cloned();
         let again = known.is_some();
+        let elements_before = known.as_ref().map_or(0, |set| set.elements.len());
         if again && std::mem::take(&mut self.script.create) {
             return Err(Diagnostic::new(span, format!("set or map {name} already exists")));
         }
@@ -96,6 +98,7 @@ impl Parser<'_> {
             return Err(Diagnostic::new(span, format!("{name} is declared above with another type or other flags"))
                 .with_help("use one declaration, or another name"));
         }
+        merge_elements(&mut set, elements_before);
         // The elements of a set in use are changed there, not in the tree.
         let added = if self.script.active && set.is_runtime() { std::mem::take(&mut set.elements) } else { Vec::new() };
         self.push_set_change(table, &name, span, SetChangeKind::Add { elements: added, create: false });
@@ -255,6 +258,9 @@ impl Parser<'_> {
             return Err(Diagnostic::new(start.to(self.last_span), "this set has no element: nothing would ever match")
                 .with_help("write elements in the braces, or remove the rule"));
         }
+        // nft compares with a single element.
+        let single = matches!(elements.as_slice(), [one] if one.key.is_some());
+        self.anonymous_sets += u64::from(!single || data.is_some() || key.len() > 1);
         Ok(Set {
             span: start,
             key: key.to_vec(),
@@ -299,14 +305,14 @@ impl Parser<'_> {
     fn parse_element(&mut self, kinds: &[DataType], data: Option<&[DataType]>) -> ParseResult<SetElement> {
         let start = self.span();
         let key = if self.eat_punct("*") { None } else { Some(self.parse_element_key(kinds)?) };
-        let (mut timeout, mut left) = (None, None);
+        let (mut timeout, mut time_left) = (None, None);
         let mut stateful = Vec::new();
         let mut comment = None;
         loop {
             if self.eat_keyword("timeout") {
                 timeout = Some(self.parse_time()?);
             } else if self.eat_keyword("expires") {
-                left = Some(self.parse_time()?);
+                time_left = Some(self.parse_time()?);
             } else if self.eat_keyword("comment") {
                 comment = Some(self.expect_comment()?.into_boxed_str());
             } else if self.eat_keyword("last") {
@@ -318,7 +324,6 @@ impl Parser<'_> {
                 break;
             }
         }
-        let timeout = left.or(timeout);
         let data = match data {
             None => None,
             // An element to delete may be named without its value.
@@ -332,7 +337,7 @@ impl Parser<'_> {
         let end = self.span();
         let span =
             if matches!(self.peek(), TokenKind::Separator) { start } else { start.to(Span { end: end.start, ..end }) };
-        Ok(SetElement { span, key, data, timeout, comment, deadline: None, stateful })
+        Ok(SetElement { span, key, data, timeout, time_left, comment, deadline: None, stateful })
     }
 
     fn parse_element_key(&mut self, kinds: &[DataType]) -> ParseResult<Vec<(u128, u128)>> {

@@ -15,6 +15,10 @@ impl Parser<'_> {
             return Err(Diagnostic::new(span, format!("table {family} {name} already exists")));
         }
         let at = self.find_or_add_table(family, &name);
+        if let Some(table) = self.ruleset.tables.get_mut(at).filter(|_| self.script.active) {
+            // As in Linux, a command that names a dormant table without the flag wakes it.
+            table.dormant = false;
+        }
         if !self.eat_punct("{") {
             return self.expect_end();
         }

@@ -120,18 +120,14 @@ impl Compiler {
             }
         }
         for set in &table.sets {
-            match self.compile_set(set) {
-                Ok(at) => {
-                    let named = NamedSet {
-                        index: at,
-                        key: set.key.clone(),
-                        data: set.data.clone(),
-                        stateful: set.stateful.clone(),
-                    };
-                    self.scope.sets.insert(set.name.clone(), named);
-                }
-                Err(diagnostic) => self.diagnostics.push(diagnostic),
-            }
+            let index = self.compile_set(set).unwrap_or_else(|diagnostic| {
+                // Rules that name it are not wrong too.
+                self.diagnostics.push(diagnostic);
+                self.program.sets.push(CompiledSet::new(None, None));
+                self.program.sets.len() - 1
+            });
+            let (key, data, stateful) = (set.key.clone(), set.data.clone(), set.stateful.clone());
+            self.scope.sets.insert(set.name.clone(), NamedSet { index, key, data, stateful });
         }
         let mut slots_of_rules = HashMap::new();
         let (nat_chains, synproxy_chains) = (nat_only_chains(table), synproxy_allowed_chains(table));
@@ -212,7 +208,6 @@ impl Compiler {
                 Some(ElementData::Values(values)) => ElementValue::Values(values.clone().into()),
                 Some(ElementData::Verdict(verdict)) => ElementValue::Verdict(self.compile_verdict(verdict)?),
             };
-            let timeout = element.timeout.or(set.timeout);
             let exact = element.key.as_ref().filter(|key| key.iter().all(|(first, last)| first == last));
             // Elements that packets and scripts add and delete, and those with state, are stored one by one.
             if let Some(key) = exact
@@ -221,10 +216,11 @@ impl Compiler {
             {
                 let stateful = element.stateful.iter().map(StatefulExpr::new).collect();
                 let key = key.iter().map(|(first, _)| *first).collect();
-                let timeout = timeout.filter(|seconds| *seconds > 0);
+                let timeout = element.timeout.or(set.timeout).filter(|seconds| *seconds > 0);
                 let element = DynElement {
                     expires_at: element.deadline,
                     timeout,
+                    time_left: element.time_left,
                     declared: true,
                     stateful,
                     value: found,
@@ -238,7 +234,7 @@ impl Compiler {
             if element.stateful.iter().any(|spec| !matches!(spec, StatefulSpec::Counter(..))) {
                 return Err(Diagnostic::new(element.span, "a range cannot have a limit, quota or ct count of its own"));
             }
-            let found = match timeout {
+            let found = match element.ends_in(set.timeout) {
                 Some(seconds) => ElementValue::Expiring(Box::new(found), seconds, element.deadline),
                 None => found,
             };

@@ -81,8 +81,15 @@ fn prepare_element(element: &SetElement) -> Result<PreparedElement, Diagnostic> 
     };
     let stateful = element.stateful.iter().map(StatefulExpr::new).collect();
     let timeout = element.timeout.filter(|seconds| *seconds > 0);
-    let prepared =
-        DynElement { timeout, declared: false, expires_at: None, stateful, value, comment: element.comment.clone() };
+    let prepared = DynElement {
+        timeout,
+        time_left: element.time_left,
+        declared: false,
+        expires_at: None,
+        stateful,
+        value,
+        comment: element.comment.clone(),
+    };
     Ok(PreparedElement { key: exact_key(element)?, span: element.span, element: prepared })
 }
 
@@ -165,7 +172,7 @@ fn add_element(
         Diagnostic::new(span, format!("{name} has this element already, with another value"))
             .with_help("delete it first")
     };
-    let timeout = element.timeout.or(set.timeout);
+    let timeout = element.time_left.or(element.timeout).or(set.timeout);
     element.expires_at = timeout.map(|seconds| now.after(Duration::from_secs(seconds)));
     let Some(key) = key else {
         return match &set.catchall {

@@ -286,8 +286,9 @@ impl Evaluator<'_> {
                     set.dynamic.remove(key.as_slice());
                     return InstrOutcome::Continue;
                 }
-                let timeout = timeout.or(set.timeout);
-                let until = timeout.map(|seconds| ctx.now.after(std::time::Duration::from_secs(seconds)));
+                let own_timeout = *timeout;
+                let until =
+                    own_timeout.or(set.timeout).map(|seconds| ctx.now.after(std::time::Duration::from_secs(seconds)));
                 let known = set.dynamic.get(key.as_slice());
                 let lives = known.is_some_and(|element| element.expires_at.is_none_or(|until| until > ctx.now));
                 if !lives {
@@ -307,7 +308,8 @@ impl Evaluator<'_> {
                             expires_at: until,
                             stateful,
                             value: found,
-                            timeout: None,
+                            timeout: own_timeout,
+                            time_left: None,
                             declared: false,
                             comment: None,
                         },
@@ -315,7 +317,7 @@ impl Evaluator<'_> {
                 }
                 let Some(element) = set.dynamic.get_mut(key.as_slice()) else { return InstrOutcome::Break };
                 if *op == DynsetOp::Update {
-                    element.expires_at = until;
+                    (element.timeout, element.expires_at) = (own_timeout, until);
                 }
                 let packet_ctx = ctx.packet_ctx.as_deref();
                 let all =

@@ -73,6 +73,8 @@ impl ElementValue {
 pub(super) struct DynElement {
     /// Timeout in seconds, of an element that a ruleset or a script names: from the first packet on, or from the script on.
     pub(super) timeout: Option<u64>,
+    /// What was left of it when the text was written.
+    pub(super) time_left: Option<u64>,
     /// The ruleset's file names it.
     pub(super) declared: bool,
     pub(super) expires_at: Option<Instant>,
@@ -166,7 +168,7 @@ impl CompiledSet {
         self.concat_ranges.values_mut().for_each(|found| found.start_timeout(now));
         for element in self.dynamic.values_mut() {
             if element.expires_at.is_none()
-                && let Some(seconds) = element.timeout
+                && let Some(seconds) = element.time_left.or(element.timeout)
             {
                 element.expires_at = Some(now.after(Duration::from_secs(seconds)));
             }

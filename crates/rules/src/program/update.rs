@@ -316,8 +316,7 @@ fn settle_elements(tree: &mut Ruleset, started: Instant, now: Instant) {
         }
         let usual = set.timeout;
         for element in &mut set.elements {
-            let timeout = element.timeout.or(usual).filter(|seconds| *seconds > 0);
-            if let (None, Some(seconds)) = (element.deadline, timeout) {
+            if let (None, Some(seconds)) = (element.deadline, element.ends_in(usual)) {
                 element.deadline = Some(started.after(Duration::from_secs(seconds)));
             }
         }
