@@ -26,6 +26,17 @@ pub struct TomlDiagnostic {
     pub message: String,
 }
 
+/// Reads a text: the value, or all its faults.
+///
+/// # Errors
+/// The faults, with the file's `name`.
+pub fn parse<T: DeserializeOwned>(name: &str, text: &str) -> Result<T, TomlFileError> {
+    match parse_all(text) {
+        (Some(value), faults) if faults.is_empty() => Ok(value),
+        (_, faults) => Err(TomlFileError::new(name, text, faults)),
+    }
+}
+
 /// Reads what it can of a text: the value without its faulty parts, and the faults. Without a value the text is not TOML, or a part that must be there is missing.
 pub(crate) fn parse_all<T: DeserializeOwned>(text: &str) -> (Option<T>, Vec<TomlDiagnostic>) {
     let mut table = match DeTable::parse(text) {

@@ -1,4 +1,5 @@
 //! `keepstate conntrack`, and the program itself if it is called `conntrack`.
+use crate::fleet::list;
 use keepstate_conntrack::command::{self, GatewaySocket};
 use keepstate_gateway::{control_client, control_protocol};
 use std::process::ExitCode;
@@ -18,5 +19,8 @@ pub struct Conntrack {
 
 /// Executes the command line `args` (without the program's name).
 pub fn run(args: &[String]) -> ExitCode {
+    if let Some((file, args)) = list::take_fleet(args) {
+        return list::run(&file, &args);
+    }
     command::run(args, &GatewaySocket::new(control_protocol::DEFAULT_SOCKET.into(), control_client::open_ctnetlink))
 }

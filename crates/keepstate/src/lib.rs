@@ -10,6 +10,7 @@ pub mod control;
 mod control_nft;
 pub mod disable;
 pub mod doctor;
+pub mod fleet;
 pub mod gateway;
 pub mod lab;
 pub mod live_table;

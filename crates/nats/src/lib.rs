@@ -4,6 +4,7 @@
 //! through one stream a shard, leases through a bucket; both are made when they are missing.
 mod connect;
 mod error;
+pub mod fleet;
 mod inbox;
 mod lease;
 mod publisher;

@@ -2,9 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 mod common;
 use common::End;
-use keepstate_test_support::{NatsServers, report_skipped};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use keepstate_test_support::{NatsServers, make_certificates, report_skipped};
+use std::path::PathBuf;
 
 fn user_file(servers: &NatsServers, name: &str, password: &str) -> PathBuf {
     let path = servers.folder().join(format!("{name}-{password}.user"));
@@ -71,49 +70,10 @@ fn nobody_there_is_told_and_tried_again() {
     end.wait_acknowledged(1, 10);
 }
 
-/// An authority, and certificates of it for the servers' address and for a client.
-fn make_certificates(folder: &Path, address: &str) -> Option<()> {
-    let run = |args: &[&str]| {
-        let done =
-            Command::new("openssl").args(args).current_dir(folder).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        done.ok().filter(std::process::ExitStatus::success).map(drop)
-    };
-    let curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
-    run(&[&["req", "-x509", "-subj", "/CN=test CA", "-keyout", "ca.key", "-out", "ca.pem"][..], &curve].concat())?;
-    std::fs::write(
-        folder.join("ext"),
-        format!("subjectAltName=IP:{address}\nextendedKeyUsage=serverAuth,clientAuth\n"),
-    )
-    .ok()?;
-    for name in ["server", "client"] {
-        let (key, request, certificate) = (format!("{name}.key"), format!("{name}.csr"), format!("{name}.pem"));
-        run(&[&["req", "-subj", &format!("/CN={name}"), "-keyout", &key, "-out", &request][..], &curve[..5]].concat())?;
-        run(&[
-            "x509",
-            "-req",
-            "-in",
-            &request,
-            "-CA",
-            "ca.pem",
-            "-CAkey",
-            "ca.key",
-            "-CAcreateserial",
-            "-days",
-            "2",
-            "-extfile",
-            "ext",
-            "-out",
-            &certificate,
-        ])?;
-    }
-    Some(())
-}
-
 #[test]
 fn tls_with_certificates_of_both_sides() {
     let folder = tempfile::tempdir().unwrap();
-    let address = NatsServers::address();
-    if make_certificates(folder.path(), &address).is_none() {
+    if make_certificates(folder.path()).is_none() {
         return report_skipped("openssl is missing");
     }
     let file = |name: &str| folder.path().join(name);
@@ -136,7 +96,7 @@ fn tls_with_certificates_of_both_sides() {
     assert!(reason.contains("ertificate"), "{reason}");
     // A certificate of another authority.
     let other = tempfile::tempdir().unwrap();
-    make_certificates(other.path(), &address).unwrap();
+    make_certificates(other.path()).unwrap();
     let mut wrong = End::with("c", &servers.urls(), |nats| nats.ca_file = Some(other.path().join("ca.pem")));
     let reason = wrong.wait_disconnected();
     assert!(reason.contains("Check the CA file"), "{reason}");

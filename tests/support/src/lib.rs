@@ -6,7 +6,7 @@
 mod nats_server;
 mod split_mix64;
 
-pub use nats_server::NatsServers;
+pub use nats_server::{NatsServers, make_certificates};
 pub use split_mix64::SplitMix64;
 use std::collections::HashSet;
 use std::fs::OpenOptions;

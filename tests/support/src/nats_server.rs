@@ -184,3 +184,25 @@ impl Server {
         std::fs::read_to_string(self.config.with_extension("log")).unwrap_or_default()
     }
 }
+
+/// Makes `ca.pem`, an authority, and `server.pem`, `client.pem` with their keys, for the address that the servers of this process have. `None` without openssl.
+pub fn make_certificates(folder: &Path) -> Option<()> {
+    let run = |args: &[&str]| {
+        let mut command = Command::new("openssl");
+        let done = command.args(args).current_dir(folder).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        done.ok().filter(std::process::ExitStatus::success).map(drop)
+    };
+    let curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
+    run(&[&["req", "-x509", "-subj", "/CN=test CA", "-keyout", "ca.key", "-out", "ca.pem"][..], &curve].concat())?;
+    let extensions = format!("subjectAltName=IP:{}\nextendedKeyUsage=serverAuth,clientAuth\n", NatsServers::address());
+    std::fs::write(folder.join("ext"), extensions).ok()?;
+    for name in ["server", "client"] {
+        let (key, request, certificate) = (format!("{name}.key"), format!("{name}.csr"), format!("{name}.pem"));
+        let subject = format!("/CN={name}");
+        run(&[&["req", "-subj", &subject, "-keyout", &key, "-out", &request][..], &curve[..5]].concat())?;
+        let sign =
+            ["x509", "-req", "-in", &request, "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2"];
+        run(&[&sign[..], &["-extfile", "ext", "-out", &certificate]].concat())?;
+    }
+    Some(())
+}

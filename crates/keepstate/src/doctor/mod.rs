@@ -7,9 +7,10 @@ pub mod gateway;
 pub mod gather;
 mod machine;
 mod namespace_state;
-mod report;
+pub(crate) mod report;
 mod text_report;
 
+use crate::fleet::{self, FleetArgs};
 use crate::unit_args;
 use anyhow::Result;
 use clap::Args;
@@ -34,6 +35,8 @@ pub struct Doctor {
     /// Diagnose a running keepstate gateway by its control socket
     #[arg(long, value_name = "PATH", num_args = 0..=1, require_equals = true, default_missing_value = gateway::default_socket(), conflicts_with_all = ["from", "netns", "log"])]
     gateway: Option<PathBuf>,
+    #[command(flatten)]
+    fleet: FleetArgs,
     /// Read the counters twice, this long apart; 0 reads them once
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = unit_args::parse_interval)]
     interval: Duration,
@@ -73,6 +76,8 @@ Examples:
   sudo keepstate doctor --gateway
   # every 30 s
   sudo keepstate doctor --watch=30s
+  # all nodes of a fleet, the worst first
+  keepstate doctor --fleet
   # another machine: collect there, diagnose here
   sudo keepstate collect -o host.tar.gz
   keepstate doctor --from host.tar.gz
@@ -87,6 +92,18 @@ impl Doctor {
     /// # Errors
     /// What does not fit, and what to do.
     pub fn check(&self) -> Result<(), String> {
+        if self.fleet.fleet.is_some() {
+            let others = [
+                (self.from.is_some(), "--from"),
+                (self.netns.is_some(), "--netns"),
+                (self.gateway.is_some(), "--gateway"),
+                (self.watch.is_some(), "--watch"),
+                (self.log.is_some(), "--log"),
+            ];
+            if let Some((_, other)) = others.iter().find(|(is_given, _)| *is_given) {
+                return Err(format!("--fleet asks other machines: it cannot be used with {other}"));
+            }
+        }
         if self.sample == 0 {
             return Err("--sample must be at least 1".into());
         }
@@ -98,6 +115,9 @@ impl Doctor {
     /// # Errors
     /// If standard output cannot be written. Inputs that cannot be read give the exit code 3.
     pub fn run(&self) -> Result<ExitCode> {
+        if let Some(file) = &self.fleet.fleet {
+            return fleet::doctor::run(file, self.json).or_else(|error| Ok(report_unknown(&error)));
+        }
         let bundle = match self.from.as_deref().map(Bundle::open).transpose() {
             Ok(bundle) => bundle,
             Err(error) => return Ok(report_unknown(&error)),

@@ -3,6 +3,7 @@
 //! Counters come with each reading of the table's size, services every ten seconds, findings as often as was asked for. What cannot be read keeps its last value, and the
 //! reason is kept beside it.
 use crate::doctor::gather::{GatherOptions, gather_live};
+use crate::doctor::report::DoctorReport;
 use crate::live_table::LiveTableArgs;
 use anyhow::{Context, Result};
 use keepstate_advisor::doctor::{RULES, Report, Severity, diagnose};
@@ -50,7 +51,7 @@ impl FactReader {
             let table = table.clone();
             threads.push(spawn("serve-doctor", move || {
                 repeat(&stop, doctor, || match run_doctor(&table) {
-                    Ok(report) => note_report(&board, &report),
+                    Ok(report) => note_report(&board, &report.report),
                     Err(error) => tracing::warn!("doctor could not run: {error:#}"),
                 });
             })?);
@@ -146,7 +147,8 @@ fn parse_services(text: &str) -> Vec<ServiceFacts> {
     services
 }
 
-fn run_doctor(table: &LiveTableArgs) -> Result<Report> {
+/// Diagnoses the table, as `keepstate doctor` does.
+pub(crate) fn run_doctor(table: &LiveTableArgs) -> Result<DoctorReport> {
     let seen = match &table.gateway {
         Some(socket) => crate::doctor::gateway::gather(socket, DOCTOR_SAMPLE, DOCTOR_INTERVAL)?,
         None => gather_live(&GatherOptions {
@@ -157,7 +159,7 @@ fn run_doctor(table: &LiveTableArgs) -> Result<Report> {
             log: None,
         })?,
     };
-    Ok(diagnose(&seen))
+    Ok(DoctorReport { report: diagnose(&seen), observations: seen, from: None })
 }
 
 fn note_report(board: &FactBoard, report: &Report) {

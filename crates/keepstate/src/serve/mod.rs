@@ -1,19 +1,22 @@
 //! `keepstate serve`: metrics, health and a page over HTTP, of Linux's table or of a running gateway. It reads only.
 pub(crate) mod facts;
 
+use crate::fleet::answers::TableAnswers;
+use crate::fleet::{FleetArgs, FleetFile};
 use crate::live_table::LiveTableArgs;
 use crate::unit_args;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use facts::FactReader;
 use keepstate_live::{FeedOptions, LiveFeed};
+use keepstate_nats::fleet::{FleetNode, NodeKind, NodeRecord};
 use keepstate_serve::{Exporter, ExporterOptions, FactBoard, MetricNames};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Serve metrics, health and a live page of a connection table over HTTP, read only.
 ///
@@ -24,6 +27,8 @@ use std::time::Duration;
 pub struct Serve {
     #[command(flatten)]
     table: LiveTableArgs,
+    #[command(flatten)]
+    fleet: FleetArgs,
     /// Listen on this address and port
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9464")]
     listen: SocketAddr,
@@ -57,6 +62,8 @@ Examples:
   sudo keepstate serve
   # of a running gateway, reachable from the network
   keepstate serve --gateway --listen 0.0.0.0:9464 --host gateway.example.net
+  # as a node of a fleet: keepstate doctor --fleet and keepstate conntrack --fleet -L see this table too
+  sudo keepstate serve --fleet
   # the table of a container, with the metric names of node_exporter
   sudo keepstate serve --netns $(pidof nginx) --names node-exporter
 
@@ -87,6 +94,7 @@ impl Serve {
     /// # Errors
     /// The table cannot be opened; the address is in use.
     pub fn run(&self) -> Result<ExitCode> {
+        let fleet = self.fleet.fleet.as_deref().map(FleetFile::read).transpose()?;
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot handle signals")?;
@@ -109,6 +117,7 @@ impl Serve {
         let exporter = Exporter::start(&options, Arc::clone(&feed), Arc::clone(&board)).with_context(|| {
             format!("cannot listen on {}: is another program there? --listen ADDRESS:PORT gives another", self.listen)
         })?;
+        let node = fleet.map(|fleet| self.join_fleet(fleet, &feed, &board)).transpose()?;
         let reader = FactReader::start(&self.table, self.doctor, board, Arc::clone(&stop))?;
         crate::stderr::note(format!("serving {name} at http://{}/ and /metrics", exporter.address()));
         if let Some(notifier) = keepstate_linux::sd_notify::SdNotifier::from_env() {
@@ -117,8 +126,21 @@ impl Serve {
         while !stop.load(Ordering::Relaxed) {
             std::thread::sleep(POLL_INTERVAL);
         }
+        drop(node);
         drop(exporter);
         reader.join();
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Registers this machine in its fleet, and answers what is asked there.
+    fn join_fleet(&self, fleet: FleetFile, feed: &Arc<LiveFeed>, board: &Arc<FactBoard>) -> Result<FleetNode> {
+        let record = NodeRecord {
+            name: fleet.node.to_string(),
+            kind: if self.table.gateway.is_some() { NodeKind::Gateway } else { NodeKind::Serve },
+            version: env!("CARGO_PKG_VERSION").into(),
+            started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        };
+        let answers = TableAnswers { table: self.table.clone(), feed: Arc::clone(feed), facts: Arc::clone(board) };
+        FleetNode::start(fleet.nats, fleet.fleet, record, Arc::new(answers)).context("cannot join the fleet")
     }
 }

@@ -1,0 +1,109 @@
+//! Who asks a fleet: finds its nodes and asks all of them at once. Calls wait for their answers, for a bounded time.
+use super::protocol::{Answer, FleetQuestion, NodeRecord, bucket_name, subject};
+use crate::connect::NatsOptions;
+use crate::error::{NatsError, chain};
+use crate::inbox::Inbox;
+use crate::way::Way;
+use async_nats::Client;
+use async_nats::client::{Request, RequestErrorKind};
+use async_nats::jetstream::ContextBuilder;
+use async_nats::jetstream::context::KeyValueErrorKind;
+use futures_util::{StreamExt, TryStreamExt};
+use keepstate_cluster::NodeName;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+
+/// Nodes that are asked at a time.
+const MAX_ASKED: usize = 64;
+/// Finding out who is there.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection to a fleet.
+#[derive(Debug)]
+pub struct FleetClient {
+    runtime: Runtime,
+    client: Client,
+    way: Arc<Way>,
+    fleet: NodeName,
+}
+
+impl FleetClient {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Why no server lets us in.
+    pub fn connect(nats: &NatsOptions, fleet: NodeName) -> Result<FleetClient, NatsError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        let way = Arc::new(Way::new(Arc::new(Inbox::new()?)));
+        let noted = Arc::clone(&way);
+        let client = runtime.block_on(nats.connect(move |event| noted.note(&event)))?;
+        Ok(FleetClient { runtime, client, way, fleet })
+    }
+
+    /// The nodes that live, by name.
+    ///
+    /// # Errors
+    /// The registry cannot be read.
+    pub fn nodes(&self) -> Result<Vec<NodeRecord>, NatsError> {
+        self.runtime.block_on(async {
+            let failed = |error: &(dyn std::error::Error + 'static)| {
+                let refused = self.way.last_refusal();
+                NatsError::request(format!("the registry of fleet {}", self.fleet), error, refused.as_deref())
+            };
+            let context = ContextBuilder::new().timeout(REQUEST_TIMEOUT).build(self.client.clone());
+            let registry = match context.get_key_value(bucket_name(&self.fleet)).await {
+                Ok(registry) => registry,
+                // Nobody has ever registered.
+                Err(error) if error.kind() == KeyValueErrorKind::GetBucket && chain(&error).contains("10059") => {
+                    return Ok(Vec::new());
+                }
+                Err(error) => return Err(failed(&error)),
+            };
+            let keys = registry.keys().await.map_err(|error| failed(&error))?;
+            let keys: Vec<String> = keys.try_collect().await.map_err(|error| failed(&error))?;
+            let mut nodes = Vec::new();
+            for key in keys {
+                // One that is gone meanwhile, or of another version, is no node.
+                let entry = registry.get(&key).await.map_err(|error| failed(&error))?;
+                let record = entry.and_then(|value| serde_json::from_slice::<NodeRecord>(&value).ok());
+                nodes.extend(record.filter(|record| record.name == key && record.name.parse::<NodeName>().is_ok()));
+            }
+            nodes.sort_by(|a, b| a.name.cmp(&b.name));
+            Ok(nodes)
+        })
+    }
+
+    /// Asks each of `nodes`, and waits for so long; the answers stand in the same order.
+    pub fn ask(
+        &self,
+        nodes: &[NodeRecord],
+        question: &FleetQuestion,
+        timeout: Duration,
+    ) -> Vec<Result<String, String>> {
+        let ask = |node: &NodeRecord| {
+            let subject = subject(&self.fleet, &node.name, question.word());
+            let request = Request::new().payload(question.payload().into()).timeout(Some(timeout));
+            async move {
+                match self.client.send_request(subject, request).await {
+                    Ok(message) => Answer::parse(&message.payload),
+                    Err(error) => Err(match error.kind() {
+                        RequestErrorKind::TimedOut => self.silence(timeout),
+                        RequestErrorKind::NoResponders => {
+                            "it does not answer: it has ended, or may not subscribe to its subjects".into()
+                        }
+                        _ => chain(&error),
+                    }),
+                }
+            }
+        };
+        self.runtime.block_on(futures_util::stream::iter(nodes.iter().map(ask)).buffered(MAX_ASKED).collect())
+    }
+
+    fn silence(&self, timeout: Duration) -> String {
+        match self.way.last_refusal() {
+            Some(refused) => format!("no answer: {refused}"),
+            None => format!("no answer within {} s", timeout.as_secs()),
+        }
+    }
+}
