@@ -33,6 +33,7 @@ pub fn completed_options() -> Vec<CompletedOption> {
     for (short, long, help) in [
         (Some('R'), "load-file", "execute the commands in a file (- is standard input)"),
         (None, "gateway", "a keepstate gateway's table, by its control socket"),
+        (None, "fleet", "with -L: the tables of all nodes of a fleet, by its file"),
     ] {
         let help = help.to_owned();
         all.push(CompletedOption { short, long, aliases: Vec::new(), takes_value: true, values: &[], help });

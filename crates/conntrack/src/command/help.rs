@@ -68,6 +68,7 @@ Output:
 
 Other tables:
   --gateway[=PATH]        a keepstate gateway's, by its control socket; or KEEPSTATE_GATEWAY=PATH
+  --fleet[=FILE]          with -L: those of all nodes of a fleet; FILE: /etc/keepstate/fleet.toml
 
 Expectations (-I expect): --tuple-src IP --tuple-dst IP --mask-src IP --mask-dst IP, with
   --tuple-port-src, --tuple-port-dst, --mask-port-src, --mask-port-dst
