@@ -62,7 +62,7 @@ Examples:
   sudo keepstate serve
   # of a running gateway, reachable from the network
   keepstate serve --gateway --listen 0.0.0.0:9464 --host gateway.example.net
-  # as a node of a fleet: keepstate doctor --fleet and keepstate conntrack --fleet -L see this table too
+  # as a node of a fleet, which keepstate doctor --fleet asks
   sudo keepstate serve --fleet
   # the table of a container, with the metric names of node_exporter
   sudo keepstate serve --netns $(pidof nginx) --names node-exporter
