@@ -8,11 +8,19 @@
 //! The crate is sans-IO: times are arguments, bytes go in and out, and whoever carries them implements [`StateTransport`].
 mod frame;
 mod greeting;
+mod inbox;
+mod lease;
 mod names;
+mod outbox;
 pub mod records;
+mod role;
+mod shard;
 mod transport;
 
 pub use frame::{Epoch, Frame, FrameDecodeError, FrameKind, MAX_PAYLOAD_LEN, Sequence};
 pub use greeting::{ConfigDigest, Greeting, GreetingDifference};
+pub use inbox::{InboxCounters, TableChange};
 pub use names::{InvalidName, NodeName, ShardName};
+pub use role::{Decider, RoleChangeError, ShardAction, ShardRole, ShardStatus};
+pub use shard::Shard;
 pub use transport::{LeaseAction, LeaseRequest, QueueFull, StateTransport, TransportEvent};

@@ -43,6 +43,8 @@ pub struct LeaseRequest {
     pub action: LeaseAction,
     /// The asker's epoch; to acquire: the one that it will have, higher than any it knows. If the lease's store knows a higher one, the answer has that one's next.
     pub epoch: Epoch,
+    /// The request's number, which its answer repeats.
+    pub number: u64,
 }
 
 /// What is wanted.
@@ -78,6 +80,8 @@ pub enum TransportEvent {
         holder: Option<NodeName>,
         /// The holder's epoch; without a holder, the highest that is known.
         epoch: Epoch,
+        /// The number of the request that this answers; `None`: somebody else's doing, or a change seen. How long a lease holds counts from when the answered request was made.
+        answers: Option<u64>,
     },
     /// A request that was not granted: somebody else holds the lease, or it is not ours any more.
     LeaseRefused {
@@ -85,6 +89,8 @@ pub enum TransportEvent {
         shard: ShardName,
         /// What was asked.
         action: LeaseAction,
+        /// The request's number.
+        answers: u64,
         /// The highest epoch known.
         epoch: Epoch,
     },

@@ -72,7 +72,7 @@ pub use keepstate_types::{EventKind, SctpState, Status, TcpState, ipproto};
 pub use keepstate_wire as wire;
 pub use nat::{
     DeterministicNat, ExhaustionKey, ExhaustionStats, FilteringBehaviour, Manip, MappingBehaviour, NatPolicy, NatRange,
-    NatResult, NatRewrite, PortBlockEvent, PortSelection,
+    NatResult, NatRewrite, PartUse, PortBlockEvent, PortPart, PortSelection,
 };
 pub use offload::{FlowStats, OffloadError, OffloadedFlow};
 pub use outcome::{CtInfo, CtVerdict, Outcome};

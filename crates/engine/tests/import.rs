@@ -320,3 +320,16 @@ fn imported_closed_connection_can_be_reopened() {
     let entry = second.entries(NOW).next().unwrap();
     assert!(matches!(entry.protocol, ProtocolInfo::Tcp { state: TcpState::SynSent, .. }));
 }
+
+/// Nobody removes it while no packet comes and no time passes, as on a standby: it must not keep its tuples.
+#[test]
+fn a_connection_that_has_expired_does_not_stand_in_the_way() {
+    let snapshot = udp_snapshot();
+    let mut second = engine();
+    let old = second.import(&snapshot, Duration::ZERO, WindowTrust::Lenient, NOW).unwrap();
+    assert_eq!(second.import(&snapshot, Duration::ZERO, WindowTrust::Lenient, NOW), Err(ImportError::Clash));
+    let later = Instant::from_secs(1_000 + snapshot.remaining_ms / 1000 + 1);
+    let new = second.import(&snapshot, Duration::ZERO, WindowTrust::Lenient, later).unwrap();
+    assert!(second.entry(old, later).is_none() && second.entry(new, later).is_some());
+    assert_eq!(second.count(), 1);
+}

@@ -4,6 +4,7 @@
 //! that is the program's.
 #![warn(clippy::disallowed_methods)]
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod control_client;
 mod control_handler;

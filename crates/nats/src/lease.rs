@@ -87,11 +87,13 @@ impl Leases {
         match done {
             Ok(holder) => {
                 self.told.insert(shard.clone(), holder.clone());
-                self.inbox.push(TransportEvent::Lease { shard, holder: holder.node, epoch: holder.epoch });
+                let answers = Some(request.number);
+                self.inbox.push(TransportEvent::Lease { shard, holder: holder.node, epoch: holder.epoch, answers });
             }
             Err(Refusal::Taken(epoch)) => {
                 self.ours.remove(&shard);
-                self.inbox.push(TransportEvent::LeaseRefused { shard, action: request.action, epoch });
+                let (action, answers) = (request.action, request.number);
+                self.inbox.push(TransportEvent::LeaseRefused { shard, action, epoch, answers });
             }
             // A request without an answer has failed.
             Err(Refusal::Unknown(error)) => tracing::debug!("the lease of shard {shard}: {error}"),
@@ -165,7 +167,8 @@ impl Leases {
             self.ours.remove(&shard);
             if self.told.get(&shard) != Some(&held) {
                 self.told.insert(shard.clone(), held.clone());
-                self.inbox.push(TransportEvent::Lease { shard, holder: held.node, epoch: held.epoch });
+                let (holder, epoch) = (held.node, held.epoch);
+                self.inbox.push(TransportEvent::Lease { shard, holder, epoch, answers: None });
             }
         }
     }

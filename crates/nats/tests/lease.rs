@@ -60,7 +60,8 @@ fn no_epoch_ever_has_two_holders() {
         assert!(begun.elapsed() < PATIENCE, "only {} takeovers", held.len());
         // All ask at once.
         for end in &mut ends {
-            let request = LeaseRequest { shard: common::shard(), action: LeaseAction::Acquire, epoch: Epoch(1) };
+            let request =
+                LeaseRequest { shard: common::shard(), action: LeaseAction::Acquire, epoch: Epoch(1), number: 1 };
             end.transport.request_lease(request);
         }
         let mut winners = Vec::new();

@@ -68,6 +68,15 @@ impl Engine {
         if !self.has_room(&original) {
             return Err(ImportError::TableFull);
         }
+        // One that has expired is gone, even if nobody has removed it yet: on a standby nothing does.
+        for (key, direction) in [(&original, Direction::Original), (&reply, Direction::Reply)] {
+            let owner = self.table.tuple_owner(key, snapshot.zone, direction).map(|owner| owner.slot());
+            if let Some(slot) = owner
+                && self.table.records.hot(slot).is_some_and(|hot| hot.is_expired(now.tick()))
+            {
+                self.destroy(slot, now);
+            }
+        }
         let owner = |key, direction| self.table.tuple_owner(key, snapshot.zone, direction);
         if owner(&original, Direction::Original).is_some() || owner(&reply, Direction::Reply).is_some() {
             return Err(ImportError::Clash);

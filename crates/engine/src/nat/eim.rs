@@ -6,8 +6,9 @@ use super::bysource::BysourceKey;
 use super::eim_table::{NatPolicy, OutsidePort};
 use super::port_bitmap::PortConstraint;
 use super::port_block::{PortBlockEvent, Subscriber};
+use super::port_part::PortPart;
 use super::range::{Manip, NatRange, PortSelection};
-use super::unique_tuple::{NatBinding, NatRequest};
+use super::unique_tuple::{NatBinding, NatRequest, has_ports};
 use crate::{Direction, Engine, Instant, Status, Tuple, Zone};
 use alloc::vec::Vec;
 use core::net::IpAddr;
@@ -137,7 +138,7 @@ impl Engine {
 
     /// The source's existing mapping, or a port without a mapping.
     fn unique_tuple_eim(&mut self, bounds: &AllowedPorts, wanted: &NatRequest<'_>) -> (Tuple, bool) {
-        let NatRequest { current: present, range, zone, .. } = wanted;
+        let NatRequest { current: present, zone, .. } = wanted;
         let source = BysourceKey::from_tuple(present, zone.id_for(Direction::Original));
         let at = |port| Tuple { source: bounds.address, source_key: port, ..*present };
         let fits = |outside: &OutsidePort| outside.address == bounds.address && bounds.ports.contains(&outside.port);
@@ -147,13 +148,27 @@ impl Engine {
         {
             return (tuple, true);
         }
+        let part = self.port_part(wanted);
+        let found = self.free_mapping(bounds, wanted, part).or_else(|| match part {
+            Some(part) if !part.is_exclusive() => self.free_mapping(bounds, wanted, None),
+            _ => None,
+        });
+        found.map_or((at(*bounds.ports.start()), false), |port| (at(port), true))
+    }
+
+    /// A port without a mapping, of `part` if there is one.
+    fn free_mapping(&mut self, bounds: &AllowedPorts, wanted: &NatRequest<'_>, part: Option<PortPart>) -> Option<u16> {
+        let NatRequest { current: present, range, zone, .. } = wanted;
+        let source = BysourceKey::from_tuple(present, zone.id_for(Direction::Original));
+        let at = |port| Tuple { source: bounds.address, source_key: port, ..*present };
+        let is_own = |port: u16| part.is_none_or(|part| part.contains(port));
         let (place, first) = ((bounds.address, present.protocol, zone.id), *bounds.ports.start());
         let own = if range.port_selection == PortSelection::Random { None } else { Some(present.source_key) };
         let beside = if self.nat.eim.policy.parity { self.nat.eim.rtp_pair_port(&source) } else { None };
-        for port in beside.into_iter().chain(own) {
+        for port in beside.into_iter().chain(own).filter(|port| is_own(*port)) {
             let free = bounds.ports.contains(&port) && self.nat.eim.used_ports.is_free(&place, port);
             if free && self.nat.eim.used_ports.has_room(&place) && !self.used_tuple(&at(port), wanted) {
-                return (at(port), true);
+                return Some(port);
             }
         }
         let wishes: &[PortConstraint] = match (self.nat.eim.policy.parity, present.source_key) {
@@ -166,15 +181,22 @@ impl Engine {
         for wish in wishes {
             // A remainder of a division by at most 65,536 fits a port.
             let mut from = first.wrapping_add((usize::from(self.nat.random_u16()) % bounds.ports.len()) as u16);
-            for _ in 0..MAX_ATTEMPTS.min(bounds.ports.len()) {
+            let mut attempts = MAX_ATTEMPTS.min(bounds.ports.len());
+            let mut steps = bounds.ports.len();
+            while attempts > 0 && steps > 0 {
                 let Some(port) = self.nat.eim.used_ports.find_free(&place, &bounds.ports, from, *wish) else { break };
-                if self.nat.eim.used_ports.has_room(&place) && !self.used_tuple(&at(port), wanted) {
-                    return (at(port), true);
-                }
+                steps -= 1;
                 from = port.wrapping_add(1);
+                if !is_own(port) {
+                    continue;
+                }
+                attempts -= 1;
+                if self.nat.eim.used_ports.has_room(&place) && !self.used_tuple(&at(port), wanted) {
+                    return Some(port);
+                }
             }
         }
-        (at(first), false)
+        None
     }
 }
 
@@ -188,11 +210,6 @@ fn mapping_ends(original: &Tuple, reply: &Tuple, zone: Zone) -> Option<(Bysource
         zone: zone.id,
     };
     has_ports(outside.protocol).then(|| (BysourceKey::from_tuple(original, zone.id_for(Direction::Original)), outside))
-}
-
-const fn has_ports(number: u8) -> bool {
-    use ipproto::{ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE};
-    matches!(number, TCP | UDP | UDPLITE | SCTP | ICMP | ICMPV6)
 }
 
 /// The ports of the same class as the current one.

@@ -2,6 +2,7 @@
 use super::bysource::BysourceTable;
 use super::eim_table::EimTable;
 use super::exhaustion::Exhaustion;
+use super::port_part::PortPart;
 use crate::table::key::HashKeys;
 use crate::{Connection, NatPolicy, Secret};
 use alloc::boxed::Box;
@@ -14,6 +15,8 @@ pub(crate) struct NatState {
     pub(crate) bysource: BysourceTable,
     pub(crate) exhaustion: Exhaustion,
     pub(crate) eim: EimTable,
+    /// The ports that source NAT selects from, if not all.
+    pub(crate) port_part: Option<PortPart>,
     /// True once any connection has been translated.
     pub(crate) in_use: bool,
     /// Whether a connection that the current packet ends is stored for the ruleset.
@@ -31,6 +34,7 @@ impl NatState {
             bysource: BysourceTable::new(tables.derive(0)),
             exhaustion: Exhaustion::new(tables.derive(1)),
             eim: EimTable::new(NatPolicy::default(), tables.derive(2)),
+            port_part: None,
             in_use: false,
             keep_ended: false,
             ended: None,

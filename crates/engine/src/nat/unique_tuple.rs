@@ -3,6 +3,7 @@
 //! The order is that of Linux (`nf_nat_core.c`, `get_unique_tuple`), found by observing the kernel. Two deliberate differences are described in docs/differences.md.
 use super::best_ip::best_address;
 use super::bysource::BysourceKey;
+use super::port_part::PortPart;
 use super::range::{Manip, NatRange, PortSelection, end_key, end_key_mut};
 use crate::table::{TupleRef, key::TupleKey};
 use crate::time::Ticks;
@@ -29,6 +30,11 @@ pub(super) enum NatBinding {
     Rule,
     /// No NAT rule matched.
     Null,
+}
+
+pub(super) const fn has_ports(number: u8) -> bool {
+    use ipproto::{ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE};
+    matches!(number, TCP | UDP | UDPLITE | SCTP | ICMP | ICMPV6)
 }
 
 /// Maximum number of other connections of the source that are tried.
@@ -62,8 +68,11 @@ impl Engine {
     pub(super) fn unique_tuple_linux(&mut self, wanted: &NatRequest<'_>) -> (Tuple, bool) {
         let NatRequest { current: present, manip, range, .. } = wanted;
         let random = range.port_selection == PortSelection::Random;
+        let part = self.port_part(wanted);
+        let is_own = |port: u16| part.is_none_or(|part| part.contains(port));
         if *manip == Manip::Source && !random {
-            if range.contains(present, Manip::Source) && !self.used_tuple(present, wanted) {
+            if range.contains(present, Manip::Source) && is_own(present.source_key) && !self.used_tuple(present, wanted)
+            {
                 return (*present, true);
             }
             if let Some(alike) = self.find_appropriate_src(wanted)
@@ -77,6 +86,7 @@ impl Engine {
         if !random {
             // May it keep its port if that is free, and also if it is not?
             let (keeps, keeps_used) = match &range.ports {
+                _ if !is_own(tuple.source_key) && has_ports(tuple.protocol) => (false, false),
                 None => (true, false),
                 Some(_) if matches!(range.port_selection, PortSelection::Offset(_)) => (false, false),
                 Some(ports) => {
@@ -92,7 +102,13 @@ impl Engine {
                 }
             }
         }
-        let free = self.unique_port(&mut tuple, wanted);
+        let free = match part {
+            None => self.unique_port(&mut tuple, wanted, None),
+            Some(part) => {
+                self.unique_port(&mut tuple, wanted, Some(part))
+                    || !part.is_exclusive() && self.unique_port(&mut tuple, wanted, None)
+            }
+        };
         (tuple, free)
     }
 
@@ -117,7 +133,7 @@ impl Engine {
     }
 
     /// A free port of the range, or of the same class as the current one.
-    fn unique_port(&mut self, tuple: &mut Tuple, wanted: &NatRequest<'_>) -> bool {
+    fn unique_port(&mut self, tuple: &mut Tuple, wanted: &NatRequest<'_>, part: Option<PortPart>) -> bool {
         let NatRequest { manip, range, .. } = wanted;
         let present = end_key(tuple, *manip);
         let (first, last) = match (tuple.protocol, &range.ports) {
@@ -136,7 +152,12 @@ impl Engine {
             // A protocol without ports has nothing to select.
             _ => return !self.used_tuple(tuple, wanted),
         };
+        if part.is_some_and(|part| !part.has_any(first, last)) {
+            return false;
+        }
         let size = u32::from(last - first) + 1;
+        // The sum is at most 65535: the remainder is below `size`.
+        let port_at = |offset: u32| first + (offset % size) as u16;
         let mut offset = match range.port_selection {
             PortSelection::Offset(base) => u32::from(present.wrapping_sub(base)),
             PortSelection::PreferOriginal if *manip == Manip::Destination => 0,
@@ -145,8 +166,10 @@ impl Engine {
         let mut tries = size.min(MAX_ATTEMPTS);
         loop {
             for left in (1..=tries).rev() {
-                // The sum is at most 65535: the remainder is below `size`.
-                *end_key_mut(tuple, *manip) = first + (offset % size) as u16;
+                while part.is_some_and(|part| !part.contains(port_at(offset))) {
+                    offset += 1;
+                }
+                *end_key_mut(tuple, *manip) = port_at(offset);
                 if !self.used_tuple_harder(tuple, wanted, left) {
                     return true;
                 }

@@ -151,7 +151,7 @@ impl End {
         let deadline = Instant::now() + PATIENCE;
         let node = self.node.clone();
         loop {
-            self.transport.request_lease(LeaseRequest { shard: shard(), action, epoch: Epoch(epoch) });
+            self.transport.request_lease(LeaseRequest { shard: shard(), action, epoch: Epoch(epoch), number: 1 });
             let again = Instant::now() + Duration::from_secs(3);
             while let Some(event) = self.next(again) {
                 match event {

@@ -1,0 +1,22 @@
+//! A shard's table between two gateways: what the active one sends of its engine, what a standby makes of it.
+//!
+//! The roles and the order of frames are the crate `keepstate-cluster`'s; here is what that crate does not know: the engine.
+mod standing_clock;
+mod table_receiver;
+mod table_sender;
+
+pub use standing_clock::StandingClock;
+pub use table_receiver::{ReceiverCounters, TableReceiver};
+pub use table_sender::TableSender;
+
+use keepstate_cluster::Epoch;
+use keepstate_engine::{PartUse, PortPart};
+
+/// Into so many parts the ports are divided: so many takeovers may follow each other before a part is used again.
+const PORT_PARTS: u16 = 4;
+
+/// The ports that the active gateway of an epoch gives: not those that the one before it may just have given.
+pub fn port_part(epoch: Epoch, port_use: PartUse) -> Option<PortPart> {
+    // A remainder of 4 fits.
+    PortPart::new((epoch.0 % u64::from(PORT_PARTS)) as u16, PORT_PARTS, port_use)
+}

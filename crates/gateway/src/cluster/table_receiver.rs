@@ -1,0 +1,123 @@
+//! What a standby makes of the records it is told: its own engine holds the same connections, each under its own id.
+//!
+//! Records are absolute: a put replaces whatever the slot held, and whatever it clashes with. Nothing of them is trusted: the engine checks each connection. A master's children that come before it have no master.
+use keepstate_cluster::TableChange;
+use keepstate_cluster::records::{self, Record};
+use keepstate_engine::{ConnId, ConnSnapshot, Engine, ImportError, Instant, WindowTrust};
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+/// What was taken over, and what was not, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReceiverCounters {
+    /// Connections entered or replaced.
+    pub put: u64,
+    /// Connections removed.
+    pub deleted: u64,
+    /// Connections that could not be entered: the table is full, or the record is no connection.
+    pub refused: u64,
+}
+
+/// One shard's table as it is told; see the module.
+#[derive(Debug, Default)]
+pub struct TableReceiver {
+    /// Ours, by the sender's slot.
+    slots: HashMap<u32, ConnId>,
+    /// Those put since the last [`TableChange::Mark`].
+    put_since_mark: HashSet<ConnId>,
+    is_marked: bool,
+    /// What was taken over.
+    pub counters: ReceiverCounters,
+}
+
+impl TableReceiver {
+    /// Takes over a change.
+    pub fn apply(&mut self, change: &TableChange, engine: &mut Engine, now: Instant) {
+        match change {
+            TableChange::NewSender => {
+                self.slots.clear();
+                self.is_marked = false;
+            }
+            TableChange::Mark => {
+                self.put_since_mark.clear();
+                self.is_marked = true;
+            }
+            TableChange::Records(bytes) => self.apply_records(bytes, engine, now),
+            TableChange::Sweep => self.sweep(engine, now),
+        }
+    }
+
+    fn apply_records(&mut self, bytes: &[u8], engine: &mut Engine, now: Instant) {
+        let Some(all) = records::parse_records(bytes) else {
+            self.counters.refused += 1;
+            return;
+        };
+        for record in &all {
+            if let Record::Delete(slot) = record
+                && let Some(conn_id) = self.slots.remove(slot)
+            {
+                self.counters.deleted += u64::from(engine.remove(conn_id, now));
+                self.put_since_mark.remove(&conn_id);
+            }
+        }
+        for record in all {
+            let Record::Put(slot, range) = record else { continue };
+            let decoded = bytes.get(range).and_then(|bytes| ConnSnapshot::decode(bytes).ok());
+            let entered = decoded.and_then(|connection| {
+                if let Some(before) = self.slots.remove(&slot) {
+                    engine.remove(before, now);
+                    self.put_since_mark.remove(&before);
+                }
+                enter(&connection, engine, now)
+            });
+            match entered {
+                Some(conn_id) => {
+                    self.counters.put += 1;
+                    self.slots.insert(slot, conn_id);
+                    if self.is_marked {
+                        self.put_since_mark.insert(conn_id);
+                    }
+                }
+                None => self.counters.refused += 1,
+            }
+        }
+    }
+
+    /// Removes all that the snapshot did not have.
+    fn sweep(&mut self, engine: &mut Engine, now: Instant) {
+        if !self.is_marked {
+            return;
+        }
+        self.is_marked = false;
+        let gone: Vec<ConnId> = engine
+            .entries(now)
+            .map(|entry| entry.conn_id)
+            .filter(|conn_id| !self.put_since_mark.contains(conn_id))
+            .collect();
+        for conn_id in gone {
+            self.counters.deleted += u64::from(engine.remove(conn_id, now));
+        }
+        let kept = std::mem::take(&mut self.put_since_mark);
+        self.slots.retain(|_, conn_id| kept.contains(conn_id));
+    }
+}
+
+/// Enters a connection; what has one of its tuples goes, because the sender has it no more.
+fn enter(connection: &ConnSnapshot, engine: &mut Engine, now: Instant) -> Option<ConnId> {
+    // One for each direction.
+    for _ in 0..3 {
+        match engine.import(connection, Duration::ZERO, WindowTrust::Lenient, now) {
+            Ok(conn_id) => return Some(conn_id),
+            Err(ImportError::Clash) => {
+                let tuples = [connection.original, connection.reply];
+                for (conn_id, _) in
+                    tuples.iter().filter_map(|tuple| engine.find(tuple, connection.zone, now)).collect::<Vec<_>>()
+                {
+                    engine.remove(conn_id, now);
+                }
+            }
+            Err(_) => return None,
+        }
+    }
+    None
+}

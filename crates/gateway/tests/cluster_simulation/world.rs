@@ -1,0 +1,458 @@
+//! What is around the gateways: the stream, the lease's store, the network and its faults, clients, and what must hold at any time. All of it follows from a seed.
+use crate::lease_store::LeaseStore;
+use crate::node::{Disk, Node};
+use crate::rng::Rng;
+use keepstate_cluster::{Decider, Epoch, Frame, FrameKind, LeaseRequest, ShardRole, TransportEvent};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+pub const STEP: Duration = Duration::from_millis(10);
+pub const TTL: Duration = Duration::from_secs(1);
+/// How long the two ends of a connection that the gateways have lost still live.
+const LINGER: Duration = Duration::from_secs(20);
+/// Connections at a time: fewer than a part of the ports has.
+const MAX_FLOWS: usize = 40;
+
+/// A machine, with or without a running gateway.
+struct Machine {
+    node: Option<Node>,
+    disk: Disk,
+    clock: (Duration, u32),
+    restarts_at: Duration,
+    /// Counts its processes: what was sent to one that is dead is gone.
+    life: u64,
+    /// What came while it was stopped.
+    backlog: VecDeque<TransportEvent>,
+    stopped_until: Duration,
+    cut_off_until: Duration,
+    connected: bool,
+    /// When it was last seen to have all that the active one has.
+    followed: Duration,
+}
+
+/// A connection as its two ends see it.
+struct Flow {
+    port: u16,
+    epoch: Epoch,
+    opened: Duration,
+    lost: Option<Duration>,
+    closes: Duration,
+    /// The machines that were seen to have it, in step with the active one.
+    known_to: [bool; 3],
+}
+
+pub struct World {
+    pub rng: Rng,
+    pub at: Duration,
+    decider: Decider,
+    machines: Vec<Machine>,
+    /// What arrives when, where.
+    mail: BTreeMap<(Duration, u64), ((usize, u64), TransportEvent)>,
+    mail_count: u64,
+    /// When the last frame arrives on a link.
+    links: [[Duration; 3]; 3],
+    stream: Vec<Frame>,
+    lease: LeaseStore,
+    flows: BTreeMap<u16, Flow>,
+    next_client: u16,
+    pub faults: bool,
+    pub takeovers: u64,
+    pub survived: u64,
+    pub lost: u64,
+    pub opened: u64,
+}
+
+impl World {
+    pub fn new(seed: u64, decider: Decider) -> World {
+        let mut rng = Rng(seed);
+        let count = 2 + rng.below(2);
+        let machines = (0..count).map(|_| Machine {
+            node: None,
+            disk: Disk::default(),
+            clock: (rng.millis(0, 1_000_000), 980 + u32::try_from(rng.below(41)).unwrap()),
+            restarts_at: Duration::ZERO,
+            life: 0,
+            backlog: VecDeque::new(),
+            stopped_until: Duration::ZERO,
+            cut_off_until: Duration::ZERO,
+            connected: false,
+            followed: Duration::ZERO,
+        });
+        let machines = machines.collect();
+        World {
+            rng,
+            at: Duration::ZERO,
+            decider,
+            machines,
+            mail: BTreeMap::new(),
+            mail_count: 0,
+            links: [[Duration::ZERO; 3]; 3],
+            stream: Vec::new(),
+            lease: LeaseStore::default(),
+            flows: BTreeMap::new(),
+            next_client: 1024,
+            faults: true,
+            takeovers: 0,
+            survived: 0,
+            lost: 0,
+            opened: 0,
+        }
+    }
+
+    fn post(&mut self, to: usize, delay: Duration, event: TransportEvent) {
+        self.mail_count += 1;
+        self.mail.insert((self.at + delay, self.mail_count), ((to, self.machines[to].life), event));
+    }
+
+    pub fn step(&mut self) {
+        self.at += STEP;
+        if self.faults {
+            self.make_faults();
+        }
+        for index in 0..self.machines.len() {
+            self.keep_machine(index);
+        }
+        self.deliver();
+        for index in 0..self.machines.len() {
+            self.turn(index);
+        }
+        self.note_safe();
+        self.clients();
+    }
+
+    fn make_faults(&mut self) {
+        if !self.rng.one_in(250) {
+            return;
+        }
+        let index = usize::try_from(self.rng.below(self.machines.len() as u64)).unwrap();
+        let active = self.machines.iter().position(is_active);
+        // Mostly the active one.
+        let index = active.filter(|_| !self.rng.one_in(3)).unwrap_or(index);
+        let (at, length) = (self.at, self.rng.millis(100, 4000));
+        match self.rng.below(5) {
+            0 | 1 => {
+                self.machines[index].node = None;
+                self.machines[index].restarts_at = at + length;
+            }
+            2 => {
+                let machine = &mut self.machines[index];
+                machine.stopped_until = machine.stopped_until.max(at + length);
+            }
+            3 => self.machines[index].cut_off_until = at + length,
+            _ => {
+                let machine = &mut self.machines[index];
+                if let Some(node) = &mut machine.node {
+                    let _ = node.shard.demote(node.monotonic(at));
+                }
+            }
+        }
+        if self.decider == Decider::Hand {
+            self.promote_somebody();
+        }
+    }
+
+    /// What keepalived or a person does: somebody who runs is made active, whether the one before has stopped or not.
+    fn promote_somebody(&mut self) {
+        let at = self.at;
+        let runs = |machine: &Machine| machine.node.is_some() && machine.stopped_until <= at;
+        let begin = usize::try_from(self.rng.below(self.machines.len() as u64)).unwrap();
+        let count = self.machines.len();
+        let chosen = (begin..begin + count).map(|index| index % count).find(|index| {
+            let machine = &self.machines[*index];
+            runs(machine) && machine.cut_off_until <= at && !is_active(machine)
+        });
+        if let Some(machine) = chosen.and_then(|index| self.machines.get_mut(index))
+            && let Some(node) = &mut machine.node
+        {
+            let _ = node.shard.promote(node.monotonic(at));
+        }
+    }
+
+    fn keep_machine(&mut self, index: usize) {
+        let (at, decider) = (self.at, self.decider);
+        let machine = &mut self.machines[index];
+        if machine.node.is_none() && machine.restarts_at <= at {
+            machine.node = Some(Node::start(&format!("n{index}"), machine.disk, decider, machine.clock, at));
+            machine.connected = false;
+            machine.life += 1;
+            machine.backlog.clear();
+            self.flows.values_mut().for_each(|flow| flow.known_to[index] = false);
+        }
+        let reachable = machine.node.is_some() && machine.cut_off_until <= at;
+        if reachable == machine.connected {
+            return;
+        }
+        machine.connected = reachable;
+        if !reachable {
+            self.post(index, Duration::ZERO, TransportEvent::Disconnected { reason: "cut off".into() });
+            return;
+        }
+        self.post(index, Duration::ZERO, TransportEvent::Connected);
+        // Whoever joins gets the stream from the newest complete snapshot on.
+        let newest = self.stream.iter().rposition(|frame| frame.kind == FrameKind::SnapshotEnd).unwrap_or(0);
+        let begin = self.stream[..newest].iter().rposition(|frame| frame.kind == FrameKind::Greeting).unwrap_or(0);
+        let backlog: Vec<Frame> = self.stream[begin..].to_vec();
+        for frame in backlog {
+            let delay = self.rng.millis(1, 5);
+            self.post(index, delay, TransportEvent::Received(frame));
+        }
+    }
+
+    fn deliver(&mut self) {
+        for index in 0..self.machines.len() {
+            if self.machines[index].stopped_until <= self.at {
+                let backlog = std::mem::take(&mut self.machines[index].backlog);
+                backlog.into_iter().for_each(|event| self.receive(index, event));
+            }
+        }
+        while let Some(entry) = self.mail.first_entry() {
+            if entry.key().0 > self.at {
+                break;
+            }
+            let ((to, life), event) = entry.remove();
+            let machine = &mut self.machines[to];
+            if machine.life != life {
+                continue;
+            }
+            if machine.stopped_until > self.at {
+                // A stopped process finds it in its socket later.
+                machine.backlog.push_back(event);
+                continue;
+            }
+            self.receive(to, event);
+        }
+    }
+
+    fn receive(&mut self, index: usize, event: TransportEvent) {
+        let machine = &mut self.machines[index];
+        let told_locally = matches!(event, TransportEvent::Connected | TransportEvent::Disconnected { .. });
+        if let Some(node) = &mut machine.node
+            && (machine.connected || told_locally)
+        {
+            node.event(event, self.at);
+            machine.disk = node.disk;
+            self.note_takeover(index);
+        }
+    }
+
+    fn turn(&mut self, index: usize) {
+        let at = self.at;
+        let machine = &mut self.machines[index];
+        let Some(node) = machine.node.as_mut().filter(|_| machine.stopped_until <= at) else { return };
+        let (frames, requests) = node.turn(at);
+        machine.disk = node.disk;
+        let connected = machine.connected;
+        self.note_takeover(index);
+        for frame in frames {
+            self.publish(index, frame, connected);
+        }
+        for request in requests.into_iter().filter(|_| connected) {
+            self.lease_request(index, &request);
+        }
+    }
+
+    /// What a new active node does not know is lost for all; what it was seen to have it must know.
+    fn note_takeover(&mut self, index: usize) {
+        let at = self.at;
+        let Some(node) = self.machines[index].node.as_mut().filter(|node| node.is_new_active) else { return };
+        node.is_new_active = false;
+        self.takeovers += 1;
+        for (client, flow) in self.flows.iter_mut().filter(|(_, flow)| flow.lost.is_none()) {
+            let known = node.port_of(*client, at);
+            let told = flow.known_to[index];
+            assert!(
+                known == Some(flow.port) || known.is_none() && !told,
+                "client {client}, port {}, opened at {:?}, is {known:?} at {} at {at:?}; was it told: {told}",
+                flow.port,
+                flow.opened,
+                node.name
+            );
+            if known.is_none() {
+                flow.known_to = [false; 3];
+            }
+        }
+    }
+
+    fn publish(&mut self, from: usize, frame: Frame, connected: bool) {
+        if !connected {
+            if frame.kind.is_stored() {
+                let lost = TransportEvent::Lost { shard: frame.shard, frames: 1 };
+                self.post(from, Duration::ZERO, lost);
+            }
+            return;
+        }
+        let (shard, epoch, sequence) = (frame.shard.clone(), frame.epoch, frame.sequence);
+        if frame.kind.is_stored() {
+            self.stream.push(frame.clone());
+            let delay = self.rng.millis(1, 20);
+            self.post(from, delay, TransportEvent::Acknowledged { shard, epoch, sequence });
+        }
+        for to in (0..self.machines.len()).filter(|to| *to != from) {
+            // In order, as a stream is delivered; but for some.
+            let mut delay = self.rng.millis(1, 15).max(self.links[from][to].saturating_sub(self.at));
+            self.links[from][to] = self.at + delay;
+            if self.faults && self.rng.one_in(40) {
+                continue;
+            }
+            if self.faults && self.rng.one_in(40) {
+                delay += self.rng.millis(10, 3000);
+            }
+            self.post(to, delay, TransportEvent::Received(frame.clone()));
+            if self.faults && self.rng.one_in(40) {
+                let again = self.rng.millis(1, 3000);
+                self.post(to, again, TransportEvent::Received(frame.clone()));
+            }
+        }
+    }
+
+    /// The store decides when the request arrives, a moment later than it was made; its answer comes later, or not at all.
+    fn lease_request(&mut self, from: usize, request: &LeaseRequest) {
+        let LeaseRequest { shard, action, number, .. } = request.clone();
+        if self.faults && self.rng.one_in(30) {
+            return;
+        }
+        let arrives = self.at + self.rng.millis(0, 10);
+        let granted = self.lease.decide(from, request, arrives);
+        let (epoch, holder) = (self.lease.epoch, self.lease.holder);
+        let name = |index: usize| format!("n{index}").parse().unwrap();
+        let delay = self.rng.millis(10, 60);
+        let answer = match granted {
+            true => TransportEvent::Lease { shard, holder: holder.map(name), epoch, answers: Some(number) },
+            false => TransportEvent::LeaseRefused { shard, action, epoch, answers: number },
+        };
+        if !(self.faults && self.rng.one_in(30)) {
+            self.post(from, delay, answer);
+        }
+    }
+
+    fn clients(&mut self) {
+        let at = self.at;
+        let nodes: Vec<usize> = (0..self.machines.len())
+            .filter(|index| self.machines[*index].node.is_some() && self.machines[*index].stopped_until <= at)
+            .collect();
+        if nodes.is_empty() {
+            return;
+        }
+        let node_at = nodes[usize::try_from(self.rng.below(nodes.len() as u64)).unwrap()];
+        if self.flows.values().filter(|flow| flow.lost.is_none()).count() < MAX_FLOWS && self.rng.one_in(3) {
+            self.open(node_at);
+        }
+        if let Some(client) = self.some_client() {
+            self.send(client, node_at);
+        }
+        self.flows.retain(|_, flow| flow.lost.is_none_or(|lost| at.saturating_sub(lost) < LINGER));
+    }
+
+    fn some_client(&mut self) -> Option<u16> {
+        let count = self.flows.len() as u64;
+        if count == 0 {
+            return None;
+        }
+        let at = usize::try_from(self.rng.below(count)).ok()?;
+        self.flows.keys().nth(at).copied()
+    }
+
+    fn open(&mut self, index: usize) {
+        let (at, client) = (self.at, self.next_client);
+        self.next_client = self.next_client.wrapping_add(1).max(1024);
+        let Some(node) = &mut self.machines[index].node else { return };
+        let Some(port) = node.open(client, at) else { return };
+        let epoch = node.shard.status().epoch;
+        // Four parts of the ports: after so many takeovers within the life of a lost connection a port may come again.
+        let twice = self.flows.iter().find(|(_, flow)| flow.port == port && epoch.0 < flow.epoch.0 + 4);
+        if let Some((other, flow)) = twice {
+            panic!(
+                "outside port {port} was given to client {client} by {} in epoch {epoch}, and to {other} in epoch {} at {:?}, lost {:?}; now {at:?}",
+                node.name, flow.epoch, flow.opened, flow.lost
+            );
+        }
+        self.opened += 1;
+        let closes = at + self.rng.millis(500, 20_000);
+        self.flows.insert(client, Flow { port, epoch, opened: at, lost: None, closes, known_to: [false; 3] });
+    }
+
+    fn send(&mut self, client: u16, index: usize) {
+        let at = self.at;
+        let machine = &mut self.machines[index];
+        let (Some(node), Some(flow)) = (&mut machine.node, self.flows.get_mut(&client)) else { return };
+        // Answers nothing unless active.
+        if !node.shard.may_create(node.monotonic(at)) || flow.lost.is_some() {
+            return;
+        }
+        match node.send(client, at) {
+            Some(port) => {
+                assert_eq!(port, flow.port, "client {client} leaves with another port after a takeover");
+                self.survived += u64::from(node.shard.status().epoch > flow.epoch);
+                if flow.closes <= at {
+                    node.close(client, at);
+                    self.flows.remove(&client);
+                }
+            }
+            None => {
+                self.lost += 1;
+                flow.lost = Some(at);
+            }
+        }
+    }
+
+    /// When a standby has all that the one active node has, what was opened before is not lost any more by a takeover.
+    fn note_safe(&mut self) {
+        let believers: Vec<usize> =
+            (0..self.machines.len()).filter(|index| is_active(&self.machines[*index])).collect();
+        let [active] = believers[..] else { return };
+        // One that is stopped may have changed since its last turn.
+        let runs = self.machines[active].stopped_until <= self.at;
+        let Some(node) = self.machines[active].node.as_ref().filter(|_| runs) else { return };
+        let status = node.shard.status();
+        if !node.is_flushed || status.unacknowledged > 0 {
+            return;
+        }
+        let (epoch, sequence, at) = (status.epoch, status.sequence, self.at);
+        // A connection lost before is not known to the active one either.
+        let known: Vec<u16> = self.flows.keys().copied().filter(|client| node.port_of(*client, at).is_some()).collect();
+        // The whole table takes a while.
+        let whole = (at.as_millis() % 2000 == 0).then(|| node.table(at));
+        for (index, machine) in self.machines.iter_mut().enumerate() {
+            let Some(node) = &machine.node else { continue };
+            let status = node.shard.status();
+            let follows = status.in_step && (status.epoch, status.sequence) == (epoch, sequence);
+            if index == active || follows {
+                if let Some(whole) = whole.as_ref().filter(|_| index != active) {
+                    assert_eq!(node.table(at), *whole, "{} says that it has all, at {at:?}", node.name);
+                }
+                machine.followed = at;
+                for (client, flow) in &mut self.flows {
+                    flow.known_to[index] = known.binary_search(client).is_ok();
+                }
+            }
+        }
+    }
+
+    /// After the faults: one decides, all others have what it has.
+    pub fn check_converged(&mut self) {
+        if self.decider == Decider::Hand && !self.machines.iter().any(is_active) {
+            self.promote_somebody();
+            (0..500).for_each(|_| self.step());
+        }
+        let active: Vec<&Machine> = self.machines.iter().filter(|machine| is_active(machine)).collect();
+        let all: Vec<_> =
+            self.machines.iter().flat_map(|machine| &machine.node).map(|node| node.shard.status()).collect();
+        assert_eq!(active.len(), 1, "active nodes: {all:#?}");
+        for node in self.machines.iter().filter_map(|machine| machine.node.as_ref()) {
+            let status = node.shard.status();
+            assert!(status.in_step || status.role == ShardRole::Active, "{}: {all:#?}", node.name);
+        }
+        // Traffic goes on: what is equal is equal once all is acknowledged, which `note_safe` has compared entry by entry.
+        for machine in &self.machines {
+            assert!(
+                self.at - machine.followed < Duration::from_secs(2),
+                "a node does not follow: {:?}",
+                machine.followed
+            );
+        }
+    }
+}
+
+fn is_active(machine: &Machine) -> bool {
+    machine.node.as_ref().is_some_and(|node| node.shard.role() == ShardRole::Active)
+}
