@@ -95,8 +95,18 @@ fn scenario_runs_without_root() {
     }
 }
 
-/// A laboratory with --hold, and its output so far.
-fn start_held_lab() -> Option<(Child, String)> {
+/// A laboratory with --hold; it ends with this, also if the test fails.
+struct HeldLab(Child);
+
+impl Drop for HeldLab {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A held laboratory, and its output so far.
+fn start_held_lab() -> Option<(HeldLab, String)> {
     let program = env!("CARGO_BIN_EXE_keepstate");
     let mut command = Command::new(program);
     let mut child = command
@@ -116,7 +126,7 @@ fn start_held_lab() -> Option<(Child, String)> {
             return None;
         }
     }
-    Some((child, text))
+    Some((HeldLab(child), text))
 }
 
 /// What an HTTP server answers.
@@ -139,7 +149,8 @@ fn processes_left(process: u32) -> Vec<String> {
 
 #[test]
 fn hold_commands_work_and_ctrl_c_cleans_up() {
-    let Some((mut child, text)) = start_held_lab() else { return };
+    let Some((mut lab, text)) = start_held_lab() else { return };
+    let child = &mut lab.0;
     let folder = work_dir(child.id());
     assert!(text.contains(&format!("cd {}", folder.display())), "{text}");
     let run = |line: &str| {
@@ -184,7 +195,8 @@ fn hold_commands_work_and_ctrl_c_cleans_up() {
 
 #[test]
 fn killed_lab_leaves_no_process_and_next_run_removes_its_dir() {
-    let Some((mut child, _)) = start_held_lab() else { return };
+    let Some((mut lab, _)) = start_held_lab() else { return };
+    let child = &mut lab.0;
     let folder = work_dir(child.id());
     assert!(!processes_left(child.id()).is_empty(), "the gateway runs");
     child.kill().unwrap();
