@@ -94,7 +94,7 @@ impl FrameKind {
 
 /// One message about a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
+pub struct StateFrame {
     /// Which shard it is about.
     pub shard: ShardName,
     /// Who sent it.
@@ -133,7 +133,7 @@ pub enum FrameDecodeError {
     Name,
 }
 
-impl Frame {
+impl StateFrame {
     /// Appends its bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
@@ -156,8 +156,8 @@ impl Frame {
     /// Its bytes.
     ///
     /// ```
-    /// use keepstate_cluster::{Epoch, Frame, FrameKind, Sequence};
-    /// let frame = Frame {
+    /// use keepstate_cluster::{Epoch, StateFrame, FrameKind, Sequence};
+    /// let frame = StateFrame {
     ///     shard: "north".parse().unwrap(),
     ///     node: "gw1".parse().unwrap(),
     ///     epoch: Epoch(7),
@@ -165,7 +165,7 @@ impl Frame {
     ///     kind: FrameKind::SnapshotStart,
     ///     payload: Vec::new(),
     /// };
-    /// assert_eq!(Frame::decode(&frame.to_bytes()), Ok(frame));
+    /// assert_eq!(StateFrame::decode(&frame.to_bytes()), Ok(frame));
     /// ```
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.payload.len() + 160);
@@ -177,7 +177,7 @@ impl Frame {
     ///
     /// # Errors
     /// Why it is not used.
-    pub fn decode(bytes: &[u8]) -> Result<Frame, FrameDecodeError> {
+    pub fn decode(bytes: &[u8]) -> Result<StateFrame, FrameDecodeError> {
         let rest = bytes.strip_prefix(&MAGIC).ok_or(FrameDecodeError::NotFrame)?;
         let (version, _) = rest.split_first().ok_or(FrameDecodeError::Length)?;
         if *version != VERSION {
@@ -198,7 +198,7 @@ impl Frame {
             return Err(FrameDecodeError::Length);
         }
         let (epoch, sequence) = (Epoch(epoch), Sequence(sequence));
-        Ok(Frame { shard, node, epoch, sequence, kind, payload: reader.0.to_vec() })
+        Ok(StateFrame { shard, node, epoch, sequence, kind, payload: reader.0.to_vec() })
     }
 }
 
@@ -226,8 +226,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn frame(kind: FrameKind, payload: &[u8]) -> Frame {
-        Frame {
+    fn frame(kind: FrameKind, payload: &[u8]) -> StateFrame {
+        StateFrame {
             shard: "north".parse().unwrap(),
             node: "gw-1".parse().unwrap(),
             epoch: Epoch(0x0102_0304_0506_0708),
@@ -243,7 +243,7 @@ mod tests {
             let Some(kind) = FrameKind::from_number(number) else { continue };
             assert_eq!(kind as u8, number);
             let frame = frame(kind, b"some bytes");
-            assert_eq!(Frame::decode(&frame.to_bytes()), Ok(frame));
+            assert_eq!(StateFrame::decode(&frame.to_bytes()), Ok(frame));
         }
     }
 
@@ -251,17 +251,17 @@ mod tests {
     fn every_changed_bit_and_every_cut_is_an_error() {
         let bytes = frame(FrameKind::Changes, &[7; 40]).to_bytes();
         for at in 0..bytes.len() {
-            assert!(Frame::decode(&bytes[..at]).is_err(), "cut at {at}");
+            assert!(StateFrame::decode(&bytes[..at]).is_err(), "cut at {at}");
             for bit in 0..8 {
                 let mut damaged = bytes.clone();
                 damaged[at] ^= 1 << bit;
-                assert!(Frame::decode(&damaged).is_err(), "bit {bit} of byte {at}");
+                assert!(StateFrame::decode(&damaged).is_err(), "bit {bit} of byte {at}");
             }
         }
-        assert_eq!(Frame::decode(&[bytes.clone(), vec![0]].concat()), Err(FrameDecodeError::Checksum));
+        assert_eq!(StateFrame::decode(&[bytes.clone(), vec![0]].concat()), Err(FrameDecodeError::Checksum));
         let mut newer = bytes;
         newer[4] = 2;
-        assert_eq!(Frame::decode(&newer), Err(FrameDecodeError::Version(2)));
+        assert_eq!(StateFrame::decode(&newer), Err(FrameDecodeError::Version(2)));
     }
 
     /// With a right checksum, too: whoever sends frames may lie about their lengths.
@@ -275,7 +275,7 @@ mod tests {
                 forged[at] = value;
                 let checksum = crc32fast::hash(&forged);
                 forged.extend_from_slice(&checksum.to_le_bytes());
-                if let Ok(frame) = Frame::decode(&forged) {
+                if let Ok(frame) = StateFrame::decode(&forged) {
                     assert_eq!(frame.to_bytes(), forged, "byte {at} = {value}");
                 }
             }
@@ -288,7 +288,7 @@ mod tests {
             let mut bytes = [&MAGIC[..], &[VERSION], &tail].concat();
             let checksum = crc32fast::hash(&bytes);
             bytes.extend_from_slice(&checksum.to_le_bytes());
-            if let Ok(frame) = Frame::decode(&bytes) {
+            if let Ok(frame) = StateFrame::decode(&bytes) {
                 prop_assert_eq!(frame.to_bytes(), bytes);
             }
         }

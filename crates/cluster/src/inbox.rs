@@ -1,7 +1,7 @@
 //! What a standby makes of another node's frames: which are used, which come too late, what is missing.
 //!
 //! A record says what a slot holds, not what has changed in it, so frames are used in rising order and a gap harms only until the next complete snapshot: that is asked for.
-use crate::frame::{Frame, FrameKind, Sequence};
+use crate::frame::{FrameKind, Sequence, StateFrame};
 use crate::greeting::{Greeting, GreetingDifference};
 use crate::names::NodeName;
 
@@ -71,7 +71,7 @@ impl Inbox {
     }
 
     /// A frame of the epoch that is followed.
-    pub(crate) fn receive(&mut self, frame: Frame, ours: &Greeting) -> Reception {
+    pub(crate) fn receive(&mut self, frame: StateFrame, ours: &Greeting) -> Reception {
         self.sent = self.sent.max(frame.sequence);
         let mut reception = Reception::default();
         match frame.kind {

@@ -1,7 +1,7 @@
 //! Gateways that share their state: what one tells the others, who decides, and when a gateway must stop.
 //!
 //! ```text
-//! active   changed connections ▶ records ▶ Frame (epoch, sequence) ▶ StateTransport ─┐
+//! active   changed connections ▶ records ▶ StateFrame (epoch, sequence) ▶ StateTransport ─┐
 //! standby  the living table    ◀ records ◀ checked, in order       ◀ StateTransport ◀┘
 //! ```
 //! A *shard* is what one gateway decides at a time: a set of outside addresses. Its active gateway has an [`Epoch`] that nobody had before it; a frame of a lower epoch is refused.
@@ -17,7 +17,7 @@ mod role;
 mod shard;
 mod transport;
 
-pub use frame::{Epoch, Frame, FrameDecodeError, FrameKind, MAX_PAYLOAD_LEN, Sequence};
+pub use frame::{Epoch, FrameDecodeError, FrameKind, MAX_PAYLOAD_LEN, Sequence, StateFrame};
 pub use greeting::{ConfigDigest, Greeting, GreetingDifference};
 pub use inbox::{InboxCounters, TableChange};
 pub use names::{InvalidName, NodeName, ShardName};

@@ -1,5 +1,5 @@
 //! What the active node sends: numbered, a few frames at a time; the rest waits in the table's own list of changes, which is bounded by the table.
-use crate::frame::{Epoch, Frame, FrameKind, Sequence};
+use crate::frame::{Epoch, FrameKind, Sequence, StateFrame};
 use crate::greeting::Greeting;
 use crate::names::{NodeName, ShardName};
 use std::collections::VecDeque;
@@ -22,7 +22,7 @@ pub(crate) struct Outbox {
     epoch: Epoch,
     last: Sequence,
     acknowledged: Sequence,
-    waiting: VecDeque<Frame>,
+    waiting: VecDeque<StateFrame>,
     in_snapshot: bool,
     snapshot_wanted: bool,
     snapshot_began: Option<Duration>,
@@ -53,7 +53,7 @@ impl Outbox {
             self.last = self.last.next();
         }
         let (shard, node) = (self.shard.clone(), self.node.clone());
-        self.waiting.push_back(Frame { shard, node, epoch: self.epoch, sequence: self.last, kind, payload });
+        self.waiting.push_back(StateFrame { shard, node, epoch: self.epoch, sequence: self.last, kind, payload });
     }
 
     /// Is there room for another frame?
@@ -75,12 +75,12 @@ impl Outbox {
         self.push_frame(FrameKind::Heartbeat, Vec::new());
     }
 
-    pub(crate) fn pop(&mut self) -> Option<Frame> {
+    pub(crate) fn pop(&mut self) -> Option<StateFrame> {
         self.waiting.pop_front()
     }
 
     /// The transport had no room for it.
-    pub(crate) fn put_back(&mut self, frame: Frame) {
+    pub(crate) fn put_back(&mut self, frame: StateFrame) {
         if frame.kind.is_stored() {
             self.waiting.push_front(frame);
         }

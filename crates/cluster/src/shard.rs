@@ -8,7 +8,7 @@
 //! ```
 //! A [`Shard`] lives as long as its gateway. Only an Active one creates translations, and asks [`Shard::may_create`] each time. An epoch is used only once it is on this machine's disk, so that after a crash
 //! it is not used again. What is to be done is taken with [`Shard::poll_action`] and [`Shard::poll_frame`].
-use crate::frame::{Epoch, Frame, FrameKind};
+use crate::frame::{Epoch, FrameKind, StateFrame};
 use crate::greeting::Greeting;
 use crate::inbox::Inbox;
 use crate::lease::LeaseClock;
@@ -54,7 +54,7 @@ pub struct Shard {
     connected: bool,
     lost: u64,
     actions: VecDeque<ShardAction>,
-    requests: VecDeque<Frame>,
+    requests: VecDeque<StateFrame>,
 }
 
 impl Shard {
@@ -359,7 +359,7 @@ impl Shard {
         }
     }
 
-    fn receive(&mut self, frame: Frame, now: Duration) {
+    fn receive(&mut self, frame: StateFrame, now: Duration) {
         if frame.shard != self.name || frame.node == self.node {
             return;
         }
@@ -415,7 +415,7 @@ impl Shard {
         let rested = self.last_snapshot_request.is_none_or(|last| now.saturating_sub(last) >= REQUEST_INTERVAL);
         if rested && self.requests.is_empty() {
             self.last_snapshot_request = Some(now);
-            self.requests.push_back(Frame {
+            self.requests.push_back(StateFrame {
                 shard: self.name.clone(),
                 node: self.node.clone(),
                 epoch: self.epoch,
@@ -432,12 +432,12 @@ impl Shard {
     }
 
     /// The next frame for the transport.
-    pub fn poll_frame(&mut self) -> Option<Frame> {
+    pub fn poll_frame(&mut self) -> Option<StateFrame> {
         self.requests.pop_front().or_else(|| self.outbox.as_mut().and_then(Outbox::pop))
     }
 
     /// The transport had no room for this frame, the one last taken.
-    pub fn frame_refused(&mut self, frame: Frame) {
+    pub fn frame_refused(&mut self, frame: StateFrame) {
         if let Some(outbox) = &mut self.outbox {
             outbox.put_back(frame);
         }

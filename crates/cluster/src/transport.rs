@@ -1,5 +1,5 @@
 //! Who carries frames and asks for leases: implemented over NATS, over memory and sockets in tests.
-use crate::frame::{Epoch, Frame, Sequence};
+use crate::frame::{Epoch, Sequence, StateFrame};
 use crate::names::{NodeName, ShardName};
 use std::os::fd::BorrowedFd;
 
@@ -17,7 +17,7 @@ pub trait StateTransport: Send {
     ///
     /// # Errors
     /// There is no room: the frame was not taken, and a later one must not be taken before it.
-    fn publish(&mut self, frame: Frame) -> Result<(), QueueFull>;
+    fn publish(&mut self, frame: StateFrame) -> Result<(), QueueFull>;
 
     /// Asks for a lease, its renewal or its end. The answer is an event; a request that is not answered has failed.
     fn request_lease(&mut self, request: LeaseRequest);
@@ -62,7 +62,7 @@ pub enum LeaseAction {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TransportEvent {
     /// A frame of another node (or our own).
-    Received(Frame),
+    Received(StateFrame),
     /// All stored frames of our epoch up to this one are stored by the cluster (over NATS: acknowledged by the stream).
     Acknowledged {
         /// Whose.

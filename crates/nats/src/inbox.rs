@@ -1,6 +1,6 @@
 //! Events on their way to the caller: bounded, with a file descriptor that is readable while there are some.
 use crate::quota::frame_cost;
-use keepstate_cluster::{Frame, TransportEvent};
+use keepstate_cluster::{StateFrame, TransportEvent};
 use rustix::event::{EventfdFlags, eventfd};
 use std::collections::VecDeque;
 use std::io;
@@ -40,7 +40,7 @@ impl Inbox {
     }
 
     /// Adds a frame once there is room.
-    pub(crate) async fn push_frame(&self, frame: Frame) {
+    pub(crate) async fn push_frame(&self, frame: StateFrame) {
         loop {
             let space = self.space.notified();
             {

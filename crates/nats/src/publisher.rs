@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
-use keepstate_cluster::{Epoch, Frame, FrameKind, NodeName, Sequence, ShardName, TransportEvent};
+use keepstate_cluster::{Epoch, FrameKind, NodeName, Sequence, ShardName, StateFrame, TransportEvent};
 use std::collections::VecDeque;
 use std::future::IntoFuture;
 use std::sync::Arc;
@@ -124,7 +124,7 @@ impl Publisher {
     }
 
     /// Sends what comes, until nobody can send any more.
-    pub(crate) async fn run(mut self, mut frames: mpsc::UnboundedReceiver<Frame>) {
+    pub(crate) async fn run(mut self, mut frames: mpsc::UnboundedReceiver<StateFrame>) {
         loop {
             if self.pending.is_empty() {
                 let Some(frame) = self.next_frame(&mut frames).await else { return };
@@ -151,7 +151,7 @@ impl Publisher {
     }
 
     /// The next frame, while none waits. Without one for a while, this node does not write.
-    async fn next_frame(&mut self, frames: &mut mpsc::UnboundedReceiver<Frame>) -> Option<Frame> {
+    async fn next_frame(&mut self, frames: &mut mpsc::UnboundedReceiver<StateFrame>) -> Option<StateFrame> {
         match tokio::time::timeout(IDLE_TIME, frames.recv()).await {
             Ok(frame) => frame,
             Err(_) => {
@@ -161,7 +161,7 @@ impl Publisher {
         }
     }
 
-    fn take(&mut self, frame: &Frame) {
+    fn take(&mut self, frame: &StateFrame) {
         if self.is_overtaken(frame.epoch) {
             return self.note_lost(1, frame_cost(frame));
         }
@@ -295,7 +295,7 @@ impl Publisher {
             NatsError::request(what, &error, self.task.way.last_refusal().as_deref())
         })?;
         // What is no frame says nothing about ours.
-        let newest = Frame::decode(&message.payload).ok();
+        let newest = StateFrame::decode(&message.payload).ok();
         let newest = newest.map(|frame| Newest { node: frame.node, epoch: frame.epoch, sequence: frame.sequence });
         Ok((state.last_sequence, newest))
     }

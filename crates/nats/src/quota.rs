@@ -1,5 +1,5 @@
 //! How many frames wait to be sent: bounded in number and bytes, one side takes, the other gives back.
-use keepstate_cluster::Frame;
+use keepstate_cluster::StateFrame;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Frames that were taken and are not yet acknowledged.
@@ -35,7 +35,7 @@ impl Quota {
 }
 
 /// What a frame takes in memory, about.
-pub(crate) fn frame_cost(frame: &Frame) -> usize {
+pub(crate) fn frame_cost(frame: &StateFrame) -> usize {
     /// Its names, numbers and the queue's own.
     const OVERHEAD: usize = 200;
     frame.payload.len().saturating_add(OVERHEAD)

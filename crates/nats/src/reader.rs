@@ -9,7 +9,7 @@ use async_nats::Client;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
 use async_nats::jetstream::stream::Info;
 use futures_util::StreamExt;
-use keepstate_cluster::Frame;
+use keepstate_cluster::StateFrame;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -136,7 +136,7 @@ pub(crate) async fn read_told(task: ShardTask, client: Client) {
 }
 
 async fn take_frame(task: &ShardTask, bytes: &[u8]) {
-    match Frame::decode(bytes) {
+    match StateFrame::decode(bytes) {
         Ok(frame) if frame.shard != task.shard => {
             tracing::warn!("a frame of shard {} came as one of shard {}: it is not used", frame.shard, task.shard);
         }

@@ -10,7 +10,7 @@ use crate::stream::ClusterOptions;
 use crate::way::Way;
 use async_nats::Client;
 use async_nats::jetstream::{Context, ContextBuilder};
-use keepstate_cluster::{Frame, LeaseRequest, QueueFull, ShardName, StateTransport, TransportEvent};
+use keepstate_cluster::{LeaseRequest, QueueFull, ShardName, StateFrame, StateTransport, TransportEvent};
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub struct NatsTransport {
 /// What the thread is told.
 #[derive(Debug)]
 enum Command {
-    Publish(Frame),
+    Publish(StateFrame),
     Lease(LeaseRequest, Instant),
 }
 
@@ -74,7 +74,7 @@ impl NatsTransport {
 }
 
 impl StateTransport for NatsTransport {
-    fn publish(&mut self, frame: Frame) -> Result<(), QueueFull> {
+    fn publish(&mut self, frame: StateFrame) -> Result<(), QueueFull> {
         if !frame.kind.is_stored() && !self.way.is_connected() {
             // It would be old before it is sent.
             return Err(QueueFull);
@@ -124,7 +124,7 @@ impl Worker {
     async fn run(self, mut commands: mpsc::UnboundedReceiver<Command>) {
         let client = self.connect().await;
         let context = ContextBuilder::new().timeout(REQUEST_TIMEOUT).build(client.clone());
-        let shards: BTreeMap<ShardName, mpsc::UnboundedSender<Frame>> = self
+        let shards: BTreeMap<ShardName, mpsc::UnboundedSender<StateFrame>> = self
             .options
             .shards
             .iter()
@@ -166,7 +166,7 @@ impl Worker {
         }
     }
 
-    fn spawn_shard(&self, shard: &ShardName, client: &Client, context: &Context) -> mpsc::UnboundedSender<Frame> {
+    fn spawn_shard(&self, shard: &ShardName, client: &Client, context: &Context) -> mpsc::UnboundedSender<StateFrame> {
         let task = ShardTask {
             shard: shard.clone(),
             options: Arc::clone(&self.options),
@@ -183,7 +183,7 @@ impl Worker {
     }
 
     /// Sends what is sent at most once.
-    async fn tell(&self, client: &Client, frame: &Frame) {
+    async fn tell(&self, client: &Client, frame: &StateFrame) {
         self.quota.give_back(frame_cost(frame));
         if !self.way.is_connected() {
             return;

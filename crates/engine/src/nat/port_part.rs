@@ -1,9 +1,6 @@
 //! A part of all ports, for engines that take over from one another: what the one before may just have given is not given again.
 //!
-//! Linux knows no such thing; without a part ([`Engine::set_port_part`] was never called) nothing here runs.
-use super::range::{Manip, PortSelection};
-use super::unique_tuple::{NatBinding, NatRequest};
-use crate::Engine;
+//! Linux knows no such thing; without a part ([`Engine::set_port_part`](crate::Engine::set_port_part) was never called) nothing here runs.
 
 /// The ports (and ICMP identifiers) whose number, halved, leaves `part` when divided by `parts`: an even port and the odd one after it are in one part, as RTP and RTCP want it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,22 +42,6 @@ pub enum PartUse {
     Only,
     /// Other ports are given when these are in use.
     First,
-}
-
-impl Engine {
-    /// From now on source NAT selects ports of this part, where a rule leaves it a choice: not of a range of one port or one that shifts ports, and not the port that another connection of the
-    /// source has. `None`: Linux's selection.
-    pub fn set_port_part(&mut self, part: Option<PortPart>) {
-        self.nat.port_part = part;
-    }
-
-    /// The part that applies to this search.
-    pub(super) fn port_part(&self, wanted: &NatRequest<'_>) -> Option<PortPart> {
-        let chooses = wanted.manip == Manip::Source && wanted.binding == NatBinding::Rule;
-        let shifts = matches!(wanted.range.port_selection, PortSelection::Offset(_));
-        let one = wanted.range.ports.as_ref().is_some_and(|ports| ports.start() == ports.end());
-        self.nat.port_part.filter(|_| chooses && !shifts && !one)
-    }
 }
 
 #[cfg(test)]

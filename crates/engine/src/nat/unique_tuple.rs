@@ -47,6 +47,20 @@ const HARDER_THRESHOLD: u32 = 32;
 const MIN_ATTEMPTS: u32 = 16;
 
 impl Engine {
+    /// From now on source NAT selects ports of this part, where a rule leaves it a choice: not of a range of one port or one that shifts ports, and not the port that another connection of the
+    /// source has. `None`: Linux's selection.
+    pub fn set_port_part(&mut self, part: Option<PortPart>) {
+        self.nat.port_part = part;
+    }
+
+    /// The part that applies to this search.
+    pub(super) fn port_part(&self, wanted: &NatRequest<'_>) -> Option<PortPart> {
+        let chooses = wanted.manip == Manip::Source && wanted.binding == NatBinding::Rule;
+        let shifts = matches!(wanted.range.port_selection, PortSelection::Offset(_));
+        let one = wanted.range.ports.as_ref().is_some_and(|ports| ports.start() == ports.end());
+        self.nat.port_part.filter(|_| chooses && !shifts && !one)
+    }
+
     /// Adds an imported connection to the by-source table, if its source NAT is initialized.
     pub(crate) fn restore_bysource(&mut self, slot: u32) {
         let decided = self.table.records.hot(slot).is_some_and(|hot| hot.status().contains(Status::SRC_NAT_DONE));

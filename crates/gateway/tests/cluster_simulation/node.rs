@@ -1,5 +1,7 @@
 //! One gateway of the simulation: a shard, an engine, a disk; no thread, no clock of its own.
-use keepstate_cluster::{Decider, Epoch, Frame, Greeting, LeaseRequest, Shard, ShardAction, ShardRole, TransportEvent};
+use keepstate_cluster::{
+    Decider, Epoch, Greeting, LeaseRequest, Shard, ShardAction, ShardRole, StateFrame, TransportEvent,
+};
 use keepstate_engine::{
     Direction, Engine, Instant, Manip, NatRange, NatResult, PartUse, PortSelection, Secret, Sysctls, Tuple, Zone,
 };
@@ -73,7 +75,7 @@ impl Node {
     }
 
     /// What a gateway's main loop does in a turn: the frames and lease requests that it has for others.
-    pub fn turn(&mut self, at: Duration) -> (Vec<Frame>, Vec<LeaseRequest>) {
+    pub fn turn(&mut self, at: Duration) -> (Vec<StateFrame>, Vec<LeaseRequest>) {
         let monotonic = self.monotonic(at);
         self.shard.handle_time(monotonic);
         let requests = self.actions(at);

@@ -2,7 +2,7 @@
 use crate::lease_store::LeaseStore;
 use crate::node::{Disk, Node};
 use crate::rng::Rng;
-use keepstate_cluster::{Decider, Epoch, Frame, FrameKind, LeaseRequest, ShardRole, TransportEvent};
+use keepstate_cluster::{Decider, Epoch, FrameKind, LeaseRequest, ShardRole, StateFrame, TransportEvent};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ pub struct World {
     mail_count: u64,
     /// When the last frame arrives on a link.
     links: [[Duration; 3]; 3],
-    stream: Vec<Frame>,
+    stream: Vec<StateFrame>,
     lease: LeaseStore,
     flows: BTreeMap<u16, Flow>,
     next_client: u16,
@@ -191,7 +191,7 @@ impl World {
         // Whoever joins gets the stream from the newest complete snapshot on.
         let newest = self.stream.iter().rposition(|frame| frame.kind == FrameKind::SnapshotEnd).unwrap_or(0);
         let begin = self.stream[..newest].iter().rposition(|frame| frame.kind == FrameKind::Greeting).unwrap_or(0);
-        let backlog: Vec<Frame> = self.stream[begin..].to_vec();
+        let backlog: Vec<StateFrame> = self.stream[begin..].to_vec();
         for frame in backlog {
             let delay = self.rng.millis(1, 5);
             self.post(index, delay, TransportEvent::Received(frame));
@@ -273,7 +273,7 @@ impl World {
         }
     }
 
-    fn publish(&mut self, from: usize, frame: Frame, connected: bool) {
+    fn publish(&mut self, from: usize, frame: StateFrame, connected: bool) {
         if !connected {
             if frame.kind.is_stored() {
                 let lost = TransportEvent::Lost { shard: frame.shard, frames: 1 };

@@ -1,7 +1,8 @@
 //! Gateways' ends of a transport over real NATS servers.
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 use keepstate_cluster::{
-    Epoch, Frame, FrameKind, LeaseAction, LeaseRequest, NodeName, Sequence, ShardName, StateTransport, TransportEvent,
+    Epoch, FrameKind, LeaseAction, LeaseRequest, NodeName, Sequence, ShardName, StateFrame, StateTransport,
+    TransportEvent,
 };
 use keepstate_nats::{ClusterOptions, NatsOptions, NatsTransport};
 use keepstate_test_support::NatsServers;
@@ -15,9 +16,9 @@ pub fn shard() -> ShardName {
     "north".parse().unwrap()
 }
 
-pub fn frame(node: &str, epoch: u64, sequence: u64, kind: FrameKind) -> Frame {
+pub fn frame(node: &str, epoch: u64, sequence: u64, kind: FrameKind) -> StateFrame {
     let payload = vec![u8::try_from(sequence % 251).unwrap(); 1_400];
-    Frame {
+    StateFrame {
         shard: shard(),
         node: node.parse().unwrap(),
         epoch: Epoch(epoch),
@@ -131,7 +132,7 @@ impl End {
     }
 
     /// Publishes; while the queue is full, events are taken.
-    pub fn publish(&mut self, frame: &Frame) {
+    pub fn publish(&mut self, frame: &StateFrame) {
         let deadline = Instant::now() + PATIENCE;
         while self.transport.publish(frame.clone()).is_err() {
             self.next(deadline).unwrap_or_else(|| panic!("the queue stays full"));

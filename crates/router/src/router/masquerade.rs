@@ -1,7 +1,6 @@
 //! Masqueraded connections end with their address, as in Linux (`nf_nat_masquerade`): when it goes, or its interface goes down, even if both come back at once.
 //!
 //! The table is searched in bounded steps. Connections that are made meanwhile are spared: they have an address that came afterwards.
-use super::Router;
 use crate::fib::FibTable;
 use keepstate_engine::{ConnId, Engine, Instant};
 use std::collections::BTreeMap;
@@ -32,6 +31,11 @@ impl MasqueradeSweep {
         }
     }
 
+    /// The whole table is to be searched.
+    pub(super) fn begin(&mut self) {
+        self.cursor = Some(0);
+    }
+
     /// A connection was made.
     pub(super) fn note_new(&mut self, conn_id: ConnId) {
         if self.cursor.is_some() {
@@ -54,14 +58,6 @@ impl MasqueradeSweep {
             self.gone.clear();
             self.made_after.clear();
         }
-    }
-}
-
-impl Router {
-    /// Ends masqueraded connections whose address this machine does not have (any more), in bounded steps of [`Router::poll`]: after connections were restored from a file.
-    /// [`Router::replace_fib`] and [`Router::change_fib`] do so by themselves.
-    pub fn check_masqueraded(&mut self) {
-        self.masquerade.cursor = Some(0);
     }
 }
 

@@ -24,6 +24,12 @@ impl Router {
         &self.fib
     }
 
+    /// Ends masqueraded connections whose address this machine does not have (any more), in bounded steps of [`Router::poll`]: after connections were restored from a file.
+    /// [`Router::replace_fib`] and [`Router::change_fib`] do so by themselves.
+    pub fn check_masqueraded(&mut self) {
+        self.masquerade.begin();
+    }
+
     /// Replaces interfaces and routes. Returns the old ones: a large table takes a while to drop.
     pub fn replace_fib(&mut self, fib: FibTable) -> FibTable {
         if !self.fib.has_same_addresses(&fib) {
