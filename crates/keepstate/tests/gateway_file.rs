@@ -55,7 +55,8 @@ fn edit(folder: &TempDir, name: &str, from: &str, to: &str) {
 fn every_option_of_the_gateway_has_a_key() {
     let schema = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/gateway.schema.json"));
     let schema: serde_json::Value = serde_json::from_str(&schema.unwrap()).unwrap();
-    let (keys, nat) = (&schema["properties"], &schema["$defs"]["NatSettings"]["properties"]);
+    let keys = &schema["properties"];
+    let [nat, table] = ["NatSettings", "TableSettings"].map(|name| &schema["$defs"][name]["properties"]);
     let cli = Cli::command();
     let gateway = cli.find_subcommand("gateway").unwrap();
     let mut without = Vec::new();
@@ -66,7 +67,8 @@ fn every_option_of_the_gateway_has_a_key() {
             "verbose" => keys["log"].is_object(),
             _ => {
                 let in_nat = option.strip_prefix("nat-").unwrap_or(option);
-                keys[option].is_object() || nat[in_nat].is_object()
+                let in_table = option.strip_prefix("table-").unwrap_or(option);
+                keys[option].is_object() || nat[in_nat].is_object() || table[in_table].is_object()
             }
         };
         if !has_key {
