@@ -4,7 +4,7 @@
 //! answered by a line of JSON and then text to the end; or `ctnetlink`, and frames of messages follow (`ctnl_session`). Requests are bounded in length, time and
 //! number, and the router is only asked between two of its turns: a slow client delays nobody but itself.
 use super::control_protocol::{ClientHello, ControlRequest, parse_request_line, write_reply_line};
-use super::jobs::{JobRunner, JobSender};
+use super::jobs::{FinishedJobs, JobRunner, JobSender};
 use super::turns::TurnTimes;
 use super::{ctnl_session, streaming};
 use anyhow::{Context, Result, bail};
@@ -107,8 +107,8 @@ impl ControlServer {
     }
 
     /// A bounded part of what client threads want of the router: entries read and changed, events handed on.
-    pub(super) fn run_jobs(&self, router: &mut Router, turns: &TurnTimes, now: Instant) {
-        let _ = self.jobs.run_jobs(router, turns, now);
+    pub(super) fn run_jobs(&self, router: &mut Router, turns: &TurnTimes, now: Instant) -> FinishedJobs {
+        self.jobs.run_jobs(router, turns, now)
     }
 
     /// The jobs that client threads send.

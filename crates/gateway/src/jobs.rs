@@ -41,7 +41,27 @@ pub(super) struct JobCtx<'a> {
     pub(super) now: Instant,
 }
 
-type Job = Box<dyn FnOnce(&mut JobCtx<'_>) + Send>;
+type Job = Box<dyn FnOnce(&mut JobCtx<'_>) -> JobAnswer + Send>;
+
+/// Hands a job's result to who waits for it.
+type JobAnswer = Box<dyn FnOnce()>;
+
+/// The jobs of one turn, which nobody has an answer of yet: first the data path must know what they have changed.
+#[must_use = "clients wait for the answers"]
+#[derive(Default)]
+pub(super) struct FinishedJobs(Vec<JobAnswer>);
+
+impl FinishedJobs {
+    /// Tells those who wait. From now on what was changed is in force for every packet.
+    pub(super) fn answer(self) {
+        self.0.into_iter().for_each(|answer| answer());
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+}
 
 /// Sends jobs to the main loop's thread.
 #[derive(Clone)]
@@ -68,8 +88,9 @@ impl JobSender {
     ) -> Result<Receiver<T>> {
         let (sender, result) = sync_channel(1);
         let job: Job = Box::new(move |at| {
+            let done = work(at);
             // The client may have hung up.
-            let _ = sender.send(work(at));
+            Box::new(move || drop(sender.send(done)))
         });
         self.jobs.send(job).ok().context("the gateway has ended")?;
         Ok(result)
@@ -255,22 +276,20 @@ impl JobRunner {
         (JobRunner { jobs, hub: RefCell::default(), last_job: RefCell::default() }, JobSender { jobs: sender })
     }
 
-    /// One turn: hands events to subscribers and runs some jobs; returns how many.
-    pub(super) fn run_jobs(&self, router: &mut Router, turns: &TurnTimes, now: Instant) -> usize {
-        let Ok(mut hub) = self.hub.try_borrow_mut() else { return 0 };
+    /// One turn: hands events to subscribers and runs some jobs.
+    pub(super) fn run_jobs(&self, router: &mut Router, turns: &TurnTimes, now: Instant) -> FinishedJobs {
+        let Ok(mut hub) = self.hub.try_borrow_mut() else { return FinishedJobs::default() };
         hub.publish_some(router.engine_mut(), 0, MAX_EVENTS_PER_TURN);
-        let Ok(first) = self.jobs.try_recv() else { return 0 };
+        let Ok(first) = self.jobs.try_recv() else { return FinishedJobs::default() };
         let started = Clock::now();
         let mut at = JobCtx { router, hub: &mut hub, turns, now };
-        first(&mut at);
-        let mut count = 1;
-        while count < MAX_JOBS_PER_TURN && started.elapsed() < JOB_TIME_BUDGET {
+        let mut answers = vec![first(&mut at)];
+        while answers.len() < MAX_JOBS_PER_TURN && started.elapsed() < JOB_TIME_BUDGET {
             let Ok(job) = self.jobs.try_recv() else { break };
-            job(&mut at);
-            count += 1;
+            answers.push(job(&mut at));
         }
         self.mark_active();
-        count
+        FinishedJobs(answers)
     }
 
     /// Adds a subscriber of the gateway's own.
@@ -300,5 +319,31 @@ impl JobRunner {
             Some(ago) if ago < SHORT_WAIT_AFTER_JOB => 1,
             _ => usual,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+    use super::*;
+    use keepstate_engine::{Secret, Sysctls};
+    use keepstate_router::FibTable;
+    use keepstate_rules::Program;
+    use std::sync::mpsc::TryRecvError;
+
+    /// A client that has its answer may send a packet at once: what it has changed must hold for that packet.
+    #[test]
+    fn nobody_has_an_answer_before_the_data_path_knows() {
+        let engine = Engine::new(Sysctls::default(), Secret([7; 16]));
+        let mut router = Router::new(engine, Program::default(), FibTable::default(), (1, 2));
+        let (runner, sender) = JobRunner::new();
+        let before = router.flow_generation();
+        let answer = sender.submit(|at: &mut JobCtx<'_>| at.router.revoke_flows()).unwrap();
+        let finished = runner.run_jobs(&mut router, &TurnTimes::default(), Instant(0));
+        assert_eq!((finished.count(), answer.try_recv()), (1, Err(TryRecvError::Empty)));
+        // Here the main loop tells the data path.
+        assert_ne!(router.flow_generation(), before);
+        finished.answer();
+        assert_eq!(answer.try_recv(), Ok(()));
     }
 }

@@ -194,8 +194,11 @@ fn serve_control(
     }
     let now = gateway.now();
     let mut turn = gateway.lock(TurnKind::Control);
-    control.run_jobs(&mut turn.router, &gateway.turns, now);
-    driver.sync_flows(&mut turn.router, now)
+    let finished = control.run_jobs(&mut turn.router, &gateway.turns, now);
+    driver.sync_flows(&mut turn.router, now)?;
+    drop(turn);
+    finished.answer();
+    Ok(())
 }
 
 /// The loop of every other thread: packets, and nothing else.

@@ -46,7 +46,10 @@ impl TestGateway {
             let answer = control_handler::handle_request(&pending.request, &mut self.router);
             pending.reply(answer);
         }
-        self.jobs.run_jobs(&mut self.router, &self.turns, NOW)
+        let finished = self.jobs.run_jobs(&mut self.router, &self.turns, NOW);
+        let count = finished.count();
+        finished.answer();
+        count
     }
 
     /// A client's end of the socket, and the thread that serves it.

@@ -105,7 +105,8 @@ impl FlowLogs {
         }
         if let Some(jobs) = &self.own_jobs {
             let now = gateway.now();
-            jobs.run_jobs(&mut gateway.lock(TurnKind::Control).router, &gateway.turns, now);
+            let finished = jobs.run_jobs(&mut gateway.lock(TurnKind::Control).router, &gateway.turns, now);
+            finished.answer();
         }
         if self.looked.elapsed() >= LOOK_INTERVAL {
             self.looked = Clock::now();

@@ -33,10 +33,29 @@ impl Parser<'_> {
             }
             if self.eat_keyword("comment") {
                 self.expect_comment()?;
-            } else if !self.parse_synproxy_option(&mut proxy)? {
-                return Err(self.unexpected("mss, wscale, timestamp, sack-perm or `}`"));
+            } else if self.is_keyword_ahead(0, "mss") && proxy.mss.is_none() {
+                self.parse_object_options(&mut proxy)?;
+            } else {
+                return Err(self.unexpected("mss, wscale, then timestamp sack-perm in one line; or `}`"));
             }
         }
+    }
+
+    /// The options of an object, in the one order that nft reads.
+    fn parse_object_options(&mut self, proxy: &mut SynproxyInfo) -> ParseResult<()> {
+        self.parse_synproxy_option(proxy)?;
+        self.skip_separators();
+        if !self.is_keyword_ahead(0, "wscale") {
+            return Err(self.unexpected("wscale, after mss"));
+        }
+        self.parse_synproxy_option(proxy)?;
+        self.skip_separators();
+        for flag in ["timestamp", "sack-perm"] {
+            if self.is_keyword_ahead(0, flag) {
+                self.parse_synproxy_option(proxy)?;
+            }
+        }
+        Ok(())
     }
 
     /// One option, if it is next.
