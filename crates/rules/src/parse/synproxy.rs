@@ -41,14 +41,19 @@ impl Parser<'_> {
         }
     }
 
-    /// The options of an object, in the one order that nft reads.
+    /// The options of an object, in the one order that nft reads: all in one line, or separators after the MSS and the scale.
     fn parse_object_options(&mut self, proxy: &mut SynproxyInfo) -> ParseResult<()> {
         self.parse_synproxy_option(proxy)?;
+        let is_one_line = self.is_keyword_ahead(0, "wscale");
         self.skip_separators();
         if !self.is_keyword_ahead(0, "wscale") {
             return Err(self.unexpected("wscale, after mss"));
         }
         self.parse_synproxy_option(proxy)?;
+        let is_separator = matches!(self.peek(), TokenKind::Separator);
+        if is_one_line == is_separator {
+            return Ok(());
+        }
         self.skip_separators();
         for flag in ["timestamp", "sack-perm"] {
             if self.is_keyword_ahead(0, flag) {
