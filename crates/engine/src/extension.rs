@@ -5,7 +5,8 @@
 #![allow(clippy::disallowed_types, reason = "the keys are slots, which the engine numbers")]
 use crate::helper::HelperState;
 use crate::nat::seqadj::SeqAdj;
-use crate::protocol::IgnoredSyn;
+use crate::protocol::{IgnoredSyn, Tcp};
+use crate::table::record::{HotRecord, RecordKind};
 use crate::{Direction, SynproxyState, TimeoutPolicyId, Tuple};
 use hashbrown::HashMap;
 
@@ -84,13 +85,13 @@ impl Extensions {
         self.0.get_mut(&slot).is_some_and(|extension| extension.lenient_segments_left.take().is_some())
     }
 
-    /// Removes the extension of `slot` if nothing is in it. True if it has none then: its record's flag is to be cleared.
-    pub(crate) fn remove_if_empty(&mut self, slot: u32) -> bool {
-        let is_empty = self.0.get(&slot).is_none_or(Extension::is_empty);
-        if is_empty {
+    /// Makes the window checks of a TCP connection strict again. Nothing of its lenient time stays: with an extension each of its packets would take the long way.
+    pub(crate) fn make_strict(&mut self, slot: u32, hot: &mut HotRecord) {
+        Tcp::from_record_mut(hot).clear_liberal();
+        if self.0.get(&slot).is_none_or(Extension::is_empty) {
             self.0.remove(&slot);
+            hot.kind.clear(RecordKind::HAS_EXTENSION);
         }
-        is_empty
     }
 
     pub(crate) fn remove(&mut self, slot: u32) -> Option<Extension> {

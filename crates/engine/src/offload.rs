@@ -95,10 +95,7 @@ impl Engine {
             ipproto::TCP if Tcp::from_record_mut(hot).state() == TcpState::Established => {
                 Tcp::from_record_mut(hot).forget_windows();
                 if hot.kind.has(RecordKind::HAS_EXTENSION) && self.extensions.end_leniency(conn_id.slot) {
-                    Tcp::from_record_mut(hot).clear_liberal();
-                    if self.extensions.remove_if_empty(conn_id.slot) {
-                        hot.kind.clear(RecordKind::HAS_EXTENSION);
-                    }
+                    self.extensions.make_strict(conn_id.slot, hot);
                 }
             }
             ipproto::TCP => return Err(OffloadError::NotEstablished),

@@ -97,10 +97,7 @@ impl Engine {
                         && hot.kind.has(RecordKind::HAS_EXTENSION)
                         && self.extensions.count_lenient_segment(slot, direction)
                     {
-                        Tcp::from_record_mut(hot).clear_liberal();
-                        if self.extensions.remove_if_empty(slot) {
-                            hot.kind.clear(RecordKind::HAS_EXTENSION);
-                        }
+                        self.extensions.make_strict(slot, hot);
                     }
                     result
                 }

@@ -307,6 +307,8 @@ mod clock_tests;
 #[cfg(test)]
 mod flow_log_tests;
 #[cfg(test)]
+mod test_packets;
+#[cfg(test)]
 mod turn_tests;
 
 #[cfg(test)]

@@ -14,8 +14,14 @@ pub(super) fn hold_until_interrupted(topology: &Topology, interrupted: &AtomicBo
     write_scripts(topology)?;
     let page = PageServer::start(topology);
     let folder = topology.work_dir.path().display();
-    if let Some(page) = &page {
-        anstream::println!("\nThe gateway's table live, in a browser: {}", page.url);
+    match &page {
+        Some(page) => anstream::println!("\nThe gateway's table live, in a browser: {}", page.url),
+        None if topology.router.kind() == RouterKind::Keepstate => {
+            anstream::println!(
+                "\nNo page for a browser: keepstate serve did not start outside of the namespaces (without root it may not)"
+            );
+        }
+        None => (),
     }
     anstream::println!("\nThe laboratory stays up. In another terminal:\n\n  cd {folder}");
     print_hint("clients curl http://192.0.2.9/", "outbound, source address translated");

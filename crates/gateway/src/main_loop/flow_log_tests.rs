@@ -2,6 +2,7 @@
 //!
 //! `KEEPSTATE_FLOWLOG_RECORDS=1000000` makes so many records, instead of 200,000.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+use super::test_packets::udp_packet;
 use super::*;
 use crate::clock::SystemTimeSource;
 use crate::flow_log::{FlowLogConfig, FlowLogTarget};
@@ -72,42 +73,7 @@ impl Driver for PacedDriver {
 fn packet_of(connection: u32) -> [u8; 29] {
     let [_, high, middle, low] = (connection / 40_000 + 2).to_be_bytes();
     let [.., port_high, port_low] = (10_000 + connection % 40_000).to_be_bytes();
-    let mut packet = [
-        0x45,
-        0,
-        0,
-        29,
-        0,
-        1,
-        0,
-        0,
-        64,
-        17,
-        0,
-        0,
-        10,
-        128 | high,
-        middle,
-        low,
-        10,
-        2,
-        0,
-        9,
-        port_high,
-        port_low,
-        0,
-        53,
-        0,
-        9,
-        0,
-        0,
-        7,
-    ];
-    let sum: u32 = packet[..20].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
-    packet[10..12].copy_from_slice(&sum.to_be_bytes());
-    packet
+    udp_packet([10, 128 | high, middle, low], u16::from_be_bytes([port_high, port_low]))
 }
 
 fn router(folder: &Path, nat: &NatPolicy, max: u32) -> Router {

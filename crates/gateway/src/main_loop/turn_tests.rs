@@ -3,6 +3,7 @@
 //! The sizes of docs/benchmarks.md: `KEEPSTATE_LONGEST_TURN=full cargo test --release -p keepstate-gateway --lib longest_turn -- --nocapture`.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 use super::super::control_server::ControlSocket;
+use super::test_packets::udp_packet;
 use super::*;
 use crate::clock::SystemTimeSource;
 use crate::control_client::fetch;
@@ -93,43 +94,7 @@ impl Driver for LoadDriver {
 /// A UDP packet of this connection: 10.1.x.y, four ports each.
 fn packet_of(connection: u32) -> [u8; 29] {
     let [_, high, middle, low] = (connection / 4).to_be_bytes();
-    let mut packet = [
-        0x45,
-        0,
-        0,
-        29,
-        0,
-        1,
-        0,
-        0,
-        64,
-        17,
-        0,
-        0,
-        10,
-        128 | high,
-        middle,
-        low,
-        10,
-        2,
-        0,
-        9,
-        16,
-        0,
-        0,
-        53,
-        0,
-        9,
-        0,
-        0,
-        7,
-    ];
-    packet[21] = (connection % 4) as u8;
-    let sum: u32 = packet[..20].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
-    packet[10..12].copy_from_slice(&sum.to_be_bytes());
-    packet
+    udp_packet([10, 128 | high, middle, low], 16 << 8 | (connection % 4) as u16)
 }
 
 fn ruleset_text(sizes: Sizes) -> String {

@@ -2,7 +2,7 @@
 use crate::machine::{MARKED, can_take_away, take_away, tc};
 use crate::offload::{Conversation, offloaded};
 use crate::report_skipped;
-use crate::routes::{in_netns, packets_on, with_second_way};
+use crate::routes::{SECOND_WAY_BY_MARK, in_netns, packets_on, with_second_way};
 use std::time::Duration;
 
 const RULES: &str = "
@@ -71,13 +71,7 @@ fn known_flows_go_by_their_mark() {
         chain pre { type filter hook prerouting priority mangle; policy accept; tcp dport { 7101, 7103 } meta mark set 7; }
     }";
     let Some(mut lab) = with_second_way("kw", rules) else { return };
-    assert!(in_netns(
-        &lab,
-        "r",
-        "ip route add 198.51.100.0/24 via 10.0.2.2; ip -6 route add 2001:db8::/64 via fd00:2::2
-         ip rule add fwmark 7 lookup 100; ip -6 rule add fwmark 7 lookup 100
-         ip route add 198.51.100.0/24 via 10.0.3.2 table 100; ip -6 route add 2001:db8::/64 via fd00:3::2 table 100"
-    ));
+    assert!(in_netns(&lab, "r", SECOND_WAY_BY_MARK));
     lab.start(&["--interface", "r*"]);
     for (at, called, ways) in [
         ("0.0.0.0:7100", "198.51.100.1:7100", ["r1", "r2"]),

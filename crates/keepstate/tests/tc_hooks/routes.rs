@@ -27,6 +27,13 @@ pub(crate) fn in_netns(lab: &TcTestbed, side: &str, script: &str) -> bool {
     status.is_ok_and(|status| status.success())
 }
 
+/// The router's routes to the server's networks: directly, with mark 7 by the second way.
+pub(crate) const SECOND_WAY_BY_MARK: &str = "
+    ip route add 198.51.100.0/24 via 10.0.2.2; ip -6 route add 2001:db8::/64 via fd00:2::2
+    ip rule add fwmark 7 lookup 100; ip -6 rule add fwmark 7 lookup 100
+    ip route add 198.51.100.0/24 via 10.0.3.2 table 100; ip -6 route add 2001:db8::/64 via fd00:3::2 table 100
+";
+
 /// A second link between router and server, r2 – s1, and forwarding by the kernel.
 pub(crate) fn with_second_way(name: &str, rules: &str) -> Option<TcTestbed> {
     let lab = TcTestbed::without_gateway(name, rules)?;
@@ -108,10 +115,7 @@ fn policy_rule_by_source_is_followed() {
 
 #[test]
 fn policy_rule_by_a_mark_of_the_ruleset_is_followed() {
-    let set_up = "ip route add 198.51.100.0/24 via 10.0.2.2; ip -6 route add 2001:db8::/64 via fd00:2::2
-        ip rule add fwmark 7 lookup 100; ip -6 rule add fwmark 7 lookup 100
-        ip route add 198.51.100.0/24 via 10.0.3.2 table 100; ip -6 route add 2001:db8::/64 via fd00:3::2 table 100";
-    compare_ways("rm", set_up, 7100, false);
+    compare_ways("rm", SECOND_WAY_BY_MARK, 7100, false);
 }
 
 /// What the machine itself sends is routed again where a chain of type route has changed its mark, and only there.
@@ -129,13 +133,7 @@ fn own_packets_are_routed_again_by_chains_of_type_route() {
             chain post { type nat hook postrouting priority srcnat; policy accept; oifname { r1, r2 } masquerade; }
         }";
     let Some(mut lab) = with_second_way("ro", rules) else { return };
-    assert!(in_netns(
-        &lab,
-        "r",
-        "ip route add 198.51.100.0/24 via 10.0.2.2; ip -6 route add 2001:db8::/64 via fd00:2::2
-         ip rule add fwmark 7 lookup 100; ip -6 rule add fwmark 7 lookup 100
-         ip route add 198.51.100.0/24 via 10.0.3.2 table 100; ip -6 route add 2001:db8::/64 via fd00:3::2 table 100"
-    ));
+    assert!(in_netns(&lab, "r", SECOND_WAY_BY_MARK));
     if !in_netns(&lab, "r", &format!("nft -f {}", lab.ruleset.path())) {
         crate::report_skipped("chains of type route beside the kernel's: it needs nft");
         return;
