@@ -1,7 +1,7 @@
 //! Tables, chains and rules.
 use super::object::Object;
 use super::set::Set;
-use super::statement::Statement;
+use super::statement::Rule;
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;
 use std::fmt;
@@ -167,33 +167,9 @@ impl fmt::Display for Hook {
     }
 }
 
-/// A rule.
-#[derive(Clone, Debug)]
-pub struct Rule {
-    /// Place in the text.
-    pub span: Span,
-    /// Statements, in order; the first that does not match ends the rule.
-    pub statements: Vec<Statement>,
-    /// Place of each statement in the text.
-    pub places: Vec<Span>,
-    /// Number by which commands name it.
-    pub handle: u64,
-    /// Sets written in it, which take a handle each, before the rule's own.
-    pub anonymous_sets: u64,
-    /// How often `replace rule` has replaced it: the handle stays, its counters do not.
-    pub replaced: u32,
-    /// As written, on one line and with variables replaced by their values.
-    pub text: String,
-    /// Comment.
-    pub comment: Option<String>,
-}
-
-impl Rule {
-    /// Gives it the next handle, if it has none.
-    pub(crate) fn assign_handle(&mut self, handles: &mut u64) {
-        if self.handle == 0 {
-            *handles += self.anonymous_sets + 1;
-            self.handle = *handles;
-        }
+impl Chain {
+    /// Its rules, each followed by those of the chains without a name that stand in it.
+    pub fn all_rules(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.iter().flat_map(|rule| std::iter::once(rule).chain(rule.nested_rules()))
     }
 }

@@ -1,4 +1,4 @@
-//! Statements: matches, NAT, set updates, and everything else a rule consists of.
+//! Rules and their statements: matches, NAT, set updates, and everything else a rule consists of.
 use super::action::{AssignTarget, Limit, Log, NftVerdict, Reject, StatefulSpec};
 use super::expression::Expression;
 use super::object::SynproxyInfo;
@@ -7,6 +7,52 @@ use crate::datatype::ObjectKind;
 use crate::source::Span;
 use keepstate_engine::{Manip, PortSelection};
 use std::net::IpAddr;
+
+/// A rule.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Place in the text.
+    pub span: Span,
+    /// Statements, in order; the first that does not match ends the rule.
+    pub statements: Vec<Statement>,
+    /// Place of each statement in the text.
+    pub places: Vec<Span>,
+    /// Number by which commands name it.
+    pub handle: u64,
+    /// Sets written in it, which take a handle each, before the rule's own.
+    pub anonymous_sets: u64,
+    /// How often `replace rule` has replaced it: the handle stays, its counters do not.
+    pub replaced: u32,
+    /// As written, on one line and with variables replaced by their values.
+    pub text: String,
+    /// Comment.
+    pub comment: Option<String>,
+}
+
+impl Rule {
+    /// The rules of the chains without a name that stand in it.
+    pub fn nested_rules(&self) -> impl Iterator<Item = &Rule> {
+        self.statements.iter().flat_map(|statement| match statement {
+            Statement::AnonymousChain(chain) => chain.rules.as_slice(),
+            _ => &[],
+        })
+    }
+
+    /// Gives it the next handle, if it has none.
+    pub(crate) fn assign_handle(&mut self, handles: &mut u64) {
+        if self.handle == 0 {
+            for statement in &mut self.statements {
+                if let Statement::AnonymousChain(chain) = statement {
+                    // The chain takes one too.
+                    *handles += 1;
+                    chain.rules.iter_mut().for_each(|rule| rule.assign_handle(handles));
+                }
+            }
+            *handles += self.anonymous_sets + 1;
+            self.handle = *handles;
+        }
+    }
+}
 
 /// One statement of a rule.
 #[derive(Clone, Debug)]
@@ -73,6 +119,19 @@ pub enum Statement {
     Dynset(Dynset),
     /// Ends the rule.
     Verdict(NftVerdict),
+    /// Runs rules that stand in the rule itself, a chain without a name.
+    AnonymousChain(AnonymousChain),
+}
+
+/// `jump { … }` or `goto { … }`.
+#[derive(Clone, Debug)]
+pub struct AnonymousChain {
+    /// Written with `jump`: comes back behind its last rule.
+    pub comes_back: bool,
+    /// Rules.
+    pub rules: Vec<Rule>,
+    /// Where its rules stand in the text of the rule that it belongs to, which leaves them out: the number of bytes before them.
+    pub text_offset: usize,
 }
 
 /// `left operator right`.

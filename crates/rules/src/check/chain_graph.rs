@@ -16,7 +16,7 @@ fn jump_targets<'a>(table: &'a ast::Table, chain: &'a ast::Chain) -> Vec<(&'a st
             found.push((name.as_str(), *span));
         }
     };
-    for statement in chain.rules.iter().flat_map(|rule| &rule.statements) {
+    for statement in chain.all_rules().flat_map(|rule| &rule.statements) {
         match statement {
             Statement::Verdict(verdict) => of(verdict),
             Statement::Vmap(_, map) => {
@@ -102,7 +102,8 @@ pub(crate) fn check_jump_depth(table: &ast::Table) -> Result<(), Diagnostic> {
         if let Some(depth) = known.get(chain.name.as_str()) {
             return Ok(*depth);
         }
-        let mut deepest = 0;
+        let nests = chain.rules.iter().any(|rule| rule.nested_rules().next().is_some());
+        let mut deepest = usize::from(nests);
         for (name, span) in jump_targets(table, chain) {
             if level >= MAX_JUMP_DEPTH {
                 let what = format!("jumps form a loop or are nested more than {MAX_JUMP_DEPTH} deep");

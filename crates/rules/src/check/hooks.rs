@@ -3,7 +3,7 @@
 use super::chain_graph::reachable_chains;
 use super::refusal::{Refusal, place};
 use crate::ast::{
-    AssignTarget, BaseChainSpec, Expression, FibExpr, FibResult, Hook, MetaKey, NatTarget, RouteKey, Selector,
+    AssignTarget, BaseChainSpec, Chain, Expression, FibExpr, FibResult, Hook, MetaKey, NatTarget, RouteKey, Selector,
     SocketKey, Statement, Table, XfrmDirection,
 };
 use crate::diagnostic::Diagnostic;
@@ -110,7 +110,7 @@ pub(super) fn check_hooks(table: &Table) -> Vec<Diagnostic> {
             let Some((at, chain)) = chains.get(reached).and_then(|at| Some((*at, table.chains.get(*at)?))) else {
                 continue;
             };
-            for (rule_at, rule) in chain.rules.iter().enumerate() {
+            for (rule_at, rule) in chain.all_rules().enumerate() {
                 let statements = rule.statements.iter().enumerate();
                 let first = statements.filter_map(|(at, statement)| Some((at, misplaced(statement, &base)?))).next();
                 if let Some((statement, placement)) = first
@@ -121,7 +121,7 @@ pub(super) fn check_hooks(table: &Table) -> Vec<Diagnostic> {
             }
         }
     }
-    found.extend(table.chains.iter().flat_map(|chain| &chain.rules).filter_map(|rule| {
+    found.extend(table.chains.iter().flat_map(Chain::all_rules).filter_map(|rule| {
         let mut statements = rule.statements.iter();
         let at = statements.position(|statement| selectors(statement).into_iter().any(impossible_fib))?;
         let what = "the output interface cannot be both given and asked for";

@@ -12,7 +12,7 @@ mod types;
 pub(crate) use chain_graph::{check_jump_depth, nat_only_chains, synproxy_allowed_chains};
 pub(crate) use protocol::ProtocolContext;
 
-use crate::ast::{Rule, Ruleset, Statement, Table};
+use crate::ast::{Chain, Rule, Ruleset, Statement, Table};
 use crate::diagnostic::Diagnostic;
 use refusal::place;
 
@@ -20,7 +20,7 @@ use refusal::place;
 pub(crate) fn check_ruleset(ruleset: &Ruleset) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for table in &ruleset.tables {
-        for rule in table.chains.iter().flat_map(|chain| &chain.rules) {
+        for rule in table.chains.iter().flat_map(Chain::all_rules) {
             found.extend(check_rule(table, rule));
         }
         found.extend(hooks::check_hooks(table));

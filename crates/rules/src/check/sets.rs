@@ -1,7 +1,7 @@
 //! Named sets and maps: what their flags allow their elements and the rules that change them.
 #![allow(clippy::disallowed_types, reason = "the keys are names and values in a ruleset, not a peer's")]
 use super::refusal::{Refusal, place};
-use crate::ast::{Dynset, DynsetOp, ElementData, NftVerdict, Rule, Set, SetElement, Statement, Table};
+use crate::ast::{Chain, Dynset, DynsetOp, ElementData, NftVerdict, Rule, Set, SetElement, Statement, Table};
 use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;
 use std::collections::{HashMap, HashSet};
@@ -13,7 +13,7 @@ const MAX_COMPARED: usize = 2000;
 pub(super) fn check_sets(table: &Table) -> Vec<Diagnostic> {
     let mut found: Vec<Diagnostic> = table.sets.iter().filter_map(check_set).collect();
     let mut meters = HashSet::new();
-    for rule in table.chains.iter().flat_map(|chain| &chain.rules) {
+    for rule in table.chains.iter().flat_map(Chain::all_rules) {
         found.extend(check_changes(table, rule, &mut meters));
         found.extend(anonymous_overlap(rule));
     }

@@ -71,9 +71,20 @@ fn statement(statement: &JsonStatement) -> Text {
         JsonStatement::Drop(()) => "drop".to_owned(),
         JsonStatement::Continue(()) => "continue".to_owned(),
         JsonStatement::Return(()) => "return".to_owned(),
+        JsonStatement::AnonymousChain(text) => anonymous_chain(text)?,
         JsonStatement::Jump(to) => format!("jump {}", word(&to.target)?),
         JsonStatement::Goto(to) => format!("goto {}", word(&to.target)?),
     })
+}
+
+/// `jump { … }` or `goto { … }`: the text of one statement, no more.
+fn anonymous_chain(text: &str) -> Text {
+    if crate::parse::is_anonymous_chain(text) {
+        return Ok(text.to_owned());
+    }
+    Err(JsonScriptError::new(format!(
+        "{text:?} is not a statement: an object, or the text `jump {{ … }}` or `goto {{ … }}` is expected"
+    )))
 }
 
 fn matching(one: &JsonMatch) -> Text {

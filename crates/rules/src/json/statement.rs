@@ -40,6 +40,9 @@ pub(super) enum JsonStatement {
     Return(()),
     Jump(JsonTarget),
     Goto(JsonTarget),
+    /// What has no form in the schema, as nft writes it: a chain without a name, as text.
+    #[serde(untagged)]
+    AnonymousChain(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

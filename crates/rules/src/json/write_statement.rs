@@ -15,6 +15,7 @@ use crate::ast::{
 };
 use crate::datatype::DataType;
 use crate::parse::exthdr_names;
+use crate::program::json_access::anonymous_chain_text;
 use keepstate_engine::{Direction, Manip, PortSelection, ZoneDirection};
 
 /// The statements of a rule. `counts` are the present values of its counters, in order; without them counters are `null`.
@@ -73,6 +74,7 @@ fn statement(one: &Statement, family: TableFamily, counts: &mut impl Iterator<It
         Statement::Synproxy(options) => JsonStatement::Synproxy(JsonNamed::Own(synproxy(options))),
         Statement::Vmap(parts, map) => JsonStatement::Vmap(JsonLookup { key: key(parts), data: set_ref(map) }),
         Statement::Dynset(change) => dynset(change),
+        Statement::AnonymousChain(chain) => JsonStatement::AnonymousChain(anonymous_chain_text(chain, counts)),
         Statement::Verdict(verdict) => match verdict {
             NftVerdict::Accept => JsonStatement::Accept(()),
             NftVerdict::Drop => JsonStatement::Drop(()),

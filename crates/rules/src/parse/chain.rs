@@ -301,9 +301,16 @@ impl Parser<'_> {
 
     /// Statements up to the end of the line.
     pub(super) fn parse_rule(&mut self, table: Option<usize>) -> ParseResult<Rule> {
+        self.in_anonymous_chain = false;
+        self.parse_rule_of(table)
+    }
+
+    /// The same, inside of another rule too.
+    pub(super) fn parse_rule_of(&mut self, table: Option<usize>) -> ParseResult<Rule> {
         self.rule_context =
             table.and_then(|table| self.ruleset.tables.get(table)).map(|table| ProtocolContext::new(table.family));
         self.anonymous_sets = 0;
+        self.rule_table = table;
         let rule = self.parse_rule_body();
         self.rule_context = None;
         rule
@@ -322,6 +329,7 @@ impl Parser<'_> {
             comment: None,
         };
         let recording = self.start_recording();
+        self.rule_recording = recording;
         loop {
             match self.peek() {
                 TokenKind::Separator | TokenKind::Eof | TokenKind::Punct("}") => break,

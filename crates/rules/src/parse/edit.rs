@@ -299,8 +299,7 @@ impl Parser<'_> {
         chain.name.clone_from(&new);
         if let Some(table) = self.ruleset.tables.get_mut(at) {
             for rule in table.chains.iter_mut().flat_map(|chain| &mut chain.rules) {
-                rule.statements.iter_mut().for_each(|statement| rename_jumps(statement, &name, &new));
-                rule.text = renamed_text(&rule.text, &name, &new);
+                rename_in_rule(rule, &name, &new);
             }
             table.sets.iter_mut().for_each(|set| rename_elements(set, &name, &new));
         }
@@ -407,6 +406,20 @@ fn rename_elements(set: &mut Set, old: &str, new: &str) {
             rename_verdict(verdict, old, new);
         }
     }
+}
+
+fn rename_in_rule(rule: &mut Rule, old: &str, new: &str) {
+    for statement in &mut rule.statements {
+        match statement {
+            Statement::AnonymousChain(chain) => {
+                chain.rules.iter_mut().for_each(|rule| rename_in_rule(rule, old, new));
+                let head = rule.text.get(..chain.text_offset).unwrap_or_default();
+                chain.text_offset = renamed_text(head, old, new).len();
+            }
+            other => rename_jumps(other, old, new),
+        }
+    }
+    rule.text = renamed_text(&rule.text, old, new);
 }
 
 fn rename_jumps(statement: &mut Statement, old: &str, new: &str) {

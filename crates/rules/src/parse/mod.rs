@@ -1,4 +1,5 @@
 //! From tokens to a checked tree: recursive descent, one file for each level of the language.
+mod anonymous_chain;
 mod auto_merge;
 mod chain;
 mod command;
@@ -125,6 +126,24 @@ pub fn find_includes(text: &str) -> Vec<String> {
         _ => None,
     };
     pairs.filter_map(pattern).collect()
+}
+
+/// Is the text one statement `jump { … }` or `goto { … }`, with nothing behind it?
+#[cfg(feature = "json")]
+pub(crate) fn is_anonymous_chain(text: &str) -> bool {
+    let tokens = tokenize(0, text).unwrap_or_default();
+    let begins = matches!(tokens.as_slice(), [Token { kind: TokenKind::Ident(word), .. }, Token { kind: TokenKind::Punct("{"), .. }, ..] if word == "jump" || word == "goto");
+    let mut depth = 0_usize;
+    // The first brace closes with the last token before the end.
+    let closes = tokens.iter().position(|token| {
+        match token.kind {
+            TokenKind::Punct("{") => depth += 1,
+            TokenKind::Punct("}") => depth = depth.saturating_sub(1),
+            _ => return false,
+        }
+        depth == 0
+    });
+    begins && closes.is_some_and(|at| at + 2 == tokens.len())
 }
 
 /// A script that was parsed: the tree as it makes it, and what else it asks.

@@ -44,6 +44,12 @@ pub(super) struct Parser<'a> {
     pub(super) nesting: usize,
     /// What the statements of the rule so far say about its packets; `None` outside of a rule.
     pub(super) rule_context: Option<ProtocolContext>,
+    /// Index of the table of the rule that is parsed.
+    pub(super) rule_table: Option<usize>,
+    /// Where the recording of its text began.
+    pub(super) rule_recording: usize,
+    /// The rule stands in a chain without a name.
+    pub(super) in_anonymous_chain: bool,
     /// Sets without a name in the rule so far, as nft makes them.
     pub(super) anonymous_sets: u64,
     /// Place of an address without a family in the statement that is parsed.
@@ -88,6 +94,9 @@ impl Parser<'_> {
             left_out: LeftOut::default(),
             nesting: 0,
             rule_context: None,
+            rule_table: None,
+            rule_recording: 0,
+            in_anonymous_chain: false,
             anonymous_sets: 0,
             unqualified: None,
             script: ScriptState::default(),
@@ -164,6 +173,26 @@ impl Parser<'_> {
 
     /// The tokens since `start` as they were written, on one line, variables replaced by their values. `separator` is written for the ends of lines.
     pub(super) fn recorded_text(&mut self, start: usize, separator: &str) -> String {
+        let text = self.joined_text(start, separator);
+        self.recordings = self.recordings.saturating_sub(1);
+        if self.recordings == 0 {
+            self.recorded.clear();
+        }
+        text
+    }
+
+    /// The same, with the recording going on.
+    pub(super) fn text_since(&self, start: usize) -> String {
+        self.joined_text(start, "")
+    }
+
+    /// Ends a recording and forgets what was recorded since.
+    pub(super) fn drop_recorded(&mut self, start: usize) {
+        self.recorded.truncate(start);
+        self.recordings = self.recordings.saturating_sub(1);
+    }
+
+    fn joined_text(&self, start: usize, separator: &str) -> String {
         let mut text = String::new();
         let mut last = Span::default();
         for (span, is_separator) in self.recorded.get(start..).unwrap_or_default() {
@@ -180,10 +209,6 @@ impl Parser<'_> {
             }
             text.push_str(word);
             last = *span;
-        }
-        self.recordings = self.recordings.saturating_sub(1);
-        if self.recordings == 0 {
-            self.recorded.clear();
         }
         text
     }

@@ -55,6 +55,9 @@ fn writable_payload(selector: Selector) -> Option<PayloadField> {
 impl Parser<'_> {
     /// One statement.
     pub(super) fn parse_statement(&mut self) -> ParseResult<Statement> {
+        if self.is_anonymous_chain() {
+            return self.parse_anonymous_chain();
+        }
         if let Some(verdict) = self.parse_verdict()? {
             return Ok(Statement::Verdict(verdict));
         }

@@ -8,11 +8,11 @@ use super::instr::{
 };
 use super::named_set::NamedSet;
 use super::rule_run::RuleRun;
-use super::set::{CompiledSet, DynElement, ElementConflict, ElementValue};
+use super::set::CompiledSet;
 use super::state::StatefulExpr;
 use crate::ast::{
-    self, ElementData, Expression, MatchRhs, NatTarget, ObjectBody, ObjectKind, PayloadBase, Ruleset, Selector, Set,
-    SetRef, StatefulSpec, Statement,
+    self, Expression, MatchRhs, NatTarget, ObjectBody, ObjectKind, PayloadBase, Ruleset, Selector, SetRef,
+    StatefulSpec, Statement,
 };
 use crate::check::{check_jump_depth, check_ruleset, nat_only_chains, synproxy_allowed_chains};
 use crate::datatype::DataType;
@@ -70,7 +70,7 @@ pub(super) struct Compiler {
 #[derive(Default)]
 pub(super) struct TableScope {
     chains: HashMap<String, usize>,
-    sets: HashMap<String, NamedSet>,
+    pub(super) sets: HashMap<String, NamedSet>,
     pub(super) counters: HashMap<String, usize>,
     pub(super) stateful: HashMap<(String, bool), usize>,
     pub(super) helpers: HashMap<String, Helper>,
@@ -79,6 +79,9 @@ pub(super) struct TableScope {
     /// What the objects of some kinds do, by kind and name: a map's elements name them by their places.
     pub(super) choices: Vec<(ObjectKind, String, Instr)>,
     flowtables: HashSet<String>,
+    /// Chains that stand in rules: their places are behind those of the named ones, from this on.
+    anonymous: Vec<CompiledChain>,
+    first_anonymous: usize,
     /// The current chain may contain NAT statements.
     allows_nat: bool,
     /// The current chain may contain synproxy statements.
@@ -95,6 +98,7 @@ impl Compiler {
             self.compile_object(object);
         }
         let first = self.program.chains.len();
+        self.scope.first_anonymous = first + table.chains.len();
         for (at, chain) in table.chains.iter().enumerate() {
             self.scope.chains.insert(chain.name.clone(), first + at);
             // The chains of a dormant table see no packets.
@@ -155,6 +159,7 @@ impl Compiler {
             let runs = RuleRun::find_all(&rules);
             self.program.chains.push(CompiledChain { rules, runs });
         }
+        self.program.chains.append(&mut self.scope.anonymous);
         self.add_listing(table, slots_of_rules);
         if let Err(diagnostic) = check_jump_depth(table) {
             self.diagnostics.push(diagnostic);
@@ -193,60 +198,6 @@ impl Compiler {
         self.program.state.stateful.len() - 1
     }
 
-    fn compile_set(&mut self, set: &Set) -> CompileResult<usize> {
-        let most = set.size.map(|size| size as usize);
-        let mut compiled = CompiledSet::new(set.timeout, most);
-        let mut last = Span::default();
-        for element in &set.elements {
-            last = element.span;
-            let found = match &element.data {
-                None => ElementValue::Present,
-                Some(ElementData::Object(name, span)) => {
-                    let at = self.object_index(set.data.as_deref().unwrap_or_default(), name, *span)? as u128;
-                    ElementValue::Values([(at, at)].into())
-                }
-                Some(ElementData::Values(values)) => ElementValue::Values(values.clone().into()),
-                Some(ElementData::Verdict(verdict)) => ElementValue::Verdict(self.compile_verdict(verdict)?),
-            };
-            let exact = element.key.as_ref().filter(|key| key.iter().all(|(first, last)| first == last));
-            // Elements that packets and scripts add and delete, and those with state, are stored one by one.
-            if let Some(key) = exact
-                && !matches!(found, ElementValue::Verdict(_))
-                && (!element.stateful.is_empty() || !set.name.is_empty() && set.is_runtime())
-            {
-                let stateful = element.stateful.iter().map(StatefulExpr::new).collect();
-                let key = key.iter().map(|(first, _)| *first).collect();
-                let timeout = element.timeout.or(set.timeout).filter(|seconds| *seconds > 0);
-                let element = DynElement {
-                    expires_at: element.deadline,
-                    timeout,
-                    time_left: element.time_left,
-                    declared: true,
-                    stateful,
-                    value: found,
-                    comment: element.comment.clone(),
-                };
-                compiled.has_state |= element.timeout.is_some() || !element.stateful.is_empty();
-                compiled.declared += 1;
-                compiled.dynamic.insert(key, element);
-                continue;
-            }
-            if element.stateful.iter().any(|spec| !matches!(spec, StatefulSpec::Counter(..))) {
-                return Err(Diagnostic::new(element.span, "a range cannot have a limit, quota or ct count of its own"));
-            }
-            let found = match element.ends_in(set.timeout) {
-                Some(seconds) => ElementValue::Expiring(Box::new(found), seconds, element.deadline),
-                None => found,
-            };
-            compiled
-                .insert(element.key.as_deref(), found)
-                .map_err(|conflict| conflict_diagnostic(&conflict, element.span))?;
-        }
-        compiled.build(set.auto_merge).map_err(|conflict| conflict_diagnostic(&conflict, last))?;
-        self.program.sets.push(compiled);
-        Ok(self.program.sets.len() - 1)
-    }
-
     fn compile_rule(&mut self, rule: &ast::Rule) -> CompileResult<CompiledRule> {
         let mut instrs = Vec::with_capacity(rule.statements.len());
         for statement in &rule.statements {
@@ -262,13 +213,24 @@ impl Compiler {
             Instr::Verdict(verdict) => *verdict != CompiledVerdict::Continue,
             other => matches!(other, Instr::Nat(_) | Instr::Reject(_)),
         };
+        // As in nft, what stands behind a chain without a name is taken.
         if let Some(at) = instrs.iter().position(ends)
             && at + 1 < instrs.len()
+            && !matches!(rule.statements.get(at), Some(Statement::AnonymousChain(_)))
         {
             return Err(Diagnostic::new(rule.span, "statements after a verdict are never reached")
                 .with_help("put the verdict at the end of the rule"));
         }
         Ok(CompiledRule { span: rule.span, instrs })
+    }
+
+    fn compile_anonymous_chain(&mut self, chain: &ast::AnonymousChain) -> CompileResult<CompiledVerdict> {
+        let rules: Vec<CompiledRule> =
+            chain.rules.iter().map(|rule| self.compile_rule(rule)).collect::<CompileResult<_>>()?;
+        let runs = RuleRun::find_all(&rules);
+        self.scope.anonymous.push(CompiledChain { rules, runs });
+        let at = self.scope.first_anonymous + self.scope.anonymous.len() - 1;
+        Ok(if chain.comes_back { CompiledVerdict::Jump(at) } else { CompiledVerdict::Goto(at) })
     }
 
     fn compile_statement(&mut self, statement: &Statement, span: Span) -> CompileResult<Instr> {
@@ -358,21 +320,11 @@ impl Compiler {
             },
             Statement::TcpOptStrip(number) => Instr::TcpOptStrip(*number),
             Statement::Verdict(verdict) => Instr::Verdict(self.compile_verdict(verdict)?),
+            Statement::AnonymousChain(chain) => Instr::Verdict(self.compile_anonymous_chain(chain)?),
         })
     }
 
-    /// Creates the set of a meter, unless a meter of the same name has created it.
-    fn declare_meter_set(&mut self, meter: &ast::Dynset, size: u32) {
-        if self.scope.sets.contains_key(&meter.set) {
-            return;
-        }
-        self.program.sets.push(CompiledSet::new(None, Some(size as usize)));
-        let key = meter.key.iter().map(Expression::data_type).collect();
-        let named = NamedSet { index: self.program.sets.len() - 1, key, data: None, stateful: Vec::new() };
-        self.scope.sets.insert(meter.set.clone(), named);
-    }
-
-    fn compile_verdict(&self, verdict: &ast::NftVerdict) -> CompileResult<CompiledVerdict> {
+    pub(super) fn compile_verdict(&self, verdict: &ast::NftVerdict) -> CompileResult<CompiledVerdict> {
         let chain = |name: &String, span: &Span| {
             let found = self.scope.chains.get(name).copied();
             found.ok_or_else(|| Diagnostic::new(*span, format!("no chain named {name} in this table")))
@@ -479,13 +431,5 @@ impl Compiler {
         };
         let ast::Nat { manip, port_selection: choice, persistent, netmap: prefix, .. } = *nat;
         Ok(CompiledNat { manip, v6, target: to, ports, port_selection: choice, persistent, netmap: prefix })
-    }
-}
-
-fn conflict_diagnostic(conflict: &ElementConflict, span: Span) -> Diagnostic {
-    match conflict {
-        ElementConflict::Overlap => Diagnostic::new(span, "this element or an earlier one overlaps another element")
-            .with_help("add `auto-merge;` to a set, or write ranges that do not overlap"),
-        ElementConflict::DuplicateKey => Diagnostic::new(span, "this key already maps to another value"),
     }
 }

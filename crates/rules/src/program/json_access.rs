@@ -4,7 +4,7 @@ use super::listing;
 use super::set::ElementValue;
 use super::snapshot::RulesetSnapshot;
 use super::state::StatefulExpr;
-use crate::ast::{Limit, ObjectBody, Query, QueryKind, Rule, Set, Table};
+use crate::ast::{AnonymousChain, Limit, ObjectBody, Query, QueryKind, Rule, Set, Table};
 
 /// A table and the state of what it has.
 pub(crate) struct SnapshotTable<'a> {
@@ -26,6 +26,11 @@ pub(crate) struct ListedElementState {
     pub(crate) limit: Option<Limit>,
     /// `over`, bytes, used.
     pub(crate) quota: Option<(bool, u64, u64)>,
+}
+
+/// A chain without a name as text; `counts` are the values of the counters in it.
+pub(crate) fn anonymous_chain_text(chain: &AnonymousChain, counts: &mut impl Iterator<Item = (u64, u64)>) -> String {
+    listing::anonymous_chain_text(chain, counts)
 }
 
 /// Does this kind of query show an object?

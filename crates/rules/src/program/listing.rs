@@ -2,7 +2,9 @@
 use super::compiled::{ListedTable, Program};
 use super::format_state::{format_catchall, format_element, format_tree_element};
 use super::snapshot::RulesetSnapshot;
-use crate::ast::{AddedItem, Chain, Object, ObjectBody, Query, QueryKind, Rule, Set, Table};
+#[cfg(feature = "json")]
+use crate::ast::AnonymousChain;
+use crate::ast::{AddedItem, Chain, Object, ObjectBody, Query, QueryKind, Rule, Set, Statement, Table};
 use std::fmt::{Display, Write};
 
 /// What a listing shows.
@@ -220,11 +222,8 @@ impl ListingWriter<'_> {
     fn rule_text(&self, rule: &Rule, listed: &ListedTable) -> String {
         let slots = listed.slots.get(&(rule.handle, rule.replaced));
         let counters = slots.and_then(|slots| self.snapshot.counters.get(slots.counters.clone())).unwrap_or_default();
-        insert_counters(
-            &rule.text,
-            counters.iter().copied().filter(|_| !self.options.stateless),
-            self.options.stateless,
-        )
+        let mut counts = counters.iter().copied().filter(|_| !self.options.stateless);
+        full_rule_text(rule, &mut counts, self.options.stateless)
     }
 
     fn write_added(&mut self, item: &AddedItem, table: &Table, listed: &ListedTable) {
@@ -290,8 +289,38 @@ fn split_block(text: &str) -> Vec<String> {
     lines.into_iter().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
 }
 
-/// The rule's text with the current values of its counters; with `bare`, without any.
-fn insert_counters(text: &str, mut counts: impl Iterator<Item = (u64, u64)>, bare: bool) -> String {
+/// The rule's text with the current values of its counters (with `bare`, without any), and with the rules that stand in it, a line each.
+fn full_rule_text(rule: &Rule, counts: &mut impl Iterator<Item = (u64, u64)>, bare: bool) -> String {
+    let (mut out, mut written) = (String::new(), 0);
+    for statement in &rule.statements {
+        let Statement::AnonymousChain(chain) = statement else { continue };
+        let head = rule.text.get(written..chain.text_offset).unwrap_or_default();
+        out.push_str(&insert_counters(head, counts, bare));
+        for nested in &chain.rules {
+            out.push_str("\n\t\t\t");
+            out.push_str(&full_rule_text(nested, counts, bare));
+        }
+        out.push_str("\n\t\t");
+        written = chain.text_offset;
+    }
+    let tail = rule.text.get(written..).unwrap_or_default();
+    out.push_str(&insert_counters(if written > 0 { tail.trim_start() } else { tail }, counts, bare));
+    out
+}
+
+/// A chain without a name as text.
+#[cfg(feature = "json")]
+pub(super) fn anonymous_chain_text(chain: &AnonymousChain, counts: &mut impl Iterator<Item = (u64, u64)>) -> String {
+    let mut out = if chain.comes_back { "jump {" } else { "goto {" }.to_owned();
+    for rule in &chain.rules {
+        out.push_str("\n\t\t\t");
+        out.push_str(&full_rule_text(rule, counts, false));
+    }
+    out + "\n\t\t}"
+}
+
+/// The text with the current values of its counters; with `bare`, without any.
+fn insert_counters(text: &str, counts: &mut impl Iterator<Item = (u64, u64)>, bare: bool) -> String {
     let (mut out, mut depth, mut words) = (String::with_capacity(text.len() + 32), 0_usize, text.split(' ').peekable());
     let mut quoted = false;
     while let Some(word) = words.next() {

@@ -1,6 +1,7 @@
 //! From a parsed ruleset to a program, and from a packet to a verdict.
 mod compile;
 mod compile_object;
+mod compile_set;
 mod compiled;
 mod compiled_chain;
 mod conn_list;
