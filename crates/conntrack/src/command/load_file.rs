@@ -7,8 +7,9 @@ use super::parse::parse_saved;
 use super::request::ConntrackRequest;
 use super::target::Target;
 use crate::format::{SAVED_LEAD, SavedAttributes};
-use keepstate_linux::ctnetlink::{CtClient, CtFlow};
+use keepstate_linux::ctnetlink::{CtClient, CtFlow, CtNatRange};
 use std::io::Read;
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 /// Reads the file given with `option` (or standard input) and executes its lines.
@@ -111,12 +112,34 @@ fn parse_lines(text: &str) -> Result<Vec<(usize, ConntrackRequest)>, ConntrackEr
                 ConntrackError::usage(format!("Cannot use command `{first}' with --load-file")),
             ));
         }
-        if let Some(saved) = saved.filter(|_| matches!(request.command, Command::Create | Command::Add)) {
-            saved.apply(&mut request.flow);
+        if matches!(request.command, Command::Create | Command::Add) {
+            if let Some(saved) = saved {
+                saved.apply(&mut request.flow);
+            }
+            if request.reply_ports_given || request.flow.original.icmp_id.is_some() {
+                pin_translated_ports(&mut request.flow);
+            }
         }
         requests.push((number, request));
     }
     Ok(requests)
+}
+
+/// Has a translated entry take the ports that were saved and no others. Left the choice, Linux gives the port that another connection of the same
+/// source has got, and another ICMP id than one in use; also for the side that is not translated.
+fn pin_translated_ports(flow: &mut CtFlow) {
+    if flow.source_nat.is_none() && flow.destination_nat.is_none() {
+        return;
+    }
+    let reply = flow.reply;
+    let pin = |side: &mut Option<CtNatRange>, address: Option<IpAddr>, port: Option<u16>| {
+        let (Some(address), Some(port)) = (address, port) else { return };
+        side.get_or_insert(CtNatRange { address, ports: None }).ports.get_or_insert([port, port]);
+    };
+    pin(&mut flow.destination_nat, reply.source, reply.source_port.or(reply.icmp_id));
+    // The destination is translated first, and ICMP has one id for both sides.
+    let icmp_id = reply.icmp_id.and_then(|_| flow.destination_nat?.ports).map(|[id, _]| id);
+    pin(&mut flow.source_nat, reply.destination, reply.destination_port.or(icmp_id));
 }
 
 /// What stands behind `# keepstate`; those words are taken away.

@@ -231,6 +231,7 @@ fn build_request(command: Command, table: Table, opts: ParsedOpts) -> ConntrackR
         },
         buffer_size: opts.buffer_size,
         protocol: opts.protocol,
+        reply_ports_given: opts.reply.source_port.is_some() && opts.reply.destination_port.is_some(),
         label_names: opts.label_names.unwrap_or_default(),
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct ConntrackRequest {
     pub(super) buffer_size: Option<u32>,
     /// The protocol given with `-p`.
     pub(super) protocol: Option<u8>,
+    /// Both ports of the reply direction are given.
+    pub(super) reply_ports_given: bool,
 }
 
 /// What `-U` changes.
