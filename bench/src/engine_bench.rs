@@ -74,7 +74,7 @@ struct Timing {
 }
 
 /// The batch at `share` of all in order of their time, in nanoseconds a packet.
-fn percentile(batches: &[u32], share: f64) -> f64 {
+pub fn percentile(batches: &[u32], share: f64) -> f64 {
     let mut sorted = batches.to_vec();
     sorted.sort_unstable();
     let at = (sorted.len() as f64 * share) as usize;
@@ -131,14 +131,19 @@ impl EngineWorkload {
     }
 
     fn new_run(self) -> Result<EngineRun> {
-        let mut sysctls = Sysctls::default();
-        sysctls.set(Sysctl::Max, u64::from(u32::MAX))?;
-        sysctls.set(Sysctl::Buckets, u64::from(self.connections))?;
         let now = Instant::from_secs(1_000_000);
-        let engine = Engine::new(sysctls, Secret([5; 16]));
+        let engine = Engine::new(sysctls_for(self.connections)?, Secret([5; 16]));
         let segments = [SegmentBuf::EMPTY; BATCH as usize];
         Ok(EngineRun { work: self, rounds: false, engine, segments, outcomes: Vec::with_capacity(BATCH as usize), now })
     }
+}
+
+/// Those of a table sized for `connections`, without a limit that matters.
+pub fn sysctls_for(connections: u32) -> Result<Sysctls> {
+    let mut sysctls = Sysctls::default();
+    sysctls.set(Sysctl::Max, u64::from(u32::MAX))?;
+    sysctls.set(Sysctl::Buckets, u64::from(connections))?;
+    Ok(sysctls)
 }
 
 impl EngineRun {
@@ -350,7 +355,7 @@ impl EngineCall<'_, '_> {
 }
 
 /// A permutation of all numbers below `count`: a bijection on the next power of two, without the numbers that are too large.
-fn shuffled(count: u32, round: u32) -> impl Iterator<Item = u32> {
+pub fn shuffled(count: u32, round: u32) -> impl Iterator<Item = u32> {
     let bits = count.next_power_of_two().trailing_zeros().max(1);
     let mask = u32::MAX >> (32 - bits);
     (0..=mask).filter_map(move |at| {

@@ -14,6 +14,7 @@ mod process;
 mod replay;
 mod router;
 mod rules;
+mod shards;
 mod state_store;
 mod table;
 mod table_case;

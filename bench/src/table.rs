@@ -4,6 +4,7 @@ use crate::engine_bench::{CountedPackets, EngineFigures, EngineWorkload};
 use crate::instructions::{self, InstructionFigures};
 use crate::kernel_table;
 use crate::median::median;
+use crate::shards::{self, ShardFigures};
 use crate::table_case::TableCase;
 use anyhow::Result;
 use clap::Args;
@@ -32,6 +33,9 @@ pub struct TableBench {
     /// Only known packets beside attacks, in tables at their limit; sizes above a million are left out
     #[arg(long)]
     attacks: bool,
+    /// Only the table in one shard and in as many as there are processors, a thread each
+    #[arg(long)]
+    shards: bool,
     /// What callgrind runs: send the packets whose instructions it counts
     #[arg(long, value_enum, hide = true)]
     count: Option<CountedPackets>,
@@ -54,6 +58,9 @@ impl TableBench {
         }
         if self.attacks {
             return self.print_attacks();
+        }
+        if self.shards {
+            return self.print_shards();
         }
         println!(
             "ns a packet (new, expiry: a connection); median of {} turns; lookup and insert are Linux's bare ones",
@@ -132,6 +139,40 @@ impl TableBench {
                     p99 / *quiet.get_or_insert(p99),
                     of(|figures| figures.hostile),
                 );
+            }
+        }
+        Ok(())
+    }
+
+    fn print_shards(&self) -> Result<()> {
+        let most = std::thread::available_parallelism()?.get();
+        println!(
+            "millions of packets a second, median of {} turns; each thread has a shard and its own packets",
+            self.turns
+        );
+        println!(
+            "{:>11} {:>7} | {:>12} {:>7} {:>8} | {:>12} {:>7} {:>8}",
+            "connections", "threads", "known/thread", "all", "x one", "new/thread", "all", "x one"
+        );
+        for connections in &self.sizes {
+            let mut threads = 1;
+            let mut one: Option<ShardFigures> = None;
+            while threads <= most {
+                let rounds = (self.packets / connections).clamp(2, 64).next_multiple_of(2);
+                let turns: Vec<ShardFigures> =
+                    (0..self.turns).map(|_| shards::measure(*connections, threads, rounds)).collect::<Result<_>>()?;
+                let of = |pick: fn(&ShardFigures) -> f64| median(turns.iter().map(pick).collect()).unwrap_or(f64::NAN);
+                let figures = ShardFigures { known: of(|figures| figures.known), new: of(|figures| figures.new) };
+                let base = *one.get_or_insert(figures);
+                let [known, new] = [figures.known, figures.new].map(|each| each * threads as f64);
+                println!(
+                    "{connections:>11} {threads:>7} | {:>12.2} {known:>7.2} {:>8.2} | {:>12.2} {new:>7.2} {:>8.2}",
+                    figures.known,
+                    known / base.known,
+                    figures.new,
+                    new / base.new
+                );
+                threads *= 2;
             }
         }
         Ok(())

@@ -17,7 +17,8 @@ impl Engine {
         }
         self.timeouts_changed();
         if sysctl == Sysctl::Buckets {
-            self.table.set_target_size(self.sysctls[Sysctl::Buckets] as usize);
+            let connections = self.shard.share_of(self.sysctls[Sysctl::Buckets] as usize);
+            self.table.set_target_size(connections);
         }
         Ok(())
     }

@@ -50,6 +50,9 @@ impl Engine {
         if fresh.nat_refused {
             return self.drop_insert_failed(Reason::NatExhausted);
         }
+        if !fresh.untranslated && !self.shard.owns(&fresh.reply) {
+            return self.drop_insert_failed(Reason::WrongShard);
+        }
         if let Some(taken) = self.tuple_taken(fresh) {
             return self.resolve_clash(fresh, taken, outcome);
         }
@@ -81,7 +84,12 @@ impl Engine {
             hashes: fresh.hashes,
             start: if self.sysctls.is_enabled(Sysctl::Timestamp) { now.to_unix(self.wall_clock_offset).0 } else { 0 },
         };
+        // Another shard may have taken the last entry since.
+        if !self.shard.take_entry(self.sysctls[Sysctl::Max] as usize) {
+            return self.drop_table_full(now).outcome;
+        }
         let Some(slot) = self.table.insert(&record, tick) else {
+            self.shard.give_entry_back();
             return self.drop_insert_failed(Reason::NoMemory);
         };
         self.admission_added(&fresh.original, true, now);

@@ -34,6 +34,28 @@ pub struct Counters {
     pub expect_delete: u64,
 }
 
+impl core::ops::Add for Counters {
+    type Output = Counters;
+
+    fn add(self, other: Counters) -> Counters {
+        Counters {
+            found: self.found + other.found,
+            invalid: self.invalid + other.invalid,
+            insert: self.insert + other.insert,
+            insert_failed: self.insert_failed + other.insert_failed,
+            drop: self.drop + other.drop,
+            early_drop: self.early_drop + other.early_drop,
+            error: self.error + other.error,
+            search_restart: self.search_restart + other.search_restart,
+            clash_resolve: self.clash_resolve + other.clash_resolve,
+            chaintoolong: self.chaintoolong + other.chaintoolong,
+            expect_new: self.expect_new + other.expect_new,
+            expect_create: self.expect_create + other.expect_create,
+            expect_delete: self.expect_delete + other.expect_delete,
+        }
+    }
+}
+
 /// As `conntrack -S` prints them: `found=0 invalid=0 insert=0 …`, without the counters of expectations.
 impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

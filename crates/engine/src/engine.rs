@@ -20,6 +20,7 @@ use crate::log::KernelLog;
 use crate::nat::state::NatState;
 use crate::offload::state::OffloadState;
 use crate::protocol::FastPathTimeouts;
+use crate::sharded::shard_place::ShardSlot;
 use crate::table::Table;
 use crate::table::key::HashKeys;
 use crate::{Counters, Helper, Reason, Secret, Sysctl, Sysctls};
@@ -33,6 +34,8 @@ use core::fmt;
 #[derive(Clone)]
 pub struct Engine {
     pub(crate) sysctls: Sysctls,
+    /// Which of several engines it is, if it is one of them.
+    pub(crate) shard: ShardSlot,
     /// How the table fails, if not as Linux's does.
     pub(crate) admission: Option<Box<AdmissionState>>,
     pub(crate) fast_timeouts: FastPathTimeouts,
@@ -64,12 +67,18 @@ impl Engine {
     /// Creates an engine without connections. `secret` must be unknown to the senders of packets.
     pub fn new(sysctls: Sysctls, secret: Secret) -> Engine {
         let connections = sysctls[Sysctl::Buckets] as usize;
+        Engine::with_index_for(sysctls, secret, connections)
+    }
+
+    /// As [`Engine::new`], with an index of another size.
+    pub(crate) fn with_index_for(sysctls: Sysctls, secret: Secret, connections: usize) -> Engine {
         Engine {
             table: Table::new(HashKeys::derive(&secret, 0), connections),
             id_keys: HashKeys::derive(&secret, 1),
             secret: HashKeys::derive(&secret, 2).words(),
             fast_timeouts: FastPathTimeouts::from(&sysctls),
             sysctls,
+            shard: ShardSlot::default(),
             admission: None,
             extensions: Extensions::new(),
             expectations: ExpectationTable::new(HashKeys::derive(&secret, 3).sip_key()),

@@ -64,6 +64,7 @@ impl Engine {
             self.remove_bysource(slot, now);
         }
         self.table.remove(slot, hashes);
+        self.shard.give_entry_back();
     }
 
     /// Is `kind` subscribed to, and is the sysctl `nf_conntrack_events` not 0?

@@ -18,11 +18,7 @@ impl Engine {
     /// Finds the connection an ICMP error is about, by the inverted tuple of the quoted packet. The error is invalid unless it is sent to the
     /// source of the quoted packet (`nf_conntrack_inet_error`).
     pub(crate) fn track_icmp_error(&self, packet: &Packet<'_>, zone: Zone, now: Instant) -> Outcome {
-        let quoted = IcmpMessage::parse(packet.transport())
-            .and_then(|message| inner_packet(&message, packet.family()))
-            .and_then(|quote| InnerPacket::parse(quote, packet.family()))
-            .and_then(|quote| inner_tuple_key(&quote));
-        let key = match quoted {
+        let key = match read_quoted_key(packet) {
             Ok(key) => key,
             Err(error) => return Outcome::invalid(Reason::parse_error(packet, error)),
         };
@@ -40,6 +36,20 @@ impl Engine {
         }
         Outcome::tracked(CtInfo::Related, reference.direction(), self.conn_id(reference.slot()))
     }
+}
+
+fn read_quoted_key(packet: &Packet<'_>) -> Result<TupleKey, ParseError> {
+    IcmpMessage::parse(packet.transport())
+        .and_then(|message| inner_packet(&message, packet.family()))
+        .and_then(|quote| InnerPacket::parse(quote, packet.family()))
+        .and_then(|quote| inner_tuple_key(&quote))
+}
+
+/// The tuple of the packet that an ICMP error quotes; `None` for any other ICMP message.
+pub(crate) fn quoted_key(packet: &Packet<'_>) -> Option<TupleKey> {
+    let kind = IcmpMessage::parse(packet.transport()).ok()?.kind;
+    let quotes = matches!(icmp_class(packet.family(), kind), IcmpClass::Error | IcmpClass::Redirect);
+    if quotes { read_quoted_key(packet).ok() } else { None }
 }
 
 /// The tuple of a quoted packet. Its lengths and checksums are not checked: a quoted packet is usually truncated.

@@ -42,6 +42,7 @@ mod run_helper;
 mod secret;
 #[cfg(feature = "serde")]
 mod serde_impls;
+mod sharded;
 mod synproxy;
 mod sysctl;
 pub mod sysctl_conf;
@@ -79,6 +80,7 @@ pub use outcome::{CtInfo, CtVerdict, Outcome};
 pub use packet_ctx::{PacketCtx, Unconfirmed};
 pub use reason::Reason;
 pub use secret::Secret;
+pub use sharded::{ShardConnId, ShardInboxes, ShardMap, ShardedEngine};
 pub use synproxy::SynproxyState;
 pub use sysctl::{KernelVersion, Sysctl, SysctlError, Sysctls};
 pub use time::{Instant, UnixTime};

@@ -10,6 +10,17 @@ impl Engine {
         self.table.count()
     }
 
+    /// The connections that count for `nf_conntrack_max`: of all shards, if the engine is one.
+    #[inline(always)]
+    pub(crate) fn entries_in_use(&self) -> usize {
+        self.shard.entries_in_use(self.table.count())
+    }
+
+    /// The number of packets with this reason.
+    pub(crate) fn reason_count(&self, reason: Reason) -> u64 {
+        self.reason_counts.get(reason.index()).copied().unwrap_or_default()
+    }
+
     /// Every connection that has not expired at `now`.
     pub fn entries(&self, now: Instant) -> impl Iterator<Item = Entry> + '_ {
         self.table.used_slots().filter_map(move |slot| {
@@ -71,12 +82,18 @@ impl Engine {
         if self.table.index_entries() != connections * 2 {
             return Err(alloc::format!("{} index entries of {connections} connections", self.table.index_entries()));
         }
+        if self.shard.taken().is_some_and(|taken| taken != connections) {
+            return Err(alloc::format!("{connections} connections of this shard, {:?} counted", self.shard.taken()));
+        }
         for slot in self.table.used_slots() {
             for direction in [Direction::Original, Direction::Reply] {
                 let reference = TupleRef::new(slot, direction);
                 let zone = self.table.records.zone(slot);
                 let found =
                     self.table.records.key(reference).and_then(|key| self.table.tuple_owner(&key, zone, direction));
+                if !self.table.records.key(reference).is_some_and(|key| self.shard.owns(&key)) {
+                    return Err(alloc::format!("slot {slot} has a tuple of another shard"));
+                }
                 if found.is_none() {
                     return Err(alloc::format!("slot {slot} is not found by its {direction:?} tuple"));
                 }

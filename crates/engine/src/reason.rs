@@ -50,6 +50,8 @@ reasons! {
     Clash "clash",
     /// No address and port in the NAT rule's range is free.
     NatExhausted "nat_exhausted",
+    /// Its connection belongs to another shard.
+    WrongShard "wrong_shard",
     /// Out of memory for another connection.
     NoMemory "no_memory",
     /// It is a fragment; only reassembled packets are tracked.

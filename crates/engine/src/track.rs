@@ -223,6 +223,9 @@ impl Engine {
     /// Handles a packet of no known connection: creates an unconfirmed one (`init_conntrack`).
     #[inline(never)]
     pub(crate) fn init_conntrack(&mut self, packet: &Packet<'_>, probe: &LookupKey, now: Instant) -> PacketCtx {
+        if !self.shard.owns(&probe.key) {
+            return self.drop_new(Reason::WrongShard);
+        }
         // Before room is made: a source that has enough takes no other's entry.
         if let Err(reason) = self.check_source(&probe.key, now) {
             return self.drop_new(reason);

@@ -23,7 +23,7 @@ impl Engine {
 
     /// Makes timeouts as short as the number of connections asks for.
     pub(crate) fn adapt_timeouts(&mut self) {
-        let count = self.table.count();
+        let count = self.entries_in_use();
         let Some(state) = &mut self.admission else { return };
         let step = state.policy.adaptive_timeouts.map_or(STEPS, |timeouts| timeouts.step(count));
         if step != state.adaptive.step {

@@ -106,7 +106,7 @@ impl Engine {
     /// Is there room for a connection with this tuple, as the table is?
     #[inline(always)]
     pub(crate) fn has_room(&self, key: &TupleKey) -> bool {
-        let (limit, count) = (self.sysctls[Sysctl::Max] as usize, self.table.count());
+        let (limit, count) = (self.sysctls[Sysctl::Max] as usize, self.entries_in_use());
         match &self.admission {
             // As in Linux, zero means no limit.
             None => limit == 0 || count < limit,
@@ -134,7 +134,7 @@ impl Engine {
     /// Why a connection has no room: the table is full, or full but for what is reserved.
     pub(crate) fn no_room_reason(&self) -> Reason {
         let limit = self.sysctls[Sysctl::Max] as usize;
-        match self.admission.is_some() && self.table.count() < limit {
+        match self.admission.is_some() && self.entries_in_use() < limit {
             true => Reason::TableReserved,
             false => Reason::TableFull,
         }
@@ -142,7 +142,7 @@ impl Engine {
 
     /// The connections that may be in the entries for all, and those that are: the whole table without reserves.
     pub(crate) fn common_entries(&self) -> (usize, usize) {
-        let (limit, count) = (self.sysctls[Sysctl::Max] as usize, self.table.count());
+        let (limit, count) = (self.sysctls[Sysctl::Max] as usize, self.entries_in_use());
         self.admission.as_ref().map_or((limit, count), |state| state.common(limit, count))
     }
 

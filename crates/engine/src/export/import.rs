@@ -8,7 +8,7 @@ use crate::table::key::TupleKey;
 use crate::table::record::{HotRecord, RecordKind};
 use crate::table::{NewRecord, TupleRef};
 use crate::time::{Ticks, millis_to_ticks};
-use crate::{ConnId, Direction, Engine, EventKind, Instant, Status, Tuple};
+use crate::{ConnId, Direction, Engine, EventKind, Instant, Status, Sysctl, Tuple};
 use core::time::Duration;
 use keepstate_types::ipproto;
 
@@ -65,6 +65,9 @@ impl Engine {
             return Err(ImportError::Expired);
         }
         let (original, reply) = (TupleKey::from(&snapshot.original), TupleKey::from(&snapshot.reply));
+        if !self.shard.owns(&original) || !self.shard.owns(&reply) {
+            return Err(ImportError::Invalid("a tuple of another shard"));
+        }
         if !self.has_room(&original) {
             return Err(ImportError::TableFull);
         }
@@ -118,7 +121,13 @@ impl Engine {
             start: snapshot.start.map_or(0, |start| start.0),
             hashes: [0; 2],
         };
-        let slot = self.table.insert(&record, now.tick()).ok_or(ImportError::NoMemory)?;
+        if !self.shard.take_entry(self.sysctls[Sysctl::Max] as usize) {
+            return Err(ImportError::TableFull);
+        }
+        let Some(slot) = self.table.insert(&record, now.tick()) else {
+            self.shard.give_entry_back();
+            return Err(ImportError::NoMemory);
+        };
         self.admission_added(&original, false, now);
         self.synproxy_in_use |= extension.synproxy.is_some();
         if !extension.is_empty() {

@@ -25,7 +25,7 @@ impl Engine {
         now: Instant,
     ) -> Option<Outcome> {
         let limit = self.sysctls[Sysctl::Max] as usize;
-        let is_full = limit != 0 && self.table.count() >= limit || self.admission.is_some();
+        let is_full = limit != 0 && self.entries_in_use() >= limit || self.admission.is_some();
         // Others of the same group may have begun connections since the hint was made: ask again.
         if is_full || zone.direction != ZoneDirection::Both || self.table.candidate(hint.hash).is_some() {
             return None;
@@ -41,7 +41,7 @@ impl Engine {
         };
         let original = TupleKey { addresses, keys: hint.keys(), protocol: packet.protocol() };
         let reply = original.invert()?;
-        if reply == original {
+        if reply == original || !self.shard.owns(&original) {
             return None;
         }
         let tick = now.tick();
@@ -75,7 +75,13 @@ impl Engine {
             hashes: hint.hashes(),
             start: if self.sysctls.is_enabled(Sysctl::Timestamp) { now.to_unix(self.wall_clock_offset).0 } else { 0 },
         };
-        let slot = self.table.insert(&record, tick)?;
+        if !self.shard.take_entry(limit) {
+            return None;
+        }
+        let Some(slot) = self.table.insert(&record, tick) else {
+            self.shard.give_entry_back();
+            return None;
+        };
         self.dirty.mark_dirty(slot);
         if self.wants_event(EventKind::New) {
             self.emit_event(EventKind::New, slot, now);

@@ -169,6 +169,7 @@ impl Engine {
         if part.is_some_and(|part| !part.has_any(first, last)) {
             return false;
         }
+        let narrows = part.is_some() || *manip == Manip::Source && self.shard.is_one_of_many();
         let size = u32::from(last - first) + 1;
         // The sum is at most 65535: the remainder is below `size`.
         let port_at = |offset: u32| first + (offset % size) as u16;
@@ -179,11 +180,17 @@ impl Engine {
         };
         let mut tries = size.min(MAX_ATTEMPTS);
         loop {
+            let end = offset + size;
             for left in (1..=tries).rev() {
-                while part.is_some_and(|part| !part.contains(port_at(offset))) {
-                    offset += 1;
-                }
                 *end_key_mut(tuple, *manip) = port_at(offset);
+                while narrows && offset < end && !self.may_choose(tuple, part) {
+                    offset += 1;
+                    *end_key_mut(tuple, *manip) = port_at(offset);
+                }
+                if offset >= end {
+                    // Every port of the range was seen.
+                    return false;
+                }
                 if !self.used_tuple_harder(tuple, wanted, left) {
                     return true;
                 }
@@ -197,13 +204,27 @@ impl Engine {
         }
     }
 
-    /// Does another connection use the reply tuple that `tuple` would have?
+    /// Is this source port in the part, and the reply tuple in this shard?
+    fn may_choose(&self, tuple: &Tuple, part: Option<PortPart>) -> bool {
+        part.is_none_or(|part| part.contains(tuple.source_key)) && self.shard.owns(&tuple.into())
+    }
+
+    /// Does the reply tuple belong to another shard? Asked for the source alone: it is translated last, and may still get another port.
+    #[inline(always)]
+    fn falls_elsewhere(&self, tuple: &Tuple, wanted: &NatRequest<'_>) -> bool {
+        self.shard.is_one_of_many() && wanted.manip == Manip::Source && !self.shard.owns(&tuple.into())
+    }
+
+    /// Does another connection use the reply tuple that `tuple` would have, or does it belong to another shard?
     pub(super) fn used_tuple(&mut self, tuple: &Tuple, wanted: &NatRequest<'_>) -> bool {
-        self.reply_tuple_owner(tuple, wanted).is_some()
+        self.falls_elsewhere(tuple, wanted) || self.reply_tuple_owner(tuple, wanted).is_some()
     }
 
     /// Like [`Engine::used_tuple`]; with few tries left, a closed TCP connection is replaced by a SYN with a later sequence number.
     fn used_tuple_harder(&mut self, tuple: &Tuple, wanted: &NatRequest<'_>, tries_left: u32) -> bool {
+        if self.falls_elsewhere(tuple, wanted) {
+            return true;
+        }
         let Some(holder) = self.reply_tuple_owner(tuple, wanted) else { return false };
         if tries_left > HARDER_THRESHOLD || tuple.protocol != ipproto::TCP {
             return true;

@@ -76,7 +76,7 @@ impl HashKeys {
 
     /// SipHash-1-3 of whole words and seven more bytes. Those are part of the final block, so they cost nothing.
     #[inline(always)]
-    fn hash_with_tail<const N: usize>(&self, words: [u64; N], tail: u64) -> u64 {
+    pub(crate) fn hash_with_tail<const N: usize>(&self, words: [u64; N], tail: u64) -> u64 {
         siphash::sip13((self.first, self.second), words, (N as u64 * 8 + 7) << 56 | tail)
     }
 }

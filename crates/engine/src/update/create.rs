@@ -43,6 +43,9 @@ impl Engine {
             return Err(UpdateError::Exists);
         }
         let fresh = self.build_unconfirmed(new, original, reply, now)?;
+        if !self.shard.owns(&original) {
+            return Err(UpdateError::WrongShard);
+        }
         let outcome = Outcome {
             info: CtInfo::New,
             direction: Some(Direction::Original),
@@ -65,6 +68,9 @@ impl Engine {
         }
         let Pending::Unconfirmed(fresh) = &ctx.pending else { return Err(UpdateError::Invalid) };
         let reply = fresh.reply;
+        if !self.shard.owns(&reply) {
+            return Err(UpdateError::WrongShard);
+        }
         if !self.tuple_is_free(&reply, new, Direction::Reply, now) {
             return Err(UpdateError::Exists);
         }

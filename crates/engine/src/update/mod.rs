@@ -91,6 +91,9 @@ pub enum UpdateError {
     /// The table is full, or out of memory.
     #[error("the table is full (nf_conntrack_max), or out of memory")]
     TableFull,
+    /// One of its tuples belongs to another shard: see [`ShardMap`](crate::ShardMap).
+    #[error("one of its tuples belongs to another shard")]
+    WrongShard,
 }
 
 /// Status bits that a request can neither set nor clear.
