@@ -189,8 +189,8 @@ fn dynamic_set_elements_expire_refresh_and_delete() {
 #[test]
 fn rule_counters_report_position_and_counts() {
     let mut harness = Harness::new(
-        "counter all { packets 5 bytes 500; }",
-        "counter name \"all\"\nudp sport 1 counter packets 2 bytes 10 accept",
+        "counter total { packets 5 bytes 500; }",
+        "counter name \"total\"\nudp sport 1 counter packets 2 bytes 10 accept",
     );
     harness.udp_passes(1, 1, 100, 0);
     harness.udp_passes(1, 2, 200, 0);

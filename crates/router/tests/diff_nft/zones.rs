@@ -124,7 +124,7 @@ fn zone_after_notrack_is_that_of_linux() {
 fn overlapping_networks_share_one_address() {
     let rules = "table ip t {
         chain raw { type filter hook prerouting priority raw; ip dscp 1 ct original zone set 1; ip dscp 2 ct original zone set 2; }
-        chain mark { type filter hook prerouting priority mangle; ct direction original ct mark set ip dscp; }
+        chain marks { type filter hook prerouting priority mangle; ct direction original ct mark set ip dscp; }
         chain post { type nat hook postrouting priority srcnat; oifname wan0 masquerade; }
         chain last { type filter hook postrouting priority 300; ct direction reply ct mark 1 ip dscp set 1; ct direction reply ct mark 2 ip dscp set 2; }
     }";

@@ -4,7 +4,7 @@ use crate::ast::{BaseChainSpec, Chain, Hook, Rule, TableFamily};
 use crate::check::ProtocolContext;
 use crate::datatype::encode_name;
 use crate::diagnostic::Diagnostic;
-use crate::lexer::TokenKind;
+use crate::lexer::{TokenKind, tokenize};
 use crate::source::Span;
 
 /// Priority of connection tracking (NF_IP_PRI_CONNTRACK): translation needs a connection.
@@ -26,7 +26,7 @@ struct ChainHead {
 impl Parser<'_> {
     /// After the keyword `chain`.
     pub(super) fn parse_chain(&mut self, at: usize) -> ParseResult<()> {
-        let (name, span) = self.expect_name("a chain name")?;
+        let (name, span) = self.expect_identifier("a chain name")?;
         let again = self.chain_mut(at, &name).is_some();
         if std::mem::take(&mut self.script.create) && again {
             return Err(Diagnostic::new(span, format!("chain {name} already exists")));
@@ -201,7 +201,7 @@ impl Parser<'_> {
 
     /// After the keyword `type`; with the names of its devices.
     fn parse_base_chain(&mut self) -> ParseResult<(BaseChainSpec, Vec<String>)> {
-        let (kind, span) = self.expect_name("filter or nat")?;
+        let (kind, span) = self.expect_word("filter or nat")?;
         let nat = match kind.as_str() {
             "filter" | "route" => false,
             "nat" => true,
@@ -212,7 +212,7 @@ impl Parser<'_> {
             }
         };
         self.expect_keyword("hook")?;
-        let (hook, hook_span) = self.expect_name("a hook")?;
+        let (hook, hook_span) = self.expect_word("a hook")?;
         if kind == "route" && hook != "output" {
             return Err(Diagnostic::new(hook_span, "chains of type route are only possible at hook output")
                 .with_help("use `hook output`"));
@@ -241,6 +241,7 @@ impl Parser<'_> {
             );
         }
         self.expect_keyword("priority")?;
+        self.expand_quoted_priority()?;
         let priority_span = self.span();
         let priority = self.parse_priority(hook)?;
         if nat && priority <= CONNTRACK_PRIORITY {
@@ -249,6 +250,26 @@ impl Parser<'_> {
                 .with_help("use dstnat (-100) at prerouting and srcnat (100) at postrouting; at least -199"));
         }
         Ok((BaseChainSpec { nat, reroutes: kind == "route", hook, priority, policy_drop: false }, devices))
+    }
+
+    /// A variable may hold a priority in quotation marks: `define p = "filter - 10"`.
+    fn expand_quoted_priority(&mut self) -> ParseResult<()> {
+        if self.is_variable_next()
+            && let TokenKind::Quoted(text) = self.peek()
+        {
+            let text = text.clone();
+            let quoted = self.span();
+            self.tokens.pop();
+            let mut tokens = tokenize(quoted.file, &text).map_err(|error| Diagnostic { span: quoted, ..error })?;
+            tokens.pop();
+            for token in &mut tokens {
+                // Behind the quotation mark.
+                let inside = quoted.start + 1;
+                token.span = Span { file: quoted.file, start: inside + token.span.start, end: inside + token.span.end };
+            }
+            self.push_tokens(tokens, quoted)?;
+        }
+        Ok(())
     }
 
     /// A name, a number, or a name plus or minus a number.
@@ -291,7 +312,7 @@ impl Parser<'_> {
     }
 
     fn parse_policy(&mut self) -> ParseResult<bool> {
-        let (policy, span) = self.expect_name("accept or drop")?;
+        let (policy, span) = self.expect_word_or_variable("accept or drop")?;
         match policy.as_str() {
             "accept" => Ok(false),
             "drop" => Ok(true),
@@ -336,7 +357,8 @@ impl Parser<'_> {
                 TokenKind::Ident(name) if name == "comment" => {
                     self.next_token();
                     rule.comment = Some(self.expect_comment()?);
-                    continue;
+                    // Nothing stands behind it.
+                    break;
                 }
                 _ => (),
             }
@@ -350,7 +372,7 @@ impl Parser<'_> {
             rule.statements.push(statement);
             rule.places.push(begin.to(self.last_span));
         }
-        if rule.statements.is_empty() && rule.comment.is_none() {
+        if rule.statements.is_empty() {
             return Err(self.unexpected("a rule"));
         }
         rule.text = self.recorded_text(recording, "");

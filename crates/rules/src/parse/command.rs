@@ -30,7 +30,7 @@ impl Parser<'_> {
         if self.parse_definition()? {
             return Ok(());
         }
-        let (word, span) = self.expect_name("a command (table, include, define, add, flush, delete)")?;
+        let (word, span) = self.expect_word("a command (table, include, define, add, flush, delete)")?;
         match word.as_str() {
             "include" => self.parse_include(span),
             "table" => self.echoed(|parser| parser.parse_table()),
@@ -67,7 +67,7 @@ impl Parser<'_> {
             "redefine" => true,
             "undefine" => {
                 self.next_token();
-                let (name, span) = self.expect_name("a variable name")?;
+                let (name, span) = self.expect_identifier("a variable name")?;
                 if self.variables.remove(&name).is_none() {
                     return Err(Diagnostic::new(span, format!("undefined variable {name}")));
                 }
@@ -76,7 +76,7 @@ impl Parser<'_> {
             _ => return Ok(false),
         };
         self.next_token();
-        let (name, span) = self.expect_name("a variable name")?;
+        let (name, span) = self.expect_identifier("a variable name")?;
         if !again && self.variables.contains_key(&name) {
             return Err(Diagnostic::new(span, format!("variable {name} is already defined"))
                 .with_help("use `redefine` to change it"));

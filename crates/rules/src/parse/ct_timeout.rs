@@ -32,7 +32,7 @@ pub(crate) fn timeout_state_name(protocol: u8, sysctl: Sysctl) -> Option<&'stati
 impl Parser<'_> {
     /// After `ct timeout`.
     pub(super) fn parse_ct_timeout(&mut self, table: usize) -> ParseResult<()> {
-        let (name, span) = self.expect_name("a name for the timeout")?;
+        let (name, span) = self.expect_object_name("ct")?;
         let recording = self.start_recording();
         self.expect_punct("{")?;
         let mut timeout = CtTimeoutPolicy { protocol: 0, v6: None, seconds: Vec::new() };
@@ -42,7 +42,7 @@ impl Parser<'_> {
             if self.eat_punct("}") {
                 break;
             } else if self.eat_keyword("protocol") {
-                let (protocol, at) = self.expect_name("tcp or udp")?;
+                let (protocol, at) = self.expect_word("tcp or udp")?;
                 timeout.protocol = match protocol.as_str() {
                     "tcp" => 6,
                     "udp" => 17,
@@ -52,7 +52,7 @@ impl Parser<'_> {
                     }
                 };
             } else if self.eat_keyword("l3proto") {
-                let (family, at) = self.expect_name("ip or ip6")?;
+                let (family, at) = self.expect_word("ip or ip6")?;
                 timeout.v6 = match family.as_str() {
                     "ip" => Some(false),
                     "ip6" => Some(true),
@@ -96,7 +96,7 @@ impl Parser<'_> {
             if self.eat_punct("}") {
                 return Ok(());
             }
-            let (state, at) = self.expect_name("a state")?;
+            let (state, at) = self.expect_word("a state")?;
             let Some((_, sysctl)) = states.iter().find(|(name, _)| *name == state) else {
                 let names: Vec<&str> = states.iter().map(|(name, _)| *name).collect();
                 return Err(Diagnostic::new(at, format!("unknown state `{state}`"))

@@ -25,7 +25,7 @@ impl Parser<'_> {
 
     /// After `set`, as older nft writes it: `add KEY @set`.
     pub(super) fn parse_set_statement(&mut self) -> ParseResult<Dynset> {
-        let (word, span) = self.expect_name("add or update")?;
+        let (word, span) = self.expect_word("add or update")?;
         let op = match word.as_str() {
             "add" => DynsetOp::Add,
             "update" => DynsetOp::Update,
@@ -44,7 +44,7 @@ impl Parser<'_> {
 
     /// After `meter`: `NAME [size N] { key … }`, a dynamic set that needs no declaration.
     pub(super) fn parse_meter(&mut self) -> ParseResult<Dynset> {
-        let (name, span) = self.expect_name("a name for the meter")?;
+        let (name, span) = self.expect_identifier("a name for the meter")?;
         let size = if self.eat_keyword("size") { self.expect_u32("a number of elements")? } else { DEFAULT_METER_SIZE };
         let meter = self.parse_dynset_element(DynsetOp::Add, name, span, Some(size))?;
         self.anonymous_sets += 1;

@@ -20,7 +20,7 @@ pub(super) enum AddMode {
 impl Parser<'_> {
     /// After `add`, `create` or `insert`.
     pub(super) fn parse_add(&mut self, mode: AddMode) -> ParseResult<()> {
-        let (what, span) = self.expect_name("table, chain, rule, set, map or element")?;
+        let (what, span) = self.expect_word("table, chain, rule, set, map or element")?;
         self.script.create = mode == AddMode::Create;
         match what.as_str() {
             "rule" => self.parse_add_rule(mode),
@@ -36,14 +36,14 @@ impl Parser<'_> {
     /// After `add chain`, `add set` and so on.
     fn parse_add_item(&mut self, what: &str, span: Span) -> ParseResult<()> {
         // `add ct helper ip filter name { … }`: the object type precedes the table.
-        let kind = if what == "ct" { Some(self.expect_name("helper or timeout")?) } else { None };
+        let kind = if what == "ct" { Some(self.expect_word("helper or timeout")?) } else { None };
         if !matches!(what, "chain" | "set" | "map" | "counter" | "quota" | "limit" | "synproxy" | "ct" | "flowtable") {
             return Err(Diagnostic::new(span, format!("cannot add `{what}`")).with_help(
                 "use table, chain, rule, set, map, element, flowtable, counter, quota, limit, synproxy or ct",
             ));
         }
         let family = self.parse_family()?;
-        let (name, name_span) = self.expect_name("a table name")?;
+        let (name, name_span) = self.expect_identifier("a table name")?;
         let table = match self.table_index(family, &name) {
             None if self.script.active => {
                 return Err(Diagnostic::new(name_span, format!("no table {family} {name}"))
@@ -155,7 +155,7 @@ impl Parser<'_> {
 
     /// After `delete`, or (with `must_exist` false) after `destroy`.
     pub(super) fn parse_delete(&mut self, must_exist: bool) -> ParseResult<()> {
-        let (what, span) = self.expect_name("table, chain, rule, set, map, element or an object")?;
+        let (what, span) = self.expect_word("table, chain, rule, set, map, element or an object")?;
         // A ruleset file may delete a table that was never there, before it creates it.
         let strict = must_exist && self.script.active;
         match what.as_str() {
@@ -199,7 +199,7 @@ impl Parser<'_> {
 
     /// After `delete chain`, `delete set` and so on.
     fn parse_delete_item(&mut self, what: &str, span: Span, must_exist: bool) -> ParseResult<()> {
-        let kind = if what == "ct" { self.expect_name("helper or timeout")?.0 } else { what.to_owned() };
+        let kind = if what == "ct" { self.expect_word("helper or timeout")?.0 } else { what.to_owned() };
         if !matches!(
             kind.as_str(),
             "chain" | "set" | "map" | "flowtable" | "counter" | "quota" | "limit" | "synproxy" | "helper" | "timeout"
@@ -209,7 +209,7 @@ impl Parser<'_> {
             ));
         }
         let family = self.parse_family()?;
-        let (table_name, table_span) = self.expect_name("a table name")?;
+        let (table_name, table_span) = self.expect_identifier("a table name")?;
         let (name, name_span) = self.parse_name_or_handle("a name")?;
         // `delete chain ip t c { type filter hook …; }` is the same as without the block.
         self.skip_block()?;
@@ -247,7 +247,7 @@ impl Parser<'_> {
 
     /// After `flush`.
     pub(super) fn parse_flush(&mut self) -> ParseResult<()> {
-        let (what, span) = self.expect_name("ruleset")?;
+        let (what, span) = self.expect_word("ruleset")?;
         match what.as_str() {
             "ruleset" => {
                 let family = matches!(self.peek(), TokenKind::Ident(_)).then(|| self.parse_family()).transpose()?;
@@ -259,7 +259,7 @@ impl Parser<'_> {
             }
             "table" => {
                 let family = self.parse_family()?;
-                let (name, name_span) = self.expect_name("a table name")?;
+                let (name, name_span) = self.expect_identifier("a table name")?;
                 let emptied = self.ruleset.tables.iter_mut().find(|table| table.family == family && table.name == name);
                 match emptied {
                     Some(table) => table.chains.iter_mut().for_each(|chain| chain.rules.clear()),
@@ -291,7 +291,7 @@ impl Parser<'_> {
     pub(super) fn parse_rename(&mut self) -> ParseResult<()> {
         self.expect_keyword("chain")?;
         let (table, name, span) = self.parse_table_and_name("a chain name")?;
-        let (new, new_span) = self.expect_name("the new name")?;
+        let (new, new_span) = self.expect_identifier("the new name")?;
         if table.is_some_and(|table| self.chain_mut(table, &new).is_some()) {
             return Err(Diagnostic::new(new_span, format!("chain {new} already exists")));
         }
@@ -311,8 +311,8 @@ impl Parser<'_> {
     /// `[FAMILY] TABLE NAME`: the table, if there is one, and the name.
     pub(super) fn parse_table_and_name(&mut self, wanted: &str) -> ParseResult<(Option<usize>, String, Span)> {
         let family = self.parse_family()?;
-        let (table, _) = self.expect_name("a table name")?;
-        let (name, span) = self.expect_name(wanted)?;
+        let (table, _) = self.expect_identifier("a table name")?;
+        let (name, span) = self.expect_identifier(wanted)?;
         Ok((self.table_index(family, &table), name, span))
     }
 
@@ -325,7 +325,7 @@ impl Parser<'_> {
             let (handle, span) = self.expect_number("a handle")?;
             return Ok((NameOrHandle::Handle(handle), span));
         }
-        self.expect_name(wanted).map(|(name, span)| (NameOrHandle::Name(name), span))
+        self.expect_identifier(wanted).map(|(name, span)| (NameOrHandle::Name(name), span))
     }
 
     /// Skips a block in braces, if one is next.

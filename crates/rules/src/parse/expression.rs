@@ -243,7 +243,7 @@ impl Parser<'_> {
     }
 
     fn parse_numgen(&mut self) -> ParseResult<Expression> {
-        let (how, span) = self.expect_name("inc or random")?;
+        let (how, span) = self.expect_word("inc or random")?;
         let random = match how.as_str() {
             "inc" => false,
             "random" => true,

@@ -204,7 +204,7 @@ impl Parser<'_> {
             let number = self.expect_u32("a TCP option")?;
             return u8::try_from(number).map_err(|_| Diagnostic::new(span, "an option number is at most 255"));
         }
-        let (word, span) = self.expect_name("a TCP option")?;
+        let (word, span) = self.expect_word("a TCP option")?;
         self.find_exthdr_def(TCP_OPTIONS, &word, span, "a TCP option").map(|(_, number, _)| *number)
     }
 
@@ -220,7 +220,7 @@ impl Parser<'_> {
 
     /// After `exthdr`.
     pub(super) fn parse_exthdr(&mut self) -> ParseResult<ExthdrField> {
-        let (word, span) = self.expect_name("an IPv6 extension header")?;
+        let (word, span) = self.expect_word("an IPv6 extension header")?;
         let number = self.find_exthdr_def(IPV6_EXT_HEADERS, &word, span, "an IPv6 extension header")?.1;
         self.presence_test(ExthdrOp::Ipv6ExtHeaders, number)
     }
@@ -278,7 +278,7 @@ impl Parser<'_> {
         all: &'static [ExthdrDef],
         wanted: &str,
     ) -> ParseResult<ExthdrField> {
-        let (word, span) = self.expect_name(wanted)?;
+        let (word, span) = self.expect_word(wanted)?;
         let (_, number, fields) = self.find_exthdr_def(all, &word, span, wanted)?;
         let tests_presence = match self.peek() {
             TokenKind::Ident(word) => matches!(word.as_str(), "exists" | "missing"),
@@ -289,7 +289,7 @@ impl Parser<'_> {
         if tests_presence {
             return self.presence_test(among, *number);
         }
-        let (field, span) = self.expect_name("exists, missing or a field")?;
+        let (field, span) = self.expect_word("exists, missing or a field")?;
         match fields.iter().find(|(name, ..)| *name == field) {
             Some((_, from, count, kind)) => Ok(ExthdrField {
                 op: among,

@@ -59,7 +59,7 @@ impl Parser<'_> {
 
     /// What stands behind `log flags`.
     fn parse_log_flags(&mut self, flags: &mut LogFlags) -> ParseResult<()> {
-        let (of, span) = self.expect_name("tcp, ip, skuid, ether or all")?;
+        let (of, span) = self.expect_word("tcp, ip, skuid, ether or all")?;
         match of.as_str() {
             "all" => {
                 *flags = LogFlags { tcp_sequence: true, tcp_options: true, ip_options: true, ether: true, skuid: true };
@@ -78,7 +78,7 @@ impl Parser<'_> {
                 self.expect_keyword("options")
             }
             "tcp" => loop {
-                let (field, span) = self.expect_name("sequence or options")?;
+                let (field, span) = self.expect_word("sequence or options")?;
                 match field.as_str() {
                     "sequence" => flags.tcp_sequence = true,
                     "options" => flags.tcp_options = true,

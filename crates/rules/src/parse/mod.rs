@@ -11,6 +11,7 @@ mod expression;
 mod exthdr;
 mod left_out;
 mod log;
+mod names;
 mod nat;
 mod object_ref;
 mod parser;

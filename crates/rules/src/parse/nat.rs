@@ -62,6 +62,7 @@ impl Parser<'_> {
             nat.ports = Some(self.parse_nat_ports()?);
             return Ok(());
         }
+        self.unquote_address();
         match self.peek() {
             TokenKind::Address4(_) => self.parse_nat_addresses(nat, DataType::Address4),
             TokenKind::Address6(_) | TokenKind::Punct("[") => self.parse_nat_addresses(nat, DataType::Address6),
@@ -87,6 +88,7 @@ impl Parser<'_> {
     /// After `dup`: `to ADDRESS [device NAME]`.
     pub(super) fn parse_dup(&mut self) -> ParseResult<Statement> {
         self.expect_keyword("to")?;
+        self.unquote_address();
         let kind = match self.peek() {
             TokenKind::Address4(_) => DataType::Address4,
             TokenKind::Address6(_) | TokenKind::Punct("[") => DataType::Address6,

@@ -15,8 +15,6 @@ use std::collections::HashMap;
 const MAX_TOKENS: usize = 5_000_000;
 /// Bytes of a comment, as in nft.
 const MAX_COMMENT: usize = 128;
-/// Bytes of a name, as in the kernel.
-const MAX_NAME: usize = 255;
 /// Errors reported at once.
 const MAX_DIAGNOSTICS: usize = 20;
 
@@ -252,19 +250,9 @@ impl Parser<'_> {
         }
     }
 
-    /// A name or a quoted string.
-    pub(super) fn expect_name(&mut self, wanted: &str) -> ParseResult<(String, Span)> {
-        match self.peek() {
-            TokenKind::Ident(_) | TokenKind::Quoted(_) => match self.next_token() {
-                Token { kind: TokenKind::Ident(name), span } if name.len() > MAX_NAME => {
-                    Err(Diagnostic::new(span, format!("a name has at most {MAX_NAME} bytes, not {}", name.len()))
-                        .with_help("use a shorter name"))
-                }
-                Token { kind: TokenKind::Ident(name) | TokenKind::Quoted(name), span } => Ok((name, span)),
-                Token { span, .. } => Err(Diagnostic::new(span, wanted)),
-            },
-            _ => Err(self.unexpected(wanted)),
-        }
+    /// Is the next token a variable as it is written, not yet replaced by its value?
+    pub(super) fn is_variable_next(&self) -> bool {
+        matches!(self.tokens.last(), Some(Token { kind: TokenKind::Variable(_), .. }))
     }
 
     pub(super) fn expect_comment(&mut self) -> ParseResult<String> {

@@ -158,7 +158,7 @@ impl Parser<'_> {
     /// After `ether` or `vlan`.
     pub(super) fn parse_link_field(&mut self, header: &str) -> ParseResult<PayloadField> {
         let fields = if header == "ether" { ETHER_FIELDS } else { VLAN_FIELDS };
-        let (word, span) = self.expect_name("a header field")?;
+        let (word, span) = self.expect_word("a header field")?;
         match fields.iter().find(|field| field.name == word) {
             Some(field) => Ok(PayloadField {
                 base: PayloadBase::Link,
@@ -179,7 +179,7 @@ impl Parser<'_> {
     /// A field, after the header's name.
     pub(super) fn parse_payload_field(&mut self, header: &str) -> ParseResult<PayloadField> {
         let known = HEADERS.iter().find(|known| known.name == header);
-        let (word, span) = self.expect_name("a header field")?;
+        let (word, span) = self.expect_word("a header field")?;
         if header == "dccp" && word == "option" {
             return Err(Diagnostic::unsupported(span, "DCCP options are not supported").with_help("match dccp type"));
         }

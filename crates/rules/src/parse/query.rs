@@ -7,7 +7,7 @@ use crate::lexer::TokenKind;
 impl Parser<'_> {
     /// After `list` or `reset`.
     pub(super) fn parse_query(&mut self, reset: bool) -> ParseResult<()> {
-        let (word, span) = self.expect_name("ruleset, table, chain, set, map, counter, quota, limit or rules")?;
+        let (word, span) = self.expect_word("ruleset, table, chain, set, map, counter, quota, limit or rules")?;
         let (mut kind, named) = match word.as_str() {
             "ruleset" => (QueryKind::Ruleset, false),
             "table" => (QueryKind::Ruleset, false),
@@ -30,7 +30,7 @@ impl Parser<'_> {
             "synproxys" => (QueryKind::Synproxies, false),
             "flowtables" => (QueryKind::Flowtables, false),
             "rules" => (QueryKind::Rules, false),
-            "ct" => match self.expect_name("helper or timeout")?.0.as_str() {
+            "ct" => match self.expect_word("helper or timeout")?.0.as_str() {
                 "helper" => (QueryKind::CtHelpers, true),
                 "helpers" => (QueryKind::CtHelpers, false),
                 "timeout" => (QueryKind::CtTimeouts, true),
@@ -62,7 +62,7 @@ impl Parser<'_> {
             || word != "ruleset" && matches!(self.peek(), TokenKind::Ident(_) | TokenKind::Quoted(_))
         {
             let span = self.span();
-            let wanted = self.expect_name("a table name")?.0;
+            let wanted = self.expect_identifier("a table name")?.0;
             let of = family.unwrap_or(crate::ast::TableFamily::Ip);
             if self.table_index(of, &wanted).is_none() {
                 return Err(Diagnostic::new(span, format!("no table {of} {wanted}"))
@@ -71,10 +71,10 @@ impl Parser<'_> {
             (family, table) = (Some(of), Some(wanted));
         }
         if named {
-            name = Some(self.expect_name("a name")?.0);
+            name = Some(self.expect_identifier("a name")?.0);
         }
         if kind == QueryKind::Rules && matches!(self.peek(), TokenKind::Ident(_)) {
-            name = Some(self.expect_name("a chain name")?.0);
+            name = Some(self.expect_identifier("a chain name")?.0);
         }
         if word == "table" {
             kind = QueryKind::Ruleset;

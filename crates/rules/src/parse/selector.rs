@@ -169,7 +169,7 @@ impl Parser<'_> {
 
     /// After `ipsec`: `in|out [spnum N] reqid|spi`, or `… ip|ip6 saddr|daddr`.
     fn parse_xfrm(&mut self) -> ParseResult<Selector> {
-        let (word, span) = self.expect_name("in or out")?;
+        let (word, span) = self.expect_word("in or out")?;
         let direction = match word.as_str() {
             "in" => XfrmDirection::In,
             "out" => XfrmDirection::Out,
@@ -181,12 +181,12 @@ impl Parser<'_> {
                 return Err(Diagnostic::new(span, "the number of an IPsec state is at most 255"));
             }
         }
-        let (word, span) = self.expect_name("reqid, spi, ip or ip6")?;
+        let (word, span) = self.expect_word("reqid, spi, ip or ip6")?;
         let key = match word.as_str() {
             "reqid" => XfrmKey::RequestId,
             "spi" => XfrmKey::Spi,
             "ip" | "ip6" => {
-                let (field, span) = self.expect_name("saddr or daddr")?;
+                let (field, span) = self.expect_word("saddr or daddr")?;
                 let end = match field.as_str() {
                     "saddr" => Endpoint::Source,
                     "daddr" => Endpoint::Destination,
@@ -201,7 +201,7 @@ impl Parser<'_> {
 
     /// After `socket`.
     fn parse_socket(&mut self) -> ParseResult<Selector> {
-        let (word, span) = self.expect_name("transparent, mark or wildcard")?;
+        let (word, span) = self.expect_word("transparent, mark or wildcard")?;
         Ok(Selector::Socket(match word.as_str() {
             "transparent" => SocketKey::Transparent,
             "mark" => SocketKey::Mark,
@@ -264,7 +264,7 @@ impl Parser<'_> {
     }
 
     fn parse_ip_field(&mut self, v4: bool) -> ParseResult<IpField> {
-        let (word, span) = self.expect_name("a header field")?;
+        let (word, span) = self.expect_word("a header field")?;
         Ok(match (word.as_str(), v4) {
             ("saddr", _) => IpField::Source,
             ("daddr", _) => IpField::Destination,
@@ -304,7 +304,7 @@ impl Parser<'_> {
     }
 
     fn parse_meta(&mut self) -> ParseResult<Selector> {
-        let (word, span) = self.expect_name("a meta key")?;
+        let (word, span) = self.expect_word("a meta key")?;
         if let Some((_, selector)) = UNQUALIFIED_SOCKET_KEYS.iter().find(|(name, _)| *name == word) {
             return Ok(*selector);
         }
@@ -355,7 +355,7 @@ impl Parser<'_> {
         };
         let mut v6 = self.eat_keyword("ip6");
         let qualified = v6 || self.eat_keyword("ip");
-        let (word, span) = self.expect_name("a ct key")?;
+        let (word, span) = self.expect_word("a ct key")?;
         if matches!(word.as_str(), "saddr" | "daddr") && direction.is_some() && !qualified {
             let start = start.to(span);
             v6 = self.implied_family(start, &format!("ct original ip {word}"))?;
@@ -400,7 +400,7 @@ impl Parser<'_> {
 
     /// `saddr . iif oif`, `daddr type`.
     fn parse_fib(&mut self) -> ParseResult<FibExpr> {
-        let (word, span) = self.expect_name("saddr or daddr")?;
+        let (word, span) = self.expect_word("saddr or daddr")?;
         let end = match word.as_str() {
             "saddr" => Endpoint::Source,
             "daddr" => Endpoint::Destination,
@@ -411,7 +411,7 @@ impl Parser<'_> {
         };
         let mut fib = FibExpr { endpoint: end, iif: false, oif: false, mark: false, result: FibResult::AddressType };
         while self.eat_punct(".") {
-            let (word, span) = self.expect_name("iif, oif or mark")?;
+            let (word, span) = self.expect_word("iif, oif or mark")?;
             match word.as_str() {
                 "iif" => fib.iif = true,
                 "oif" => fib.oif = true,
@@ -422,7 +422,7 @@ impl Parser<'_> {
                 }
             }
         }
-        let (name, span) = self.expect_name("type, oif or oifname")?;
+        let (name, span) = self.expect_word("type, oif or oifname")?;
         fib.result = match name.as_str() {
             "type" => FibResult::AddressType,
             "oif" => FibResult::Oif,

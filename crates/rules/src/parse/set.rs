@@ -67,7 +67,7 @@ pub(crate) fn type_name(kind: DataType) -> String {
 impl Parser<'_> {
     /// After `set` or `map` in a table.
     pub(super) fn parse_named_set(&mut self, table: usize, map: bool) -> ParseResult<()> {
-        let (name, span) = self.expect_name("a set name")?;
+        let (name, span) = self.expect_identifier("a set name")?;
         let known = self.set_mut(table, &name).cloned();
         let again = known.is_some();
         let elements_before = known.as_ref().map_or(0, |set| set.elements.len());
@@ -115,7 +115,7 @@ impl Parser<'_> {
 
     fn parse_set_property(&mut self, set: &mut Set, map: bool) -> ParseResult<()> {
         let recording = self.start_recording();
-        let (word, span) = self.expect_name("type, typeof, flags, timeout, size or elements")?;
+        let (word, span) = self.expect_word("type, typeof, flags, timeout, size or elements")?;
         match word.as_str() {
             "type" | "typeof" => {
                 let by_name = word == "type";
@@ -131,7 +131,7 @@ impl Parser<'_> {
                 }
             }
             "flags" => loop {
-                let (flag, span) = self.expect_name("a flag")?;
+                let (flag, span) = self.expect_word("a flag")?;
                 match flag.as_str() {
                     "dynamic" => (set.dynamic, set.flags.dynamic) = (true, true),
                     "timeout" => (set.dynamic, set.flags.timeout) = (true, true),
@@ -157,7 +157,7 @@ impl Parser<'_> {
                 self.expect_comment()?;
             }
             "policy" => {
-                let (policy, span) = self.expect_name("memory or performance")?;
+                let (policy, span) = self.expect_word("memory or performance")?;
                 if !matches!(policy.as_str(), "memory" | "performance") {
                     return Err(Diagnostic::new(span, format!("unknown policy `{policy}` of a set"))
                         .with_help("use memory or performance"));
@@ -229,7 +229,7 @@ impl Parser<'_> {
         let mut kinds = Vec::new();
         loop {
             if by_name {
-                let (name, span) = self.expect_name("a type")?;
+                let (name, span) = self.expect_word("a type")?;
                 let found = TYPE_NAMES.iter().find(|(known, _)| *known == name);
                 let Some((_, kind)) = found else {
                     let known: Vec<&str> = TYPE_NAMES.iter().map(|(name, _)| *name).collect();

@@ -154,7 +154,7 @@ impl Parser<'_> {
                     && self.is_keyword_ahead(2, "set") =>
             {
                 self.next_token();
-                let (key, span) = self.expect_name("nftrace")?;
+                let (key, span) = self.expect_word("nftrace")?;
                 if key == "pkttype" {
                     self.expect_keyword("set")?;
                     let kind = DataType::PacketType;
@@ -291,7 +291,10 @@ impl Parser<'_> {
             "jump" | "goto" => {
                 let comes_back = word == "jump";
                 self.next_token();
-                let (name, span) = self.expect_name("a chain name")?;
+                let (name, span) = match self.is_variable_next() {
+                    true => self.expect_word_or_variable("a chain name")?,
+                    false => self.expect_identifier("a chain name")?,
+                };
                 return Ok(Some(if comes_back { NftVerdict::Jump(name, span) } else { NftVerdict::Goto(name, span) }));
             }
             _ => return Ok(None),
@@ -348,7 +351,7 @@ impl Parser<'_> {
         let mut period = None;
         if !matches!(self.peek(), TokenKind::Punct("/")) {
             // In `10 mbytes/second`, unit and period are one token.
-            let (word, span) = self.expect_name("`/`")?;
+            let (word, span) = self.expect_word("`/`")?;
             let (unit, per) = word.split_once('/').map_or((word.as_str(), None), |(unit, per)| (unit, Some(per)));
             let Some(factor) = byte_unit(unit) else {
                 return Err(Diagnostic::new(span, format!("invalid rate unit `{word}`"))
@@ -361,7 +364,7 @@ impl Parser<'_> {
             Some(period) => period,
             None => {
                 self.expect_punct("/")?;
-                self.expect_name("second, minute, hour, day or week")?
+                self.expect_word("second, minute, hour, day or week")?
             }
         };
         let seconds = match per.0.as_str() {
@@ -405,7 +408,7 @@ impl Parser<'_> {
         if !self.eat_keyword("with") {
             return Ok(Reject::Default);
         }
-        let (family, span) = self.expect_name("icmp, icmpv6, icmpx or tcp reset")?;
+        let (family, span) = self.expect_word("icmp, icmpv6, icmpx or tcp reset")?;
         if family == "tcp" {
             self.expect_keyword("reset")?;
             return Ok(Reject::TcpReset);
@@ -421,6 +424,7 @@ impl Parser<'_> {
             }
         };
         let span = self.span();
+        self.refuse_quoted(kind.description())?;
         // Both types have 8 bits.
         let code = self.parse_value(kind)? as u8;
         if code == u8::MAX {

@@ -20,7 +20,7 @@ impl Parser<'_> {
 
     /// After the keyword `synproxy`, in a table: `NAME { mss 1460; wscale 7; timestamp sack-perm; }`.
     pub(super) fn parse_synproxy_object(&mut self, table: usize) -> ParseResult<()> {
-        let (name, span) = self.expect_name("a name for the synproxy")?;
+        let (name, span) = self.expect_identifier("a name for the synproxy")?;
         let recording = self.start_recording();
         self.expect_punct("{")?;
         let mut proxy = SynproxyInfo::default();

@@ -10,7 +10,7 @@ impl Parser<'_> {
     /// After the keyword `table`.
     pub(super) fn parse_table(&mut self) -> ParseResult<()> {
         let family = self.parse_family()?;
-        let (name, span) = self.expect_name("a table name")?;
+        let (name, span) = self.expect_identifier("a table name")?;
         if std::mem::take(&mut self.script.create) && self.table_index(family, &name).is_some() {
             return Err(Diagnostic::new(span, format!("table {family} {name} already exists")));
         }
@@ -65,7 +65,7 @@ impl Parser<'_> {
         if self.parse_definition()? {
             return Ok(());
         }
-        let (word, span) = self.expect_name("chain, set, map or a named object")?;
+        let (word, span) = self.expect_word("chain, set, map or a named object")?;
         match word.as_str() {
             "include" => self.parse_include(span),
             "chain" => self.parse_chain(table),
@@ -92,7 +92,7 @@ impl Parser<'_> {
 
     fn parse_table_flags(&mut self, table: usize) -> ParseResult<()> {
         loop {
-            let (flag, span) = self.expect_name("a flag")?;
+            let (flag, span) = self.expect_word("a flag")?;
             match flag.as_str() {
                 "dormant" => {
                     if let Some(table) = self.ruleset.tables.get_mut(table) {
@@ -114,14 +114,14 @@ impl Parser<'_> {
 
     /// After `flowtable`: `NAME { hook ingress priority filter; devices = { … }; flags offload; counter; }`.
     pub(super) fn parse_flowtable(&mut self, table: usize) -> ParseResult<()> {
-        let (name, _) = self.expect_name("a flowtable name")?;
+        let (name, _) = self.expect_identifier("a flowtable name")?;
         self.expect_punct("{")?;
         loop {
             self.skip_separators();
             if self.eat_punct("}") {
                 break;
             }
-            let (word, span) = self.expect_name("hook, devices, flags, counter or `}`")?;
+            let (word, span) = self.expect_word("hook, devices, flags, counter or `}`")?;
             match word.as_str() {
                 "hook" => {
                     self.expect_keyword("ingress")?;
@@ -132,7 +132,7 @@ impl Parser<'_> {
                     self.expect_punct("=")?;
                     self.parse_anonymous_set(&[DataType::InterfaceName], None)?;
                 }
-                "flags" => drop(self.expect_name("offload")?),
+                "flags" => drop(self.expect_word("offload")?),
                 "counter" => (),
                 _ => {
                     return Err(Diagnostic::new(span, format!("unknown flowtable property `{word}`"))
@@ -151,7 +151,7 @@ impl Parser<'_> {
 
     /// `counter`, `quota` or `limit` with a name: its contents and a comment, in any order.
     pub(super) fn parse_object(&mut self, table: usize, what: &str) -> ParseResult<()> {
-        let (name, span) = self.expect_name("an object name")?;
+        let (name, span) = self.expect_object_name(what)?;
         let recording = self.start_recording();
         let body = if self.eat_punct("{") {
             let mut body = None;
@@ -200,7 +200,7 @@ impl Parser<'_> {
 
     /// After the keyword `ct`: `helper NAME { type "ftp" protocol tcp; }`.
     fn parse_ct_object(&mut self, table: usize, start: Span) -> ParseResult<()> {
-        let (what, span) = self.expect_name("helper or timeout")?;
+        let (what, span) = self.expect_word("helper or timeout")?;
         match what.as_str() {
             "helper" => (),
             "timeout" => return self.parse_ct_timeout(table),
@@ -216,7 +216,7 @@ impl Parser<'_> {
     }
 
     pub(super) fn parse_ct_helper(&mut self, table: usize) -> ParseResult<()> {
-        let (name, span) = self.expect_name("an object name")?;
+        let (name, span) = self.expect_object_name("ct")?;
         let recording = self.start_recording();
         self.expect_punct("{")?;
         let mut kind = None;
@@ -228,7 +228,7 @@ impl Parser<'_> {
             if self.eat_keyword("type") {
                 kind = Some(self.parse_helper_type()?);
             } else if self.eat_keyword("l3proto") {
-                let (family, span) = self.expect_name("ip, ip6 or inet")?;
+                let (family, span) = self.expect_word("ip, ip6 or inet")?;
                 self.check_l3proto(table, &family, span)?;
             } else if self.eat_keyword("comment") {
                 self.expect_comment()?;
@@ -266,9 +266,10 @@ impl Parser<'_> {
 
     /// After `type`: `"ftp" protocol tcp`.
     fn parse_helper_type(&mut self) -> ParseResult<String> {
+        let TokenKind::Quoted(_) = self.peek() else { return Err(self.unexpected("a helper name in quotation marks")) };
         let (kind, span) = self.expect_name("a helper name in quotation marks")?;
         self.expect_keyword("protocol")?;
-        let (protocol, protocol_span) = self.expect_name("tcp")?;
+        let (protocol, protocol_span) = self.expect_word("tcp")?;
         if kind != "ftp" {
             return Err(Diagnostic::unsupported(span, format!("helper \"{kind}\" is not supported"))
                 .with_help("only \"ftp\" is supported"));

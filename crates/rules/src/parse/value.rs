@@ -4,6 +4,7 @@ use crate::datatype::{DataType, encode_name};
 use crate::diagnostic::Diagnostic;
 use crate::lexer::{Token, TokenKind};
 use crate::source::Span;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 impl Parser<'_> {
     /// A value, prefix or range of a type: first and last value.
@@ -162,13 +163,19 @@ impl Parser<'_> {
             DataType::EtherAddress => parse_ether_address(name),
             DataType::CgroupV2 => Some(path_value(name)),
             DataType::CtLabel => self.includes.ct_label(name).and_then(|bit| 1_u128.checked_shl(bit)),
-            DataType::UserId => self.includes.user_id(name).map(u128::from),
-            DataType::GroupId => self.includes.group_id(name).map(u128::from),
+            DataType::UserId => self.includes.user_id(name).or_else(|| name.parse().ok()).map(u128::from),
+            DataType::GroupId => self.includes.group_id(name).or_else(|| name.parse().ok()).map(u128::from),
             // More digits than a number of the lexer has.
             DataType::Number(65..) => name.strip_prefix("0x").and_then(|digits| u128::from_str_radix(digits, 16).ok()),
+            DataType::Address4 => name.parse::<Ipv4Addr>().ok().map(|address| u128::from(address.to_bits())),
+            DataType::Address6 => name.parse::<Ipv6Addr>().ok().map(Ipv6Addr::to_bits),
             // nft takes any value in quotation marks: "22" is 22.
             _ if name.starts_with(|c: char| c.is_ascii_digit()) => {
-                name.parse().ok().filter(|number| *number <= kind.max_value())
+                let number = match name.strip_prefix("0x") {
+                    Some(digits) => u128::from_str_radix(digits, 16),
+                    None => name.parse(),
+                };
+                number.ok().filter(|number| *number <= kind.max_value())
             }
             _ => None,
         };
@@ -206,6 +213,7 @@ impl Parser<'_> {
     /// A duration in seconds.
     pub(super) fn parse_time(&mut self) -> ParseResult<u64> {
         let span = self.span();
+        self.refuse_quoted("a duration")?;
         let value = self.parse_value(DataType::Duration)?;
         u64::try_from(value).map_err(|_| Diagnostic::new(span, "this duration is too long"))
     }

@@ -13,7 +13,8 @@ use ledger::{Difference, ledger_entry};
 use std::collections::BTreeSet;
 
 /// Written cases.
-const CASES: [&str; 4] = [
+const CASES: [&str; 5] = [
+    include_str!("names.cases"),
     include_str!("translation.cases"),
     include_str!("statements.cases"),
     include_str!("sets.cases"),
