@@ -16,6 +16,7 @@ use crate::event::EventQueue;
 use crate::expectation::ExpectationTable;
 use crate::export::DirtySlots;
 use crate::extension::Extensions;
+use crate::fast_path::hints::HashMemo;
 use crate::log::KernelLog;
 use crate::nat::state::NatState;
 use crate::offload::state::OffloadState;
@@ -39,6 +40,8 @@ pub struct Engine {
     /// How the table fails, if not as Linux's does.
     pub(crate) admission: Option<Box<AdmissionState>>,
     pub(crate) fast_timeouts: FastPathTimeouts,
+    /// What [`Engine::prefetch`] has hashed, once it was called.
+    pub(crate) hash_memo: Option<HashMemo>,
     pub(crate) table: Table,
     pub(crate) extensions: Extensions,
     pub(crate) expectations: ExpectationTable,
@@ -80,6 +83,7 @@ impl Engine {
             sysctls,
             shard: ShardSlot::default(),
             admission: None,
+            hash_memo: None,
             extensions: Extensions::new(),
             expectations: ExpectationTable::new(HashKeys::derive(&secret, 3).sip_key()),
             auto_helpers: Vec::new(),

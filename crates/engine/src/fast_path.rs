@@ -4,13 +4,13 @@
 //! through three stages (bucket, record, tracking), so that cache misses of one packet overlap with work for others. A hint lives for one group. It
 //! must never be trusted: the record it names may have ended or belong to another connection, and is checked again before use.
 mod begin;
-mod hints;
+pub(crate) mod hints;
 mod known;
 #[cfg(test)]
 mod tests;
 
 use crate::table::TupleRef;
-use crate::{CtInfo, Engine, Instant, Outcome, PacketCtx, Reason, Zone};
+use crate::{CtInfo, Engine, Instant, Outcome, PacketCtx, Reason, Zone, ZoneDirection};
 use alloc::vec::Vec;
 use hints::{GROUP, LookupHint, LookupHints};
 use keepstate_wire::Packet;
@@ -77,7 +77,7 @@ impl Engine {
     /// Tracks one packet. A connection it begins is only inserted by [`Engine::confirm`]. If a rule drops the packet, drop the [`PacketCtx`].
     #[inline]
     pub fn track(&mut self, packet: &Packet<'_>, zone: Zone, now: Instant) -> PacketCtx {
-        let hint = self.find_hint(packet, zone);
+        let hint = self.memo_hint(packet, zone);
         match self.track_known(packet, zone, &hint, now) {
             Some((info, reference)) => PacketCtx::finished(self.known_outcome(info, reference)),
             None => self.track_slowly(packet, zone, &hint, now),
@@ -85,12 +85,15 @@ impl Engine {
     }
 
     /// Prefetches what [`Engine::track`] will read of each of `packets`, so that their cache misses overlap: for a driver that has several packets at hand and passes
-    /// them to its rules one by one. Nothing changes, and nothing depends on it but speed.
-    pub fn prefetch(&self, packets: &[Packet<'_>], zone: Zone) {
+    /// them to its rules one by one. Their hashes are kept for [`Engine::track`]. Nothing depends on it but speed.
+    pub fn prefetch(&mut self, packets: &[Packet<'_>], zone: Zone) {
         let mut hints = LookupHints::EMPTY;
         for group in packets.chunks(GROUP) {
             self.hash_group(group, zone, &mut hints);
             self.prefetch_records(group, zone, &mut hints);
+            if zone.direction == ZoneDirection::Both {
+                self.remember_hashes(group, &hints);
+            }
         }
     }
 

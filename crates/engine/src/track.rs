@@ -3,10 +3,13 @@
 //! The protocol tracker returns a [`TrackResult`], which is applied here: status, timeout, counters, events. A new connection is only returned
 //! as [`Unconfirmed`]; this module must never insert one into the table.
 use crate::ct_timeout::timeouts_of;
+use crate::expectation::ExpectNat;
+use crate::extension::Master;
 use crate::nat::ack_offset;
 use crate::packet_ctx::Pending;
 use crate::protocol::{IgnoredSyn, Tcp, TrackCtx, TrackResult, Tracker, sctp::Sctp, stateless::Stateless, tcp};
 use crate::table::LookupKey;
+use crate::table::key::TupleKey;
 use crate::table::record::{HotRecord, RecordKind};
 use crate::table::{Records, TupleRef};
 use crate::time::Ticks;
@@ -240,8 +243,23 @@ impl Engine {
         let (Some(reply), Ok(opened)) = (probe.key.invert(), &opened) else {
             return self.reject_new(packet, opened.err().unwrap_or(Reason::IcmpUnpaired), now);
         };
-        // Built in place as the return value: it is large, and copying it is expensive.
-        let mut ctx = PacketCtx {
+        if master.is_some() || !self.auto_helpers.is_empty() {
+            let ctx = self.unconfirmed_ctx(packet, probe, reply, opened);
+            return self.assign_master_and_helper(ctx, master, now);
+        }
+        // Nothing after it: it is built in place as the return value. It is large, and copying it is expensive.
+        self.unconfirmed_ctx(packet, probe, reply, opened)
+    }
+
+    #[inline(always)]
+    fn unconfirmed_ctx(
+        &self,
+        packet: &Packet<'_>,
+        probe: &LookupKey,
+        reply: TupleKey,
+        opened: &InitialTracker,
+    ) -> PacketCtx {
+        PacketCtx {
             outcome: Outcome {
                 info: CtInfo::New,
                 direction: Some(Direction::Original),
@@ -270,8 +288,18 @@ impl Engine {
                 mark: 0,
                 labels: None,
             }),
-        };
-        if let (true, Some(fresh)) = (master.is_some() || !self.auto_helpers.is_empty(), ctx.unconfirmed()) {
+        }
+    }
+
+    /// The new connection becomes what was expected, or gets a helper.
+    #[cold]
+    fn assign_master_and_helper(
+        &mut self,
+        mut ctx: PacketCtx,
+        master: Option<(Master, Option<ExpectNat>)>,
+        now: Instant,
+    ) -> PacketCtx {
+        if let Some(fresh) = ctx.unconfirmed() {
             let follow = master.and_then(|(_, follow)| follow);
             master.into_iter().for_each(|(master, _)| fresh.set_master(master));
             self.try_assign_helper(fresh);

@@ -19,6 +19,7 @@ mod rule;
 mod sample_stats;
 mod stale_nat;
 mod sysctl_writers;
+mod table_choice;
 mod table_full;
 mod unlisted;
 
@@ -26,6 +27,7 @@ pub use finding::{Certainty, Evidence, Finding, RemedyStep, Severity, StepLocati
 pub use observations::*;
 pub use rule::DoctorRule;
 pub use sample_stats::SampleStats;
+pub use table_choice::table_choices;
 
 use serde::Serialize;
 use std::cmp::Reverse;

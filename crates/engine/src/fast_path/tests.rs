@@ -172,7 +172,7 @@ impl Pair {
         }
         self.short.prefetch(&packets, flow.zone());
         for packet in &packets {
-            let hint = self.short.find_hint(packet, flow.zone());
+            let hint = self.short.memo_hint(packet, flow.zone());
             let known = self.short.track_known(packet, flow.zone(), &hint, self.now);
             let outcome = match known {
                 Some((info, reference)) => self.short.known_outcome(info, reference),

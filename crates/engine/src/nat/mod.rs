@@ -38,7 +38,6 @@ use crate::table::TupleRef;
 use crate::table::key::TupleKey;
 use crate::{Connection, Direction, Engine, Instant, PacketCtx, Status, Tuple, Unconfirmed};
 use alloc::boxed::Box;
-use bysource::BysourceKey;
 use range::nat_status_bits;
 use unique_tuple::{NatBinding, NatRequest};
 
@@ -104,11 +103,16 @@ impl Engine {
         };
         let wanted =
             NatRequest { current: present, manip, range, binding: cause, zone: fresh.zone, syn_end_seq: opening, now };
+        self.nat.looked_for = None;
         let (chosen, free) = self.unique_tuple(&wanted);
         fresh.status |= done;
         fresh.masqueraded |= range.masquerade;
+        let looked_for = self.nat.looked_for.take();
         if chosen != present {
             fresh.set_reply_tuple(&chosen);
+            if let Some((_, hash)) = looked_for.filter(|(reply, _)| *reply == fresh.reply) {
+                fresh.hashes[1] = hash;
+            }
             self.nat.in_use = true;
             fresh.status |= changed;
         }
@@ -187,8 +191,7 @@ impl Engine {
     /// Adds a connection whose source NAT is initialized to the by-source table.
     pub(crate) fn insert_bysource(&mut self, fresh: &Unconfirmed, slot: u32, now: Instant) {
         if fresh.status.contains(Status::SRC_NAT_DONE) {
-            let source = BysourceKey::from_tuple(&fresh.original.tuple(), fresh.zone.id_for(Direction::Original));
-            self.nat.bysource.insert(source, slot);
+            self.nat.bysource.insert(slot, &self.table.records);
             if self.nat.eim.in_use() && fresh.status.contains(Status::SRC_NAT) {
                 self.insert_mapping(&fresh.original(), &fresh.reply(), fresh.zone, now);
             }
@@ -203,10 +206,7 @@ impl Engine {
         {
             self.remove_mapping(&original, &reply, zone, now);
         }
-        let zone = self.table.records.zone(slot).id_for(Direction::Original);
-        if let Some(original) = self.table.records.key(TupleRef::new(slot, Direction::Original)) {
-            self.nat.bysource.remove(&BysourceKey::from_tuple(&original.tuple(), zone), slot);
-        }
+        self.nat.bysource.remove(slot, &self.table.records);
     }
 }
 

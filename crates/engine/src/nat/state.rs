@@ -3,7 +3,7 @@ use super::bysource::BysourceTable;
 use super::eim_table::EimTable;
 use super::exhaustion::Exhaustion;
 use super::port_part::PortPart;
-use crate::table::key::HashKeys;
+use crate::table::key::{HashKeys, TupleKey};
 use crate::{Connection, NatPolicy, Secret};
 use alloc::boxed::Box;
 
@@ -17,6 +17,8 @@ pub(crate) struct NatState {
     pub(crate) eim: EimTable,
     /// The ports that source NAT selects from, if not all.
     pub(crate) port_part: Option<PortPart>,
+    /// The reply tuple that was looked for last, and its hash: most of the time the one that is chosen.
+    pub(crate) looked_for: Option<(TupleKey, u64)>,
     /// True once any connection has been translated.
     pub(crate) in_use: bool,
     /// Whether a connection that the current packet ends is stored for the ruleset.
@@ -31,10 +33,11 @@ impl NatState {
         NatState {
             keys: HashKeys::derive(secret, 4),
             random_counter: 0,
-            bysource: BysourceTable::new(tables.derive(0)),
+            bysource: BysourceTable::new(HashKeys::derive(secret, 6)),
             exhaustion: Exhaustion::new(tables.derive(1)),
             eim: EimTable::new(NatPolicy::default(), tables.derive(2)),
             port_part: None,
+            looked_for: None,
             in_use: false,
             keep_ended: false,
             ended: None,

@@ -1,3 +1,4 @@
+use super::bysource::BysourceKey;
 use super::*;
 use crate::Secret;
 use crate::{CtInfo, Outcome, Reason, Sysctl, Sysctls, Zone};
@@ -126,7 +127,8 @@ fn same_source_gets_the_same_port_for_other_peers() {
     assert_ne!(endpoints(&first).1, 4000);
     assert_eq!(endpoints(&first).1, endpoints(&second).1);
     engine.flush(Instant(0));
-    assert!(engine.nat.bysource.connections(&BysourceKey::from_tuple(&tuple(&second), 0)).next().is_none());
+    let source = BysourceKey::from_tuple(&tuple(&second), 0);
+    assert!(engine.nat.bysource.connections(&source, &engine.table.records).next().is_none());
 }
 
 fn tuple(bytes: &[u8]) -> Tuple {

@@ -64,9 +64,8 @@ impl Engine {
     /// Adds an imported connection to the by-source table, if its source NAT is initialized.
     pub(crate) fn restore_bysource(&mut self, slot: u32) {
         let decided = self.table.records.hot(slot).is_some_and(|hot| hot.status().contains(Status::SRC_NAT_DONE));
-        let zone = self.table.records.zone(slot).id_for(Direction::Original);
-        if let (true, Some(original)) = (decided, self.table.records.key(TupleRef::new(slot, Direction::Original))) {
-            self.nat.bysource.insert(BysourceKey::from_tuple(&original.tuple(), zone), slot);
+        if decided {
+            self.nat.bysource.insert(slot, &self.table.records);
         }
     }
 }
@@ -127,9 +126,10 @@ impl Engine {
     }
 
     /// The translation of another connection of the same source, if this range allows it.
-    fn find_appropriate_src(&self, wanted: &NatRequest<'_>) -> Option<Tuple> {
+    fn find_appropriate_src(&mut self, wanted: &NatRequest<'_>) -> Option<Tuple> {
         let source = BysourceKey::from_tuple(&wanted.current, wanted.zone.id_for(Direction::Original));
-        self.nat.bysource.connections(&source).take(MAX_BYSOURCE_LOOKUPS).find_map(|slot| {
+        self.nat.bysource.hash_ahead(&source);
+        self.nat.bysource.connections(&source, &self.table.records).take(MAX_BYSOURCE_LOOKUPS).find_map(|slot| {
             let reply = self.table.records.key(TupleRef::new(slot, Direction::Reply))?.tuple();
             let translated = reply.invert()?;
             let alike = Tuple { source: translated.source, source_key: translated.source_key, ..wanted.current };
@@ -248,7 +248,9 @@ impl Engine {
     /// The owner of the reply tuple of `tuple`; an expired connection is removed first.
     fn reply_tuple_owner(&mut self, tuple: &Tuple, wanted: &NatRequest<'_>) -> Option<TupleRef> {
         let answer = TupleKey::from(&tuple.invert()?);
-        let holder = self.table.tuple_owner(&answer, wanted.zone, Direction::Reply)?;
+        let (holder, hash) = self.table.reply_owner(&answer, wanted.zone);
+        self.nat.looked_for = Some((answer, hash));
+        let holder = holder?;
         let hot = self.table.records.hot(holder.slot())?;
         if hot.is_expired(wanted.now.tick()) {
             self.destroy(holder.slot(), wanted.now);

@@ -287,6 +287,20 @@ impl Index {
         done
     }
 
+    /// Puts `new` in the place of `old`, inserted under `hash`. False if it is not there.
+    pub(crate) fn replace(&mut self, hash: u64, old: TupleRef, new: TupleRef) -> bool {
+        let home = self.bucket_of(hash);
+        let Some(bucket) = self.buckets.get_mut(home) else { return false };
+        let mut next = bucket.overflow;
+        let mut done = bucket.replace_slot(old, new);
+        while let (false, Some(at)) = (done, (next as usize).checked_sub(1)) {
+            let Some(bucket) = self.overflow.get_mut(at) else { return false };
+            done = bucket.replace_slot(old, new);
+            next = bucket.overflow;
+        }
+        done
+    }
+
     /// Links overflow bucket `after` behind `previous`, or behind the home bucket if `previous` is 0.
     fn relink_overflow(&mut self, home: usize, previous: u32, after: u32) {
         let link = match (previous as usize).checked_sub(1) {
@@ -338,6 +352,12 @@ impl Bucket {
     #[inline(always)]
     fn match_mask(&self, wanted: u16) -> u32 {
         simd::match_fingerprints(&self.fingerprints, wanted)
+    }
+
+    fn replace_slot(&mut self, old: TupleRef, new: TupleRef) -> bool {
+        let mut entries = self.fingerprints.iter().zip(&mut self.references);
+        let found = entries.find(|(mark, reference)| **mark != 0 && **reference == old.0);
+        found.map(|(_, reference)| *reference = new.0).is_some()
     }
 
     fn insert_slot(&mut self, mark: u16, reference: TupleRef) -> bool {

@@ -13,7 +13,7 @@ mod siphash;
 mod timer_bounds;
 
 pub(crate) use chunked::ChunkedArray;
-pub(crate) use index::TupleRef;
+pub(crate) use index::{Index, TupleRef};
 pub(crate) use new_record::NewRecord;
 pub(crate) use records::Records;
 #[cfg(test)]
@@ -21,7 +21,6 @@ pub(crate) use timer_bounds::BLOCK_COST;
 pub(crate) use timer_bounds::{BlockScan, FANOUT as BLOCK};
 
 use crate::{Direction, Zone, ZoneDirection};
-use index::Index;
 use keepstate_wire::Family;
 use key::{HashKeys, TupleKey};
 use record::HotRecord;
@@ -154,7 +153,17 @@ impl Table {
 
     /// The entry that has the tuple `key` (as `direction` in `zone`), of any connection and either direction; `None` if the tuple is free.
     pub(crate) fn tuple_owner(&self, key: &TupleKey, zone: Zone, direction: Direction) -> Option<TupleRef> {
-        let hash = key.hash(zone.id_for(direction), &self.keys);
+        self.hashed_owner(key, zone, key.hash(zone.id_for(direction), &self.keys))
+    }
+
+    /// As [`Table::tuple_owner`] of a reply tuple, with its hash.
+    pub(crate) fn reply_owner(&self, key: &TupleKey, zone: Zone) -> (Option<TupleRef>, u64) {
+        let hash = key.hash(zone.id_for(Direction::Reply), &self.keys);
+        (self.hashed_owner(key, zone, hash), hash)
+    }
+
+    #[inline]
+    fn hashed_owner(&self, key: &TupleKey, zone: Zone, hash: u64) -> Option<TupleRef> {
         self.index.search(hash, |reference| self.records.matches(reference, key, zone).then_some(reference))
     }
 

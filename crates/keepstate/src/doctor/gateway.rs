@@ -4,7 +4,7 @@
 use anyhow::{Context, Result};
 use keepstate_advisor::doctor::{
     CounterGrowth, Observations, ObservedCounters, ObservedNamespace, ObservedSample, ObservedSysctl, RemedyStep,
-    Report, Sourced, StepLocation,
+    Report, Sourced, StepLocation, table_choices,
 };
 use keepstate_gateway::control_client;
 use keepstate_gateway::control_protocol::{ControlRequest, DEFAULT_SOCKET, ShowOptions};
@@ -76,11 +76,13 @@ pub fn default_socket() -> &'static str {
     DEFAULT_SOCKET
 }
 
-/// Replaces commands for the kernel by commands for a gateway.
-pub fn rewrite_steps(report: &mut Report, socket: &Path) {
+/// Replaces commands for the kernel by commands for a gateway, and adds what only a gateway's table can choose.
+pub fn rewrite_steps(report: &mut Report, seen: &Observations, socket: &Path) {
+    let limit = seen.namespaces.first().and_then(ObservedNamespace::max).unwrap_or(0);
     for finding in &mut report.findings {
         finding.now = finding.now.drain(..).flat_map(|step| gateway_steps(step, socket)).collect();
         finding.for_good = finding.for_good.drain(..).flat_map(|step| gateway_steps(step, socket)).collect();
+        finding.for_good.extend(table_choices(finding.name, limit));
     }
 }
 
@@ -185,6 +187,21 @@ mod tests {
         assert_eq!(of("conntrack -D -p udp", DEFAULT_SOCKET), ["keepstate conntrack --gateway -D -p udp"]);
         assert_eq!(of("keepstate conntrack -C", "/s"), ["keepstate conntrack --gateway=/s -C"]);
         assert_eq!(of("keepstate doctor --watch", "/s"), ["keepstate doctor --gateway=/s --watch"]);
+    }
+
+    #[test]
+    fn a_full_table_of_a_gateway_may_choose_how_it_fails() {
+        let mut space =
+            ObservedNamespace { name: NAMESPACE_NAME.into(), is_ours: true, ..ObservedNamespace::default() };
+        space.count = Some(Sourced::at("count", 1000));
+        let limit = ObservedSysctl { value: 1000, source: "get".into(), ..ObservedSysctl::default() };
+        space.sysctls.insert("nf_conntrack_max".into(), limit);
+        let seen = Observations { namespaces: vec![space], ..Observations::default() };
+        let mut report = keepstate_advisor::doctor::diagnose(&seen);
+        rewrite_steps(&mut report, &seen, Path::new(DEFAULT_SOCKET));
+        assert_eq!(report.findings[0].name, "table-full-assured");
+        let lines: Vec<_> = report.findings[0].for_good.iter().filter_map(|step| step.command.as_deref()).collect();
+        assert_eq!(lines, ["--set nf_conntrack_max=2048", "grow-to = 4000", "reserve = [\"10 for tcp 22\"]"]);
     }
 
     #[test]

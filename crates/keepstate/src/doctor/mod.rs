@@ -159,7 +159,7 @@ impl Doctor {
             let sample = if self.whole_table { usize::MAX - 1 } else { self.sample };
             let seen = gateway::gather(socket, sample, self.interval)?;
             let mut report = keepstate_advisor::doctor::diagnose(&seen);
-            gateway::rewrite_steps(&mut report, socket);
+            gateway::rewrite_steps(&mut report, &seen, socket);
             return Ok(DoctorReport { report, observations: seen, from: None });
         }
         let wanted = GatherOptions {

@@ -9,7 +9,7 @@ const GROUP: usize = 32;
 impl Router {
     /// Prefetches what [`Router::handle`] will read of the connections of `packets`, each from its IP header on: call it before handling a batch of them, in any number. Packets that are
     /// not well-formed are left out.
-    pub fn prefetch<'a>(&self, packets: impl IntoIterator<Item = &'a [u8]>) {
+    pub fn prefetch<'a>(&mut self, packets: impl IntoIterator<Item = &'a [u8]>) {
         let mut parsed = packets.into_iter().filter_map(|bytes| Packet::parse(bytes).ok());
         while let Some(first) = parsed.next() {
             let mut group = [first; GROUP];
