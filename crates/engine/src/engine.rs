@@ -16,7 +16,7 @@ use crate::event::EventQueue;
 use crate::expectation::ExpectationTable;
 use crate::export::DirtySlots;
 use crate::extension::Extensions;
-use crate::fast_path::hints::HashMemo;
+use crate::fast_path::hash_memo::HashMemo;
 use crate::log::KernelLog;
 use crate::nat::state::NatState;
 use crate::offload::state::OffloadState;

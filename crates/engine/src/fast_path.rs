@@ -4,7 +4,8 @@
 //! through three stages (bucket, record, tracking), so that cache misses of one packet overlap with work for others. A hint lives for one group. It
 //! must never be trusted: the record it names may have ended or belong to another connection, and is checked again before use.
 mod begin;
-pub(crate) mod hints;
+pub(crate) mod hash_memo;
+mod hints;
 mod known;
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,11 @@
 //! The first two stages of a group of packets: their hashes, with the buckets prefetched, then the probable connections, with their records prefetched.
 //!
 //! Nothing here changes the table, and nothing found here is more than a guess.
+use super::hash_memo::HashMemo;
 use crate::classify::Classification;
 use crate::table::key::{PackedAddrs, TupleKey, key_tail};
 use crate::table::{LookupKey, TupleRef};
 use crate::{Direction, Engine, Zone, ZoneDirection};
-use alloc::boxed::Box;
 use keepstate_wire::Packet;
 
 /// Packets that are prefetched together; a power of two, at most 32.
@@ -36,43 +36,6 @@ pub(super) struct LookupHints {
     plain: u32,
     /// One bit for each packet without a candidate: only those have a reply hash.
     missing: u32,
-}
-
-/// Hashes computed ahead, of IPv4 packets with ports, by what was hashed: so an old entry is right still, and one that is overwritten is computed again.
-#[derive(Clone)]
-pub(crate) struct HashMemo(Box<[MemoEntry; MEMO_ENTRIES]>);
-
-/// Four times as many as a driver has packets in a batch: few share a place.
-const MEMO_ENTRIES: usize = 256;
-
-#[derive(Clone, Copy)]
-struct MemoEntry {
-    addresses: u64,
-    /// Never 0 of an entry in use.
-    tail: u64,
-    hash: u64,
-    /// 0 if unknown.
-    reply_hash: u64,
-}
-
-impl HashMemo {
-    fn new() -> HashMemo {
-        HashMemo(Box::new([MemoEntry { addresses: 0, tail: 0, hash: 0, reply_hash: 0 }; MEMO_ENTRIES]))
-    }
-
-    /// Need not be unpredictable: who makes packets share a place makes them be hashed twice.
-    #[inline(always)]
-    fn place(addresses: u64, tail: u64) -> usize {
-        let mixed = (addresses ^ addresses >> 32 ^ tail >> 24).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed >> 56) as usize & (MEMO_ENTRIES - 1)
-    }
-
-    /// Both hashes of a key: the reply's is that of the same zone.
-    #[inline(always)]
-    fn find(&self, addresses: u64, tail: u64) -> Option<[u64; 2]> {
-        let entry = &self.0[HashMemo::place(addresses, tail)];
-        (entry.addresses == addresses && entry.tail == tail).then_some([entry.hash, entry.reply_hash])
-    }
 }
 
 impl LookupHint {
@@ -210,7 +173,7 @@ impl Engine {
         let memo = self.hash_memo.get_or_insert_with(HashMemo::new);
         for at in (0..packets.len()).filter(|at| hints.plain >> at & 1 != 0) {
             let LookupHint { hash, reply_hash, addresses, tail, .. } = hints.get(at);
-            memo.0[HashMemo::place(addresses, tail)] = MemoEntry { addresses, tail, hash, reply_hash };
+            memo.remember(addresses, tail, [hash, reply_hash]);
         }
     }
 
