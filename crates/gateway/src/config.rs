@@ -1,5 +1,6 @@
 //! What a gateway is started with, as plain values: the program makes them from its command line, an embedder from what it likes.
 use crate::clock::{SystemTimeSource, TimeSource};
+use crate::cluster::{ClusterConfig, ClusterNode};
 use crate::control_server::ControlSocket;
 use crate::driver::Driver;
 use crate::flow_log::{FlowLogConfig, FlowLogs};
@@ -16,7 +17,8 @@ use crate::tc::{InterfacePattern, TcDriver, TcOptions};
 use crate::tun_driver::TunDriver;
 use crate::xdp::{XdpDriver, XdpTxMode};
 use anyhow::{Context, Result};
-use keepstate_engine::{AdmissionPolicy, Engine, Helper, Instant, NatPolicy, Secret, Sysctls};
+use keepstate_cluster::{ConfigDigest, Greeting};
+use keepstate_engine::{AdmissionPolicy, Engine, Helper, Instant, NatPolicy, Secret, Sysctl, Sysctls};
 use keepstate_linux::file_access::FileAccess;
 use keepstate_linux::privileges::{self, CapabilitySet};
 use keepstate_linux::tc::HookSecrets;
@@ -90,6 +92,8 @@ pub struct GatewayConfig {
     pub helpers: Vec<(Helper, u16)>,
     /// The key of hashes and ids.
     pub secret: [u8; 16],
+    /// One gateway of a cluster.
+    pub cluster: Option<ClusterConfig>,
 }
 
 impl GatewayConfig {
@@ -128,6 +132,9 @@ impl GatewayConfig {
         }
         let [low, high] = self.secret_halves();
         let mut router = Router::new(engine, Program::default(), fib, (low, high));
+        if let Some(cluster) = &self.cluster {
+            router = router.with_shared_addresses(cluster.shared_addresses.clone());
+        }
         if matches!(self.driver, DriverConfig::Xdp { .. }) {
             router = router.with_link_headers();
         }
@@ -143,6 +150,15 @@ impl GatewayConfig {
             router.check_masqueraded();
         }
         Ok((router, store))
+    }
+
+    /// What this gateway runs, for the others of its cluster.
+    fn greeting(&self, [ruleset, services]: [ConfigDigest; 2]) -> Greeting {
+        let nat = ConfigDigest::of(format!("{:?}", self.nat).as_bytes());
+        let values: String =
+            Sysctl::ALL.iter().map(|sysctl| format!("{}={}\n", sysctl.name(), self.sysctls[*sysctl])).collect();
+        let sysctls = ConfigDigest::of(values.as_bytes());
+        Greeting { ruleset, services, nat, sysctls, version: env!("CARGO_PKG_VERSION").into() }
     }
 
     fn secret_halves(&self) -> [u64; 2] {
@@ -166,7 +182,8 @@ impl GatewayConfig {
         };
         // Root may do this to another user's files only with it.
         let files = [Some(&self.ruleset), self.services.as_ref(), self.control_socket.as_ref()];
-        if files.into_iter().flatten().chain(&self.other_files).any(|path| privileges::is_other_users(path)) {
+        let clusters = self.cluster.iter().flat_map(|cluster| cluster.servers.files().chain([&cluster.directory]));
+        if files.into_iter().flatten().chain(&self.other_files).chain(clusters).any(|path| privileges::is_other_users(path)) {
             needed |= CapabilitySet::DAC_OVERRIDE;
         }
         needed
@@ -195,6 +212,7 @@ impl GatewayConfig {
             loaded.sources(),
         )
         .with_files(&self.other_files);
+        let greeting = self.greeting(loaded.digests());
         let (mut router, store) = self.router_of(loaded)?;
         let (mut driver, note): (Box<dyn Driver>, String) = match &self.driver {
             DriverConfig::Xdp { interfaces, mode, tx } => {
@@ -233,12 +251,14 @@ impl GatewayConfig {
         let flow_logs = FlowLogs::start(&self.flow_logs)?;
         // Threads inherit what this one has: before the first of them. Those that run already, of the logs and the state file, have limited themselves.
         privileges::keep_capabilities(self.needed_capabilities()).context("dropping capabilities")?;
+        let cluster = self.cluster.as_ref().map(|cluster| ClusterNode::start(cluster, greeting)).transpose()?;
         let socket = self.control_socket.as_deref().map(ControlSocket::bind).transpose()?;
         // A file that is read again may name services later.
         let may_have_services = self.services.is_some() || !self.other_files.is_empty();
         let starter = may_have_services.then(HealthStarter::start).transpose().context("starting a thread")?;
         sandbox::limit(&config_dirs, self.control_socket.as_deref(), driver.allow_files(FileAccess::default()))?;
-        let control = socket.map(ControlSocket::serve).transpose()?;
+        let handle = cluster.as_ref().map(ClusterNode::handle);
+        let control = socket.map(|socket| socket.serve(handle)).transpose()?;
         tracing::info!("{note}");
         tracing::debug!("limits: one reassembler for all zones and interfaces, 4 MiB of fragments a family");
         let load = Arc::new(move || {
@@ -246,11 +266,12 @@ impl GatewayConfig {
             config.load().map(|loaded| loaded.with_sysctls(config.sysctls))
         });
         let context = LoopContext {
-            time: Arc::new(SystemTimeSource),
+            time: cluster.as_ref().map_or_else(|| Arc::new(SystemTimeSource) as Arc<dyn TimeSource>, ClusterNode::time),
             busy_poll: self.busy_poll,
             reloader: Reloader::new(load, Some(self.sysctls.clone())),
             health: HealthMonitor::started_by(starter),
             flow_logs,
+            cluster,
         };
         main_loop::run(router, &mut *driver, control.as_ref(), store, context)
     }

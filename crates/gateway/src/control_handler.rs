@@ -24,7 +24,10 @@ fn execute(request: &ControlRequest, router: &mut Router) -> Result<Vec<u8>> {
         | ControlRequest::Shortages
         | ControlRequest::Services
         | ControlRequest::Nft(_)
-        | ControlRequest::DrainAll { .. } => bail!("this request is answered by a client thread"),
+        | ControlRequest::DrainAll { .. }
+        | ControlRequest::Cluster { .. }
+        | ControlRequest::Promote { .. }
+        | ControlRequest::Demote { .. } => bail!("this request is answered by a client thread"),
         ControlRequest::Reload => bail!("this gateway has no files to read"),
         ControlRequest::Count => writeln!(out, "{}", router.engine().count())?,
         ControlRequest::Get { sysctl } => {

@@ -96,6 +96,24 @@ pub enum ControlRequest {
     Drain(BackendSelector),
     /// A drained backend gets new connections again.
     Undrain(BackendSelector),
+    /// This gateway's shard of a cluster.
+    Cluster {
+        /// As one JSON object.
+        #[serde(default)]
+        json: bool,
+    },
+    /// This gateway becomes active.
+    Promote {
+        /// The shard, if it is to be checked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        shard: Option<String>,
+    },
+    /// This gateway hands its shard over and becomes a standby.
+    Demote {
+        /// The shard, if it is to be checked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        shard: Option<String>,
+    },
 }
 
 /// Which connections, in which format.
@@ -278,6 +296,9 @@ mod tests {
             ControlRequest::Services,
             ControlRequest::Drain(backend.clone()),
             ControlRequest::Undrain(backend),
+            ControlRequest::Cluster { json: true },
+            ControlRequest::Promote { shard: Some("main".into()) },
+            ControlRequest::Demote { shard: None },
         ];
         for request in requests {
             let line = RequestLine { v: PROTOCOL_VERSION, request: Some(request.clone()), speak: None };

@@ -3,10 +3,11 @@
 //! The socket has the mode 0660 from its first moment on; whoever may write to it is served, as the kernel decides by its owner, group and mode (chgrp and chmod it for others). A client's first line is JSON (`control_protocol`): a request, which is
 //! answered by a line of JSON and then text to the end; or `ctnetlink`, and frames of messages follow (`ctnl_session`). Requests are bounded in length, time and
 //! number, and the router is only asked between two of its turns: a slow client delays nobody but itself.
+use super::cluster::ClusterHandle;
 use super::control_protocol::{ClientHello, ControlRequest, parse_request_line, write_reply_line};
 use super::jobs::{FinishedJobs, JobRunner, JobSender};
 use super::turns::TurnTimes;
-use super::{ctnl_session, streaming};
+use super::{control_cluster, ctnl_session, streaming};
 use anyhow::{Context, Result, bail};
 use keepstate_engine::Instant;
 use keepstate_linux::peercred::PeerCred;
@@ -87,11 +88,11 @@ impl ControlSocket {
     ///
     /// # Errors
     /// There is no thread.
-    pub(super) fn serve(self) -> Result<ControlServer> {
+    pub(super) fn serve(self, cluster: Option<ClusterHandle>) -> Result<ControlServer> {
         let ControlSocket { path, listener } = self;
         let (sender, requests) = channel();
         let (runner, jobs) = JobRunner::new();
-        let handle = ControlHandle { requests: sender, jobs };
+        let handle = ControlHandle { requests: sender, jobs, cluster };
         std::thread::Builder::new()
             .name("control".into())
             .spawn(move || accept_loop(&listener, &handle))
@@ -134,6 +135,8 @@ impl Drop for ControlServer {
 pub(super) struct ControlHandle {
     pub(super) requests: Sender<PendingRequest>,
     pub(super) jobs: JobSender,
+    /// The cluster's shard, if this gateway is one of a cluster.
+    pub(super) cluster: Option<ClusterHandle>,
 }
 
 /// Accepts connections; each is served by a thread of its own.
@@ -179,6 +182,9 @@ pub(super) fn serve(mut stream: &UnixStream, handle: &ControlHandle) -> Result<(
     };
     if let Some(result) = streaming::serve_streaming(&request, stream, &handle.jobs, peer) {
         return result;
+    }
+    if let Some(answer) = control_cluster::answer(&request, handle.cluster.as_ref()) {
+        return write_reply(stream, answer);
     }
     let (reply, answer) = sync_channel(1);
     handle.requests.send(PendingRequest { request, reply }).ok().context("the gateway has ended")?;

@@ -3,6 +3,7 @@
 //! A client's thread sends a job, which runs on the main loop's thread between two batches of packets and is itself short: one connection, one batch of
 //! changes, one piece of the table. All else (decoding, formatting, writing to a slow reader) is done by the client's own thread. Subscribers get events
 //! in batches; one that does not keep up loses events, is told so, and delays nobody.
+use super::cluster::ClusterHandle;
 use super::flow_log_counters::FlowLogCounters;
 use super::turns::TurnTimes;
 use anyhow::{Context, Result};
@@ -105,6 +106,8 @@ pub(super) struct EventHub {
     engine_lost: u64,
     /// The flow logs, to show how they are doing.
     flow_logs: Vec<Arc<FlowLogCounters>>,
+    /// The cluster's shard.
+    cluster: Option<ClusterHandle>,
 }
 
 /// The events of one turn, or of one request.
@@ -196,6 +199,11 @@ impl EventHub {
         };
         engine.subscribe(mask, if mask == EventMask::default() { 0 } else { ENGINE_EVENT_QUEUE });
         self.engine_lost = engine.events_lost();
+    }
+
+    /// The cluster's shard, if there is one.
+    pub(super) fn cluster(&self) -> Option<&ClusterHandle> {
+        self.cluster.as_ref()
     }
 
     /// The flow logs.
@@ -300,6 +308,11 @@ impl JobRunner {
     /// Shows how these logs are doing.
     pub(super) fn show_flow_logs(&self, logs: Vec<Arc<FlowLogCounters>>) {
         self.hub.borrow_mut().flow_logs = logs;
+    }
+
+    /// Shows how the cluster is doing.
+    pub(super) fn show_cluster(&self, cluster: ClusterHandle) {
+        self.hub.borrow_mut().cluster = Some(cluster);
     }
 
     /// Hands all events to the subscribers: the gateway ends.

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod control_client;
+mod control_cluster;
 mod control_handler;
 mod control_nft;
 pub mod control_protocol;

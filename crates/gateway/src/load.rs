@@ -2,6 +2,7 @@
 use crate::ruleset::{LoadedRuleset, RulesetOptions};
 use crate::services_file;
 use anyhow::{Result, anyhow, bail};
+use keepstate_cluster::ConfigDigest;
 use keepstate_engine::{Instant, Sysctl, Sysctls};
 use keepstate_router::Router;
 use keepstate_router::service::ServiceConfig;
@@ -12,6 +13,7 @@ use std::path::Path;
 pub struct LoadedConfig {
     ruleset: LoadedRuleset,
     services: Vec<ServiceConfig>,
+    definitions: Vec<(String, String)>,
     /// What the configuration says of them; those that it has changed are set.
     sysctls: Option<Sysctls>,
 }
@@ -28,13 +30,23 @@ impl LoadedConfig {
             Some(Ok(services)) => services,
             Some(Err(refused)) => bail!("the services file has errors\n{refused}"),
         };
-        Ok(LoadedConfig { ruleset, services, sysctls: None })
+        Ok(LoadedConfig { ruleset, services, definitions: options.definitions.clone(), sysctls: None })
     }
 
     /// With the sysctls that the configuration says now.
     #[must_use]
     pub(crate) fn with_sysctls(self, sysctls: Sysctls) -> LoadedConfig {
         LoadedConfig { sysctls: Some(sysctls), ..self }
+    }
+
+    /// What two gateways of a cluster must have alike: the ruleset's texts with what they define, the services.
+    pub(crate) fn digests(&self) -> [ConfigDigest; 2] {
+        let mut text = Vec::new();
+        for (name, value) in &self.definitions {
+            text.extend_from_slice(format!("define {name} = {value}\n").as_bytes());
+        }
+        self.ruleset.sources.texts().for_each(|(_, source)| text.extend_from_slice(source.as_bytes()));
+        [ConfigDigest::of(&text), ConfigDigest::of(format!("{:?}", self.services).as_bytes())]
     }
 
     /// The texts of the ruleset.
@@ -56,10 +68,11 @@ impl LoadedConfig {
     /// The ruleset does not fit together with the tables of scripts that it keeps.
     pub fn prepare_reload(self, running: &RunningRuleset, now: Instant) -> Result<PreparedConfig> {
         let left_out = self.ruleset.describe_left_out();
+        let digests = self.digests();
         let LoadedRuleset { tree, sources, .. } = self.ruleset;
         let update = running.prepare_reload(tree, &sources, now);
         let update = update.map_err(|refused| anyhow!("the ruleset has errors\n{refused}"))?;
-        Ok(PreparedConfig { update, services: self.services, sysctls: self.sysctls, left_out })
+        Ok(PreparedConfig { update, services: self.services, sysctls: self.sysctls, left_out, digests })
     }
 }
 
@@ -69,6 +82,7 @@ pub struct PreparedConfig {
     services: Vec<ServiceConfig>,
     sysctls: Option<Sysctls>,
     left_out: Vec<String>,
+    digests: [ConfigDigest; 2],
 }
 
 impl PreparedConfig {
@@ -90,7 +104,8 @@ impl PreparedConfig {
             let before = configured.replace(sysctls.clone());
             changed = set_changed(router, before.as_ref().unwrap_or(&sysctls), &sysctls);
         }
-        Some(AppliedConfig { replaced, changed, ..AppliedConfig::of(router, self.left_out) })
+        let digests = Some(self.digests);
+        Some(AppliedConfig { replaced, changed, digests, ..AppliedConfig::of(router, self.left_out) })
     }
 }
 
@@ -118,12 +133,19 @@ pub(crate) struct AppliedConfig {
     warns_of_link_header: bool,
     /// The ruleset of before: a large one takes a while to drop.
     replaced: Option<Box<Program>>,
+    /// Of a reload: ruleset and services as gateways of a cluster compare them.
+    digests: Option<[ConfigDigest; 2]>,
 }
 
 impl AppliedConfig {
     /// Takes what is to be dropped away from the packets.
     pub(crate) fn take_replaced(&mut self) -> Option<Box<Program>> {
         self.replaced.take()
+    }
+
+    /// Ruleset and services, as gateways of a cluster compare them.
+    pub(crate) fn digests(&self) -> Option<[ConfigDigest; 2]> {
+        self.digests
     }
 
     fn of(router: &Router, left_out: Vec<String>) -> AppliedConfig {
@@ -135,6 +157,7 @@ impl AppliedConfig {
             warns_of_loose_synproxy: warns,
             warns_of_link_header: router.program().reads_link_header() && !router.has_link_headers(),
             replaced: None,
+            digests: None,
         }
     }
 

@@ -3,6 +3,7 @@
 //! A [`Driver`] carries packets between the router and the network; the loop knows nothing of how. What else is done in one turn is bounded, so that packets
 //! do not wait for it. A driver with several workers (AF_XDP: one for each queue) gets a thread for each; they share the router, one batch at a time.
 use super::clock::TimeSource;
+use super::cluster::{ClusterHandle, ClusterNode};
 use super::control_handler;
 use super::control_protocol::ControlRequest;
 use super::control_server::ControlServer;
@@ -17,7 +18,7 @@ use super::shared::{GatewayState, SharedGateway};
 use super::signals::SignalFlags;
 use super::state_store::StateStore;
 use super::turns::TurnKind;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use keepstate_router::{LogLine, Router, RouterCounters};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,6 +44,7 @@ pub(super) struct LoopContext {
     pub(super) reloader: Reloader,
     pub(super) health: HealthMonitor,
     pub(super) flow_logs: FlowLogs,
+    pub(super) cluster: Option<ClusterNode>,
 }
 
 /// What goes on beside packets.
@@ -50,6 +52,7 @@ struct BackgroundWork<'a> {
     reloader: Reloader,
     health: HealthMonitor,
     flow_logs: &'a mut FlowLogs,
+    cluster: Option<ClusterHandle>,
 }
 
 /// Routes until SIGINT or SIGTERM.
@@ -63,26 +66,40 @@ pub(super) fn run(
     store: Option<StateStore>,
     context: LoopContext,
 ) -> Result<()> {
-    let LoopContext { time, busy_poll, reloader, health, mut flow_logs } = context;
+    let LoopContext { time, busy_poll, reloader, health, mut flow_logs, cluster } = context;
     let signals = SignalFlags::install().context("installing signal handlers")?;
     let gateway = SharedGateway::new(router, store, Arc::clone(&time));
     driver.start()?;
     let jobs = control.map(ControlServer::jobs);
     flow_logs.attach(&gateway, jobs);
     let workers = driver.workers();
+    let cluster_stop = AtomicBool::new(false);
+    let handle = cluster.as_ref().map(ClusterNode::handle);
+    if let (Some(jobs), Some(handle)) = (jobs, &handle) {
+        jobs.show_cluster(handle.clone());
+    }
     let ended = std::thread::scope(|scope| -> Result<()> {
         let mut threads = Vec::new();
+        let cluster = cluster.map(|node| {
+            let (gateway, stop) = (&gateway, &cluster_stop);
+            std::thread::Builder::new().name("cluster".into()).spawn_scoped(scope, move || node.run(gateway, stop))
+        });
+        let cluster = cluster.transpose().context("starting the cluster's thread")?;
         for (number, worker) in workers.into_iter().enumerate() {
             let (gateway, stop) = (&gateway, &*signals.stop);
             let thread = std::thread::Builder::new().name(format!("worker{}", number + 1));
             let spawned = thread.spawn_scoped(scope, move || worker_loop(gateway, worker, busy_poll, stop));
             threads.push(spawned.context("starting a worker thread")?);
         }
-        let background = BackgroundWork { reloader, health, flow_logs: &mut flow_logs };
+        let background = BackgroundWork { reloader, health, flow_logs: &mut flow_logs, cluster: handle };
         let result = control_loop(&gateway, driver, control, busy_poll, &signals, background);
         signals.stop.store(true, Ordering::Relaxed);
         let others = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| bail!("a worker panicked")));
-        others.fold(result, Result::and)
+        let ended = others.fold(result, Result::and);
+        // Last: what the others have changed until now is handed over too.
+        cluster_stop.store(true, Ordering::Relaxed);
+        let cluster = cluster.map_or(Ok(()), |thread| thread.join().map_err(|_| anyhow!("the cluster's thread panicked")));
+        ended.and(cluster)
     });
     flush_log(&gateway, &flow_logs);
     flow_logs.finish(&gateway, jobs);
@@ -111,7 +128,7 @@ fn control_loop(
     signals: &SignalFlags,
     background: BackgroundWork<'_>,
 ) -> Result<()> {
-    let BackgroundWork { mut reloader, mut health, flow_logs } = background;
+    let BackgroundWork { mut reloader, mut health, flow_logs, cluster } = background;
     let mut notifier = ServiceNotifier::ready();
     while !signals.is_stopped() {
         if signals.take_reload() {
@@ -120,6 +137,9 @@ fn control_loop(
         }
         if let Some((origins, applied)) = reloader.poll(gateway) {
             sync_flows(gateway, driver)?;
+            if let (Some(cluster), Ok(applied)) = (&cluster, &applied) {
+                applied.digests().into_iter().for_each(|digests| cluster.reloaded(digests));
+            }
             answer_reload(origins, applied, &notifier);
         }
         for _ in 0..MAX_FIB_BATCHES_PER_TURN {

@@ -5,7 +5,7 @@ use super::system_names;
 use anyhow::{Context, Result, anyhow, bail};
 use keepstate_rules::{
     Diagnostic, IncludeResolver, Program, RulesetError, Sources, ast, compile, find_includes,
-    parse_skipping_unsupported, parse_with,
+    parse_skipping_unsupported, parse_with, refuse_masquerade,
 };
 use std::fs;
 use std::io::Read;
@@ -20,6 +20,8 @@ pub struct RulesetOptions {
     pub include_dirs: Vec<PathBuf>,
     /// Leave out what is not supported, and say so, instead of refusing the ruleset.
     pub skip_unsupported: bool,
+    /// It is that of a cluster: what takes an address of this machine alone is refused.
+    pub is_clustered: bool,
 }
 
 /// A ruleset that compiled.
@@ -57,6 +59,7 @@ impl RulesetOptions {
             parse_with(&name, &text, &includes, &self.definitions).map(|(tree, sources)| (tree, sources, Vec::new()))
         };
         Ok(parsed.and_then(|(tree, sources, left_out)| {
+            let sources = if self.is_clustered { refuse_masquerade(&tree, sources)? } else { sources };
             let program = compile(&tree, &sources)?;
             Ok(LoadedRuleset { tree, left_out, sources, program })
         }))

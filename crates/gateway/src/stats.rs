@@ -24,6 +24,8 @@ pub(super) struct GatewayStats {
     flow_log: Vec<(&'static str, u64)>,
     /// Each flow log.
     flow_logs: Vec<FlowLogStats>,
+    /// The cluster's shard; empty without a cluster.
+    cluster: Vec<(&'static str, u64)>,
     /// Connections whose packets go on in the kernel, and why others do not; empty without such a data path.
     offload: Vec<(&'static str, u64)>,
     /// SYN proxy counters, by Linux's names; empty without synproxy rules.
@@ -72,6 +74,11 @@ pub(super) fn collect(at: &mut JobCtx<'_>) -> GatewayStats {
             .chain(held)
             .collect()
     });
+    let dropped = at.router.duty_counters();
+    let cluster = at.hub.cluster().map_or_else(Vec::new, |cluster| {
+        let dropped = [("cluster_dropped_standby", dropped.standby), ("cluster_dropped_fenced", dropped.fenced)];
+        cluster.report().values().into_iter().chain(dropped).collect()
+    });
     let engine = at.router.engine();
     let linux = *engine.counters();
     let flow_logs: Vec<FlowLogStats> = at.hub.flow_logs().iter().map(|log| FlowLogStats::of(log)).collect();
@@ -113,6 +120,7 @@ pub(super) fn collect(at: &mut JobCtx<'_>) -> GatewayStats {
         state_file: at.turns.state_file_values(),
         flow_log: flow_log_sums(&flow_logs),
         flow_logs,
+        cluster,
         offload,
         synproxy: [
             ("syn_received", handshakes.syn_received),
@@ -151,6 +159,9 @@ impl GatewayStats {
             let FlowLogStats { target, records, lost, failing } = log;
             writeln!(out, "flow_log={target} records={records} lost={lost} failing={}", u8::from(*failing))?;
         }
+        if !self.cluster.is_empty() {
+            write_row(out, &self.cluster)?;
+        }
         if !self.offload.is_empty() {
             write_row(out, &self.offload)?;
         }
@@ -183,7 +194,7 @@ impl Serialize for GatewayStats {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let linux = keepstate_conntrack::format::counters(&self.engine);
         let mut map = to.serialize_map(None)?;
-        let rows: [&[(&str, u64)]; 8] = [
+        let rows: [&[(&str, u64)]; 9] = [
             &self.router,
             &linux,
             &self.table,
@@ -191,6 +202,7 @@ impl Serialize for GatewayStats {
             &self.turns,
             &self.state_file,
             &self.flow_log,
+            &self.cluster,
             &self.offload,
         ];
         for (name, value) in rows.into_iter().flatten() {

@@ -36,7 +36,7 @@ impl TestGateway {
             turns: TurnTimes::default(),
             jobs: runner,
             requests,
-            handle: ControlHandle { requests: sender, jobs },
+            handle: ControlHandle { requests: sender, jobs, cluster: None },
         }
     }
 

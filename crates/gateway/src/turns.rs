@@ -18,15 +18,18 @@ pub(super) enum TurnKind {
     Reload,
     /// Changes handed to the state file's thread.
     State,
+    /// Changes sent to other gateways, or taken over from them.
+    Cluster,
 }
 
-const KINDS: [(TurnKind, &str); 6] = [
+const KINDS: [(TurnKind, &str); 7] = [
     (TurnKind::Packets, "longest_packets_us"),
     (TurnKind::Upkeep, "longest_upkeep_us"),
     (TurnKind::Routes, "longest_routes_us"),
     (TurnKind::Control, "longest_control_us"),
     (TurnKind::Reload, "longest_reload_us"),
     (TurnKind::State, "longest_state_us"),
+    (TurnKind::Cluster, "longest_cluster_us"),
 ];
 
 /// The longest turn of each kind since the start, and how the last turn of the state file went.

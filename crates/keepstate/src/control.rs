@@ -77,6 +77,27 @@ enum ControlCommand {
     Drain(BackendArgs),
     /// Send new connections to a drained backend again
     Undrain(BackendArgs),
+    /// Print what this gateway is in its cluster: role, epoch, how far behind
+    Cluster {
+        /// Exit with 1 if this gateway should not get packets: for keepalived's track_script
+        #[arg(long)]
+        check: bool,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make this gateway of a cluster active; returns when it is
+    Promote {
+        /// Its shard, to be sure
+        #[arg(value_name = "SHARD")]
+        shard: Option<String>,
+    },
+    /// Hand this gateway's connections over and become a standby; returns when all is with the cluster
+    Demote {
+        /// Its shard, to be sure
+        #[arg(value_name = "SHARD")]
+        shard: Option<String>,
+    },
 }
 
 /// Which backends.
@@ -106,6 +127,9 @@ Examples:
   keepstate control nft -f changes.nft
   # before a stop: refuse new connections, and wait until the last one has ended
   keepstate control drain-all --wait
+  # one of a cluster: who is active; hand over before maintenance
+  keepstate control cluster
+  keepstate control demote
   # the whole of conntrack on the gateway's table: change, delete, watch
   keepstate conntrack --gateway -E -p tcp
 
@@ -133,12 +157,26 @@ impl Control {
     /// # Errors
     /// No gateway listens, or the request is refused.
     pub fn run(&self) -> Result<ExitCode> {
+        if let ControlCommand::Cluster { check: true, json } = &self.command {
+            return self.check_cluster(*json);
+        }
         let mut answer = match &self.command {
             ControlCommand::Nft(nft) => nft.send(&self.socket)?,
             other => control_client::send_request(&self.socket, other.to_request())?,
         };
         copy_to_stdout(&mut answer)?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Prints what the gateway is in its cluster; the exit code says whether it should get packets.
+    fn check_cluster(&self, json: bool) -> Result<ExitCode> {
+        let fetch = |json| control_client::fetch(&self.socket, ControlRequest::Cluster { json });
+        let document = fetch(true)?;
+        let report: serde_json::Value = serde_json::from_str(&document).context("the gateway's answer is no JSON")?;
+        let text = if json { document } else { fetch(false)? };
+        std::io::stdout().lock().write_all(text.as_bytes())?;
+        let is_fit = report.get("fit").and_then(serde_json::Value::as_bool) == Some(true);
+        Ok(if is_fit { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
@@ -163,6 +201,9 @@ impl ControlCommand {
             ControlCommand::Services => ControlRequest::Services,
             ControlCommand::Drain(backend) => ControlRequest::Drain(backend.to_selector()),
             ControlCommand::Undrain(backend) => ControlRequest::Undrain(backend.to_selector()),
+            ControlCommand::Cluster { json, .. } => ControlRequest::Cluster { json: *json },
+            ControlCommand::Promote { shard } => ControlRequest::Promote { shard: shard.clone() },
+            ControlCommand::Demote { shard } => ControlRequest::Demote { shard: shard.clone() },
         }
     }
 }

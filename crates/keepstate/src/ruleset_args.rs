@@ -26,6 +26,7 @@ impl RulesetArgs {
             definitions: self.definitions.clone(),
             include_dirs: self.include_dirs.clone(),
             skip_unsupported: self.skip_unsupported,
+            is_clustered: false,
         }
     }
 

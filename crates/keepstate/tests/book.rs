@@ -180,7 +180,7 @@ fn the_reference_of_gateway_toml_is_the_schema() {
     );
     let flow_log = &schema["$defs"]["FlowLog"]["properties"];
     let tables =
-        [("", &schema["properties"]), ("[flow-log]", flow_log), ("nat", &schema["$defs"]["NatSettings"]["properties"])];
+        [("", &schema["properties"]), ("[flow-log]", flow_log), ("nat", &schema["$defs"]["NatSettings"]["properties"]), ("cluster", &schema["$defs"]["ClusterSettings"]["properties"])];
     for (table, properties) in tables {
         if !table.is_empty() {
             text += &format!("\n## `[{table}]`\n");

@@ -18,6 +18,8 @@ pub struct OwnerFacts {
     pub state_failed: Option<bool>,
     /// Its flow logs together: records written, records lost, logs that fail; `None` without one.
     pub flow_logs: Option<[u64; 3]>,
+    /// Its shard of a cluster, by the names that the gateway gives: `cluster_epoch` and so on; empty without one.
+    pub cluster: Vec<(String, u64)>,
     /// Services.
     pub services: Vec<ServiceFacts>,
     /// Names of all findings that doctor may report.

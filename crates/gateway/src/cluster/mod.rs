@@ -1,10 +1,19 @@
 //! A shard's table between two gateways: what the active one sends of its engine, what a standby makes of it.
 //!
 //! The roles and the order of frames are the crate `keepstate-cluster`'s; here is what that crate does not know: the engine.
+mod cluster_time;
+mod config;
+mod epoch_file;
+mod handle;
+mod report;
+mod shard_thread;
 mod standing_clock;
 mod table_receiver;
 mod table_sender;
 
+pub use config::{ClusterConfig, ClusterServers, DEFAULT_LEASE, StartTransport, TransportStarter};
+pub(crate) use handle::ClusterHandle;
+pub(crate) use shard_thread::ClusterNode;
 pub use standing_clock::StandingClock;
 pub use table_receiver::{ReceiverCounters, TableReceiver};
 pub use table_sender::TableSender;

@@ -3,7 +3,7 @@
 //! Records are absolute: a put replaces whatever the slot held, and whatever it clashes with. Nothing of them is trusted: the engine checks each connection. A master's children that come before it have no master.
 use keepstate_cluster::TableChange;
 use keepstate_cluster::records::{self, Record};
-use keepstate_engine::{ConnId, ConnSnapshot, Engine, ImportError, Instant, WindowTrust};
+use keepstate_engine::{ConnId, ConnSnapshot, Engine, Entry, ImportError, Instant, WindowTrust};
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -26,25 +26,35 @@ pub struct TableReceiver {
     /// Those put since the last [`TableChange::Mark`].
     put_since_mark: HashSet<ConnId>,
     is_marked: bool,
+    /// Where a sweep goes on.
+    sweep: Option<u32>,
     /// What was taken over.
     pub counters: ReceiverCounters,
 }
 
+/// Slots of the table looked at in one turn of a sweep.
+const SWEEP_SLOTS_PER_TURN: u32 = 2048;
+
 impl TableReceiver {
-    /// Takes over a change.
+    /// Takes over a change. After a [`TableChange::Sweep`] call [`TableReceiver::poll_sweep`] until it is done, before the next change.
     pub fn apply(&mut self, change: &TableChange, engine: &mut Engine, now: Instant) {
         match change {
             TableChange::NewSender => {
                 self.slots.clear();
-                self.is_marked = false;
+                (self.is_marked, self.sweep) = (false, None);
             }
             TableChange::Mark => {
                 self.put_since_mark.clear();
-                self.is_marked = true;
+                (self.is_marked, self.sweep) = (true, None);
             }
             TableChange::Records(bytes) => self.apply_records(bytes, engine, now),
-            TableChange::Sweep => self.sweep(engine, now),
+            TableChange::Sweep => self.sweep = Some(0).filter(|_| self.is_marked),
         }
+    }
+
+    /// Nobody is followed any more.
+    pub fn forget(&mut self) {
+        *self = TableReceiver { counters: self.counters, ..TableReceiver::default() };
     }
 
     fn apply_records(&mut self, bytes: &[u8], engine: &mut Engine, now: Instant) {
@@ -83,22 +93,24 @@ impl TableReceiver {
         }
     }
 
-    /// Removes all that the snapshot did not have.
-    fn sweep(&mut self, engine: &mut Engine, now: Instant) {
-        if !self.is_marked {
-            return;
-        }
-        self.is_marked = false;
-        let gone: Vec<ConnId> = engine
-            .entries(now)
-            .map(|entry| entry.conn_id)
-            .filter(|conn_id| !self.put_since_mark.contains(conn_id))
-            .collect();
+    /// A bounded part of a sweep: removes what the snapshot did not have, unless `is_own` says that it is a connection of this machine itself. True if there is more to do.
+    pub fn poll_sweep(&mut self, engine: &mut Engine, is_own: impl Fn(&Entry) -> bool, now: Instant) -> bool {
+        let Some(from) = self.sweep.take() else { return false };
+        let mut gone = Vec::new();
+        self.sweep = engine.dump_range(from, SWEEP_SLOTS_PER_TURN, now, |entry| {
+            if !self.put_since_mark.contains(&entry.conn_id) && !is_own(&entry) {
+                gone.push(entry.conn_id);
+            }
+        });
         for conn_id in gone {
             self.counters.deleted += u64::from(engine.remove(conn_id, now));
         }
-        let kept = std::mem::take(&mut self.put_since_mark);
-        self.slots.retain(|_, conn_id| kept.contains(conn_id));
+        if self.sweep.is_none() {
+            self.is_marked = false;
+            let kept = std::mem::take(&mut self.put_since_mark);
+            self.slots.retain(|_, conn_id| kept.contains(conn_id));
+        }
+        self.sweep.is_some()
     }
 }
 

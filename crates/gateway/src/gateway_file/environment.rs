@@ -62,6 +62,9 @@ pub(super) fn faults(settings: &GatewaySettings) -> Vec<SettingFault> {
             add(&given.origin, message);
         }
     }
+    if let Some(message) = settings.cluster.as_ref().and_then(|given| given.value.missing_file()) {
+        add(&settings.cluster.as_ref().map_or(SettingOrigin::Default, |given| given.origin.clone()), message);
+    }
     if let Some(message) = missing_capabilities(settings) {
         add(&SettingOrigin::Default, message);
     }

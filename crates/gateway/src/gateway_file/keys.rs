@@ -1,4 +1,5 @@
 //! All keys, one after the other: what is printed, and what a reload compares.
+use super::cluster::ClusterSettings;
 use super::given::{Given, SettingOrigin};
 use super::named::NamedValues;
 use super::settings::GatewaySettings;
@@ -70,7 +71,28 @@ pub(super) fn key_entries(settings: &GatewaySettings) -> Vec<KeyEntry> {
         entry("table", "adaptive-timeouts", &s.table.adaptive_timeouts, Restart),
         entry("table", "grow-to", &s.table.grow_to, Restart),
     ]);
+    // Without a cluster too: a reload that adds one is found.
+    entries.extend(cluster_entries(&s.cluster.as_ref().map(|given| given.value.clone()).unwrap_or_default()));
     entries
+}
+
+fn cluster_entries(cluster: &ClusterSettings) -> Vec<KeyEntry> {
+    use KeyChange::Restart;
+    const TABLE: &str = "cluster";
+    vec![
+        entry(TABLE, "name", &cluster.name, Restart),
+        entry(TABLE, "node", &cluster.node, Restart),
+        entry(TABLE, "shard", &cluster.shard, Restart),
+        entry(TABLE, "address", &cluster.address, Restart),
+        entry(TABLE, "lease", &cluster.lease, Restart),
+        entry(TABLE, "servers", &cluster.servers, Restart),
+        entry(TABLE, "credentials", &cluster.credentials, Restart),
+        entry(TABLE, "user-file", &cluster.user_file, Restart),
+        entry(TABLE, "ca-file", &cluster.ca_file, Restart),
+        entry(TABLE, "certificate", &cluster.certificate, Restart),
+        entry(TABLE, "key", &cluster.key, Restart),
+        entry(TABLE, "directory", &cluster.directory, Restart),
+    ]
 }
 
 fn entry<T: Serialize>(table: &'static str, name: &str, given: &Option<Given<T>>, change: KeyChange) -> KeyEntry {

@@ -2,6 +2,7 @@
 //!
 //! A [`GatewayFile`] is read whole: its settings, and all its faults. With the settings of a command line over it, it becomes a [`ResolvedGateway`], which knows of each value
 //! where it comes from, can print itself, and becomes a [`GatewayConfig`]. A reload resolves both again and compares: what needs a restart refuses it.
+mod cluster;
 mod environment;
 mod flow_log;
 mod given;
@@ -14,6 +15,7 @@ mod schema;
 mod settings;
 mod values;
 
+pub use cluster::{ClusterSettings, LeaseText};
 pub use flow_log::{FlowLogEntry, FlowLogFormat, FlowLogSessions};
 pub use given::{Given, SettingOrigin};
 pub use named::NamedValues;
@@ -25,6 +27,7 @@ pub use values::{
     RouteEntry, SourceLimitText, SysctlValue, TableReserveText, TextValue, XdpModeSetting, XdpSendSetting,
 };
 
+use crate::cluster::ClusterConfig;
 use crate::config::GatewayConfig;
 use crate::engine_settings::MemorySize;
 use crate::sandbox;
@@ -139,7 +142,9 @@ impl ResolvedGateway {
         }
         let given = flags.over(below);
         let defaults = resolve::defaults(&given);
-        ResolvedGateway { file, settings: given.over(defaults), machine_memory }
+        let mut settings = given.over(defaults);
+        settings.cluster.iter_mut().for_each(|given| given.value.add_defaults());
+        ResolvedGateway { file, settings, machine_memory }
     }
 
     /// The settings.
@@ -197,6 +202,14 @@ impl ResolvedGateway {
         let mut config = resolve::config(&self.settings, self.machine_memory, secret, note)?;
         config.other_files.extend(self.file.iter().map(|file| file.path.clone()));
         Ok(config)
+    }
+
+    /// The cluster, if this gateway is one of several.
+    ///
+    /// # Errors
+    /// A name that is none.
+    pub fn cluster(&self) -> Result<Option<ClusterConfig>> {
+        self.settings.cluster.as_ref().map(|given| given.value.config()).transpose()
     }
 
     /// The sysctls of the settings, without an engine, and whether what is said of a full table fits them.

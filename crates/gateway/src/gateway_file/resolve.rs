@@ -77,6 +77,7 @@ pub(super) fn faults(settings: &GatewaySettings) -> Vec<SettingFault> {
     ranges(settings, &mut faults);
     nat(&settings.nat, &mut faults);
     flow_logs(settings, &mut faults);
+    cluster(settings, &mut faults);
     for (name, value) in &settings.sysctl.entries {
         if let Err(message) = sysctl_conf::parse_setting(&format!("{}={}", name.value, value.value)) {
             faults.add(name.origin.clone(), message);
@@ -233,6 +234,7 @@ pub(super) fn config(
             definitions: definitions.collect(),
             include_dirs: value_or(&s.includepath, Vec::new()),
             skip_unsupported: value_or(&s.skip_unsupported, false),
+            is_clustered: s.cluster.is_some(),
         },
         services: s.services.as_ref().map(|given| given.value.clone()),
         driver,
@@ -252,6 +254,7 @@ pub(super) fn config(
             .map(|text| (text.value.helper, text.value.port))
             .collect(),
         secret,
+        cluster: s.cluster.as_ref().map(|given| given.value.config()).transpose()?,
     })
 }
 
@@ -315,6 +318,20 @@ fn flow_logs(settings: &GatewaySettings, faults: &mut Faults) {
         faults.add(
             name.origin.clone(),
             "nf_conntrack_events = 0: a flow-log would have no sessions; leave it out, or write sessions = \"none\"",
+        );
+    }
+}
+
+/// The table has one reader of its changes; and packets must come from somewhere that a cluster can govern.
+fn cluster(settings: &GatewaySettings, faults: &mut Faults) {
+    let Some(cluster) = &settings.cluster else { return };
+    for (origin, message) in cluster.value.faults() {
+        faults.add(origin.unwrap_or(cluster.origin.clone()), message);
+    }
+    if let Some(state) = &settings.state {
+        faults.add(
+            state.origin.clone(),
+            "state and [cluster]: the other gateways keep the connections over a restart; leave state out",
         );
     }
 }

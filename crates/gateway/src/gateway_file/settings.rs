@@ -1,5 +1,6 @@
 //! The keys. Each is the flag of `keepstate gateway` of the same name; those of NAT, of a full table and the sysctls have a table of their own. What people write by habit,
 //! `on_exit` or `interfaces`, is the same key.
+use super::cluster::ClusterSettings;
 use super::flow_log::FlowLogEntry;
 use super::given::Given;
 use super::named::NamedValues;
@@ -88,6 +89,8 @@ pub struct GatewaySettings {
     pub nat: NatSettings,
     /// What happens when the table gets full, beyond Linux's
     pub table: TableSettings,
+    /// One of several gateways that share their table over NATS
+    pub cluster: Option<Given<ClusterSettings>>,
 }
 
 /// What happens when the table gets full, beyond Linux's.
@@ -173,6 +176,7 @@ impl GatewaySettings {
                 adaptive_timeouts: self.table.adaptive_timeouts.or(below.table.adaptive_timeouts),
                 grow_to: self.table.grow_to.or(below.table.grow_to),
             },
+            cluster: self.cluster.or(below.cluster),
         }
     }
 
@@ -210,6 +214,9 @@ impl GatewaySettings {
         let one = [&mut self.ruleset, &mut self.services, &mut self.control, &mut self.state];
         for given in one.into_iter().flatten() {
             given.value = folder.join(&given.value);
+        }
+        if let Some(cluster) = &mut self.cluster {
+            cluster.value.resolve_paths(folder);
         }
         for entry in self.flow_log.iter_mut().flat_map(|given| &mut given.value) {
             entry.resolve_path(folder);

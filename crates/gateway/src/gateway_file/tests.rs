@@ -296,12 +296,13 @@ fn the_shipped_schema_is_up_to_date() {
 fn the_schema_has_every_key_and_a_sentence_for_each() {
     let schema: serde_json::Value = serde_json::from_str(&schema::gateway_schema()).unwrap();
     let of = |table: &str| schema["$defs"][table]["properties"].clone();
-    let (nat, full_table) = (of("NatSettings"), of("TableSettings"));
+    let (nat, full_table, cluster) = (of("NatSettings"), of("TableSettings"), of("ClusterSettings"));
     for entry in key_entries(&resolved(ROUTER).settings) {
         let property = match entry.table {
             "" => &schema["properties"][&entry.name],
             "nat" => &nat[&entry.name],
             "table" => &full_table[&entry.name],
+            "cluster" => &cluster[&entry.name],
             _ => &schema["properties"][entry.table],
         };
         assert!(property["description"].is_string(), "{} {}: {property}", entry.table, entry.name);

@@ -145,7 +145,7 @@ fn longest_turn_while_everything_happens() {
         &super::super::load::LoadedConfig::read(&options, &ruleset, None).unwrap().apply(&mut router, time.now()),
     );
     let gateway = SharedGateway::new(router, Some(store), Arc::new(time));
-    let control = ControlSocket::bind(&socket).unwrap().serve().unwrap();
+    let control = ControlSocket::bind(&socket).unwrap().serve(None).unwrap();
     let signals = Arc::new(SignalFlags::none());
     let reloaded = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&reloaded);
@@ -176,7 +176,7 @@ fn longest_turn_while_everything_happens() {
     });
     let reloader = Reloader::new(Arc::new(load), None);
     let mut flow_logs = FlowLogs::start(&[]).unwrap();
-    let background = BackgroundWork { reloader, health: HealthMonitor::default(), flow_logs: &mut flow_logs };
+    let background = BackgroundWork { reloader, health: HealthMonitor::default(), flow_logs: &mut flow_logs, cluster: None };
     control_loop(&gateway, &mut driver, Some(&control), Duration::ZERO, &signals, background).unwrap();
     client.join().unwrap();
     let turns = gateway.turns.values();

@@ -101,6 +101,7 @@ impl Node {
                 ShardAction::Table(change) => {
                     let now = self.now(at);
                     self.receiver.apply(&change, &mut self.engine, now);
+                    while self.receiver.poll_sweep(&mut self.engine, |_| false, now) {}
                 }
                 ShardAction::Role(ShardRole::Active, epoch) => {
                     self.is_new_active = true;

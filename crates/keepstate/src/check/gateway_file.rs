@@ -1,6 +1,7 @@
 //! `keepstate check gateway.toml`: the gateway's file, and every file that it names.
 use super::file_report::FileReport;
 use super::one_file::{check_ruleset, check_services};
+use crate::gateway::cluster_transport;
 use anyhow::Result;
 use keepstate_gateway::gateway_file::{
     GatewayFile, GatewaySettings, Given, ResolvedGateway, SettingFault, SettingOrigin,
@@ -26,6 +27,11 @@ pub(super) fn check(path: &Path, flags: GatewaySettings, environment: bool) -> R
             && others.is_empty()
         {
             others.push(SettingFault { origin: files.origin.clone(), message: format!("{error:#}") });
+        }
+        if let (Some(cluster), true) = (&settings.cluster, others.is_empty())
+            && let Err(error) = resolved.cluster().and_then(|config| config.iter().try_for_each(cluster_transport::check))
+        {
+            others.push(SettingFault { origin: cluster.origin.clone(), message: format!("{error:#}") });
         }
         if environment {
             others.extend(resolved.environment_faults());
@@ -72,5 +78,6 @@ fn ruleset_options(settings: &GatewaySettings) -> RulesetOptions {
         definitions: definitions.collect(),
         include_dirs: settings.includepath.as_ref().map(|dirs| dirs.value.clone()).unwrap_or_default(),
         skip_unsupported: settings.skip_unsupported.as_ref().is_some_and(|skip| skip.value),
+        is_clustered: settings.cluster.is_some(),
     }
 }

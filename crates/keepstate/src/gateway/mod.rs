@@ -1,6 +1,7 @@
 //! `keepstate gateway`: a router with an nftables ruleset, between TUN interfaces, on existing interfaces, or over a capture.
 //!
 //! Turns the options, and a file with the same settings, into a `GatewayConfig`; the router itself is the crate `keepstate-gateway`. A capture instead of interfaces is driven here.
+pub(crate) mod cluster_transport;
 mod nat_args;
 mod pcap_driver;
 pub(crate) mod table_args;
@@ -236,6 +237,7 @@ impl GatewayArgs {
         }
         let secret = self.tuning.hash_secret()?;
         let mut config = resolved.config(secret, |note| tracing::info!("{note}"))?;
+        cluster_transport::use_nats(&mut config);
         if let (Some(input), Some(output)) = (&self.input, &self.output) {
             if resolved.settings().device.is_none() {
                 bail!("--in needs interfaces with addresses that the capture is routed between: add --device");

@@ -103,6 +103,11 @@ pub(crate) fn note_stats(board: &FactBoard, document: &Value) {
         [Some(records), Some(lost), Some(failing)] => Some([records, lost, failing]),
         _ => None,
     };
+    let fields = document.as_object().into_iter().flatten();
+    facts.cluster = fields
+        .filter(|(name, _)| name.starts_with("cluster_"))
+        .filter_map(|(name, value)| Some((name.clone(), value.as_u64()?)))
+        .collect();
     facts.state_age_seconds = number("state_file_age_ms").map(|age| age as f64 / 1000.0);
 }
 
@@ -208,11 +213,14 @@ mod tests {
         let board = FactBoard::default();
         note_stats(
             &board,
-            &serde_json::json!({"received": 5, "lost": 1, "state_file_failed": 1, "state_file_age_ms": 2500, "flow_log_records": 7, "flow_log_lost": 2, "flow_logs_failing": 0}),
+            &serde_json::json!({"received": 5, "lost": 1, "state_file_failed": 1, "state_file_age_ms": 2500, "flow_log_records": 7, "flow_log_lost": 2, "flow_logs_failing": 0, "cluster_role": 1, "cluster_epoch": 4}),
         );
         let facts = board.lock();
         assert_eq!(facts.packets, [("received".to_owned(), 5), ("dropped".to_owned(), 1)]);
         assert_eq!(facts.flow_logs, Some([7, 2, 0]));
+        let mut cluster = facts.cluster.clone();
+        cluster.sort();
+        assert_eq!(cluster, [("cluster_epoch".to_owned(), 4), ("cluster_role".to_owned(), 1)]);
         assert_eq!((facts.state_failed, facts.state_age_seconds), (Some(true), Some(2.5)));
     }
 }

@@ -33,6 +33,10 @@ pub enum DropReason {
     NoBackend,
     /// It would begin a connection while the router drains.
     Draining,
+    /// Another gateway of the cluster decides.
+    Standby,
+    /// It would begin a connection, and this gateway of a cluster may not decide at present.
+    Fenced,
     /// Synproxy answered it in its server's name.
     SynproxyAnswered,
     /// It acknowledges a SYN cookie that the router has not sent.
@@ -58,6 +62,8 @@ impl std::fmt::Display for DropReason {
             DropReason::NatFailed => "cannot be translated",
             DropReason::NoBackend => "no backend is up",
             DropReason::Draining => "no new connections: draining",
+            DropReason::Standby => "standby: another gateway of the cluster decides",
+            DropReason::Fenced => "no new connections: this gateway of the cluster may not decide now",
             DropReason::SynproxyAnswered => "answered by synproxy",
             DropReason::SynproxyBadCookie => "bad SYN cookie",
         })

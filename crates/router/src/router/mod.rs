@@ -8,6 +8,7 @@
 //! A dropped packet leaves no state behind. An ICMP error or a reset takes the path of locally generated packets (`output.rs`). The router lives as long as its
 //! driver, and its ruleset can be replaced between two packets. It must never read a clock, or do IO.
 mod drop_reason;
+mod duty;
 mod egress;
 mod flow_api;
 mod hooks;
@@ -23,6 +24,7 @@ mod service_api;
 mod synproxy;
 
 pub use drop_reason::DropReason;
+pub use duty::{ClusterDuty, DutyCounters};
 pub use egress::{Egress, MarkedEgress, RouterCounters};
 pub use log_line::LogLine;
 
@@ -39,6 +41,7 @@ use keepstate_rules::{Program, RulesetUpdate, RulesetUpdateError};
 use keepstate_wire::Packet;
 use keepstate_wire::keyed_hash::SipKey;
 use keepstate_wire::reassembly::{Reassembler, ReassemblyLimits};
+use duty::DutyState;
 use masquerade::MasqueradeSweep;
 use packet::{InFlightPacket, destination_address, parse_packet};
 use std::collections::VecDeque;
@@ -95,6 +98,8 @@ pub struct Router {
     route_oracle: Option<Box<dyn RouteOracle>>,
     /// New connections are refused.
     draining: bool,
+    /// What it may do as one of a cluster.
+    duty: DutyState,
     /// Connections for a faster data path, if there is one.
     flows: Option<FlowTracker>,
     flow_generation: u64,
@@ -171,6 +176,7 @@ impl Router {
             socket_uid: None,
             route_oracle: None,
             draining: false,
+            duty: DutyState::default(),
             flows: None,
             flow_generation: 0,
         };

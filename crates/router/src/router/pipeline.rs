@@ -19,6 +19,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 impl Router {
     pub(super) fn process_packet(&mut self, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
+        self.check_duty(pkt)?;
         // What cannot be parsed is counted where fragments are put together.
         if self.program.has_filter_chain(Hook::Ingress, &ALL_PRIORITIES) && Packet::parse(&pkt.bytes).is_ok() {
             self.run_filter_chains(Hook::Ingress, ALL_PRIORITIES, pkt)?;
@@ -203,6 +204,7 @@ impl Router {
     }
 
     fn forward(&mut self, pkt: &mut InFlightPacket, to: IpAddr) -> Result<(), DropReason> {
+        self.check_duty_to_forward(pkt)?;
         // As in Linux (ip_forward): only packets for this host's link address are forwarded.
         if pkt.meta.packet_type.is_some_and(|kind| kind != 0) {
             return Err(DropReason::PacketType);
@@ -316,6 +318,7 @@ impl Router {
     pub(super) fn confirm(&mut self, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
         let Some(mut ctx) = pkt.ctx.take() else { return Ok(()) };
         let is_new = ctx.unconfirmed().is_some();
+        self.check_duty_to_create(&mut ctx, pkt.now)?;
         let outcome = self.engine.confirm_and_rewrite(ctx, &mut pkt.bytes, pkt.now);
         if let Some(conn_id) = outcome.connection.filter(|_| is_new) {
             self.masquerade.note_new(conn_id);

@@ -4,6 +4,7 @@ use super::{DropReason, Egress, InFlightPacket, MarkedEgress, Router};
 use crate::fib::{FibChange, FibTable};
 use crate::route_oracle::{RouteAnswer, RouteQuery};
 use crate::route_scope::RouteScope;
+use keepstate_engine::Engine;
 use keepstate_rules::{Fib, InterfaceInfo};
 use keepstate_wire::Packet;
 use std::net::IpAddr;
@@ -22,6 +23,11 @@ impl Router {
     /// Interfaces and routes.
     pub fn fib(&self) -> &FibTable {
         &self.fib
+    }
+
+    /// The engine, to be changed by what interfaces and routes say.
+    pub fn engine_and_fib(&mut self) -> (&mut Engine, &FibTable) {
+        (&mut self.engine, &self.fib)
     }
 
     /// Ends masqueraded connections whose address this machine does not have (any more), in bounded steps of [`Router::poll`]: after connections were restored from a file.

@@ -3,6 +3,7 @@
 //! One file a kind of check. A check reads the tree and changes nothing; it says what is wrong, where, and what to write instead.
 mod chain_graph;
 mod hooks;
+mod own_address;
 mod protocol;
 mod refusal;
 mod sets;
@@ -10,6 +11,7 @@ mod translation;
 mod types;
 
 pub(crate) use chain_graph::{check_jump_depth, nat_only_chains, synproxy_allowed_chains};
+pub use own_address::refuse_masquerade;
 pub(crate) use protocol::ProtocolContext;
 
 use crate::ast::{Chain, Rule, Ruleset, Statement, Table};

@@ -1,0 +1,25 @@
+//! Requests about this gateway's shard of a cluster. The client's own thread waits: a handover takes as long as the cluster takes to acknowledge.
+use super::cluster::ClusterHandle;
+use super::control_protocol::ControlRequest;
+
+/// The answer; `None` for all other requests.
+pub(super) fn answer(
+    request: &ControlRequest,
+    cluster: Option<&ClusterHandle>,
+) -> Option<Result<Vec<u8>, String>> {
+    let is_ours = matches!(
+        request,
+        ControlRequest::Cluster { .. } | ControlRequest::Promote { .. } | ControlRequest::Demote { .. }
+    );
+    let Some(cluster) = cluster else {
+        return is_ours.then(|| Err("this gateway is not one of a cluster: its gateway.toml has no [cluster]".into()));
+    };
+    let text = match request {
+        ControlRequest::Cluster { json: true } => Ok(cluster.report().json()),
+        ControlRequest::Cluster { json: false } => Ok(cluster.report().text()),
+        ControlRequest::Promote { shard } => cluster.promote(shard.as_deref()),
+        ControlRequest::Demote { shard } => cluster.demote(shard.as_deref()),
+        _ => return None,
+    };
+    Some(text.map(String::into_bytes))
+}

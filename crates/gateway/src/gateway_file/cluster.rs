@@ -1,0 +1,178 @@
+//! `[cluster]`: one of several gateways that share their table.
+use super::given::{Given, SettingOrigin};
+use super::values::TextValue;
+use crate::cluster::{ClusterConfig, ClusterServers, DEFAULT_LEASE};
+use crate::duration::parse_millis;
+use anyhow::{Result, anyhow};
+use keepstate_cluster::{Decider, InvalidName, NodeName, ShardName};
+use serde::Deserialize;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// What a shard and a cluster are called, if nothing else is said.
+const DEFAULT_CLUSTER: &str = "keepstate";
+const DEFAULT_SHARD: &str = "main";
+const DEFAULT_LEASE_TEXT: &str = "1s";
+/// Where the epoch is kept, if nothing else is said.
+const DEFAULT_DIRECTORY: &str = "/var/lib/keepstate";
+
+/// One of several gateways that share their table over NATS.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct ClusterSettings {
+    /// The cluster's name, the same on all its gateways. Default: keepstate
+    pub name: Option<Given<String>>,
+    /// This gateway's name in the cluster, which no other has
+    pub node: Option<Given<String>>,
+    /// What the gateways share: the outside addresses that one of them has at a time. Default: main
+    pub shard: Option<Given<String>>,
+    /// The addresses that belong to whoever is active: a standby drops packets to them in silence, even if its machine has them already: ["192.0.2.1", "10.0.0.1"]
+    #[serde(alias = "addresses")]
+    pub address: Option<Given<Vec<IpAddr>>>,
+    /// Who is active: the holder of a lease that is renewed within this time, "1s"; or whom keepalived or a person promotes, "manual". Default: 1s
+    pub lease: Option<Given<LeaseText>>,
+    /// The NATS servers: ["tls://nats1.example.net:4222", "tls://nats2.example.net:4222"]
+    #[serde(alias = "server")]
+    pub servers: Option<Given<Vec<String>>>,
+    /// A credentials file of NATS (JWT and seed), as nsc writes it
+    pub credentials: Option<Given<PathBuf>>,
+    /// A file with the user of NATS on its first line and the password on its second
+    #[serde(alias = "user_file")]
+    pub user_file: Option<Given<PathBuf>>,
+    /// Certificates of the authority that signs those of the servers (PEM); TLS is then required
+    #[serde(alias = "ca_file")]
+    pub ca_file: Option<Given<PathBuf>>,
+    /// Our own certificate (PEM), for servers that ask for one
+    pub certificate: Option<Given<PathBuf>>,
+    /// Its key (PEM)
+    pub key: Option<Given<PathBuf>>,
+    /// The directory that the epoch is kept in. Default: /var/lib/keepstate
+    pub directory: Option<Given<PathBuf>>,
+}
+
+/// `1s`, `manual`.
+pub type LeaseText = TextValue<LeaseSetting>;
+
+/// Who says which gateway is active.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseSetting(Decider);
+
+impl FromStr for LeaseSetting {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<LeaseSetting, String> {
+        if text == "manual" {
+            return Ok(LeaseSetting(Decider::Hand));
+        }
+        match parse_millis(text) {
+            Ok(time @ 500..=60_000) => Ok(LeaseSetting(Decider::Lease(Duration::from_millis(time)))),
+            Ok(_) => Err("a lease is 500ms to 60s: a shorter one is lost by every hiccup".into()),
+            Err(_) => Err("write a time like \"1s\", or \"manual\"".into()),
+        }
+    }
+}
+
+impl ClusterSettings {
+    /// What does not fit, and where; without a place it is about the whole table.
+    pub(super) fn faults(&self) -> Vec<(Option<SettingOrigin>, String)> {
+        let mut faults = Vec::new();
+        if self.node.is_none() {
+            faults.push((None, "[cluster] needs node = \"NAME\": this gateway's name, which no other has".to_owned()));
+        }
+        if self.servers.as_ref().is_none_or(|servers| servers.value.is_empty()) {
+            let origin = self.servers.as_ref().map(|given| given.origin.clone());
+            faults.push((origin, "[cluster] needs servers = [\"nats://HOST:4222\"]".to_owned()));
+        }
+        for given in [&self.name, &self.node, &self.shard].into_iter().flatten() {
+            if let Err(error) = given.value.parse::<NodeName>() {
+                faults.push((Some(given.origin.clone()), error.to_string()));
+            }
+        }
+        for (one, other, names) in
+            [(&self.certificate, &self.key, ("certificate", "key")), (&self.key, &self.certificate, ("key", "certificate"))]
+        {
+            if let (Some(given), None) = (one, other) {
+                faults.push((Some(given.origin.clone()), format!("{} needs {}: give both files", names.0, names.1)));
+            }
+        }
+        if let (Some(_), Some(user)) = (&self.credentials, &self.user_file) {
+            faults.push((
+                Some(user.origin.clone()),
+                "credentials and user-file: the server knows us by one of them; leave the other out".to_owned(),
+            ));
+        }
+        faults
+    }
+
+    /// What holds if nobody says anything.
+    pub(super) fn add_defaults(&mut self) {
+        fn add<T>(key: &mut Option<Given<T>>, value: Option<T>) {
+            if key.is_none() {
+                *key = value.map(Given::by_default);
+            }
+        }
+        add(&mut self.name, Some(DEFAULT_CLUSTER.into()));
+        add(&mut self.shard, Some(DEFAULT_SHARD.into()));
+        add(&mut self.lease, DEFAULT_LEASE_TEXT.parse().ok());
+        add(&mut self.directory, Some(DEFAULT_DIRECTORY.into()));
+    }
+
+    /// A file that cannot be read.
+    pub(super) fn missing_file(&self) -> Option<String> {
+        let files = self.files().filter_map(|given| {
+            let error = std::fs::File::open(&given.value).err()?;
+            Some(format!("{} cannot be read: {error}", given.value.display()))
+        });
+        files.into_iter().next()
+    }
+
+    fn files(&self) -> impl Iterator<Item = &Given<PathBuf>> {
+        [&self.credentials, &self.user_file, &self.ca_file, &self.certificate, &self.key].into_iter().flatten()
+    }
+
+    pub(super) fn resolve_paths(&mut self, folder: &Path) {
+        let paths = [
+            &mut self.credentials,
+            &mut self.user_file,
+            &mut self.ca_file,
+            &mut self.certificate,
+            &mut self.key,
+            &mut self.directory,
+        ];
+        for given in paths.into_iter().flatten() {
+            given.value = folder.join(&given.value);
+        }
+    }
+
+    /// As the gateway takes it; what carries its frames is the program's to add.
+    ///
+    /// # Errors
+    /// A name that is none.
+    pub(super) fn config(&self) -> Result<ClusterConfig> {
+        let text = |given: &Option<Given<String>>, default: &str| {
+            given.as_ref().map_or_else(|| default.to_owned(), |given| given.value.clone())
+        };
+        let path = |given: &Option<Given<PathBuf>>| given.as_ref().map(|given| given.value.clone());
+        let wrong = |error: InvalidName| anyhow!("[cluster]: {error}");
+        Ok(ClusterConfig {
+            cluster: text(&self.name, DEFAULT_CLUSTER).parse::<NodeName>().map_err(wrong)?,
+            node: text(&self.node, "").parse::<NodeName>().map_err(wrong)?,
+            shard: text(&self.shard, DEFAULT_SHARD).parse::<ShardName>().map_err(wrong)?,
+            decider: self.lease.as_ref().map_or(Decider::Lease(DEFAULT_LEASE), |given| given.value.value.0),
+            shared_addresses: self.address.as_ref().map(|given| given.value.clone()).unwrap_or_default(),
+            directory: path(&self.directory).unwrap_or_else(|| DEFAULT_DIRECTORY.into()),
+            servers: ClusterServers {
+                addresses: self.servers.as_ref().map(|given| given.value.clone()).unwrap_or_default(),
+                credentials: path(&self.credentials),
+                user_file: path(&self.user_file),
+                ca_file: path(&self.ca_file),
+                certificate: path(&self.certificate),
+                key: path(&self.key),
+            },
+            transport: None,
+        })
+    }
+}

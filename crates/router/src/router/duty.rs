@@ -1,0 +1,203 @@
+//! What a router may do as one of a cluster: the one that decides, one that may not at present, or a standby that holds another one's table and is silent.
+//!
+//! Packets of the machine itself go on in every case, since it must reach the cluster; but none of them gets a translation while another one may decide.
+use super::{DropReason, InFlightPacket, Router};
+use keepstate_engine::{Instant, PacketCtx, Status};
+use keepstate_rules::Fib;
+use std::net::IpAddr;
+
+/// What a router may do. Without a cluster it decides for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterDuty {
+    /// It decides: connections are created until this time, if there is one.
+    Active {
+        /// From then on it is as [`ClusterDuty::Fenced`].
+        until: Option<Instant>,
+    },
+    /// It forwards what it knows and creates nothing.
+    Fenced,
+    /// It forwards nothing and answers nothing.
+    Standby,
+}
+
+/// Packets dropped because of the duty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DutyCounters {
+    /// On a standby.
+    pub standby: u64,
+    /// New connections of one that may not decide.
+    pub fenced: u64,
+}
+
+/// A router's duty.
+#[derive(Debug)]
+pub(super) struct DutyState {
+    duty: ClusterDuty,
+    /// Addresses that belong to whoever decides.
+    shared: Vec<IpAddr>,
+    counters: DutyCounters,
+}
+
+impl Default for DutyState {
+    fn default() -> DutyState {
+        let duty = ClusterDuty::Active { until: None };
+        DutyState { duty, shared: Vec::new(), counters: DutyCounters::default() }
+    }
+}
+
+impl Router {
+    /// One of a cluster, for now a standby. Packets to the `shared` addresses are for whoever decides, even where this machine has them already.
+    #[must_use]
+    pub fn with_shared_addresses(mut self, shared: Vec<IpAddr>) -> Router {
+        self.duty = DutyState { duty: ClusterDuty::Standby, shared, counters: DutyCounters::default() };
+        self
+    }
+
+    /// From the next packet on this is its duty. Flows that a data path forwards by itself are revoked if it forwards no more.
+    pub fn set_duty(&mut self, duty: ClusterDuty) {
+        if duty == ClusterDuty::Standby && self.duty.duty != duty {
+            self.revoke_flows();
+        }
+        self.duty.duty = duty;
+    }
+
+    /// Its duty.
+    pub fn duty(&self) -> ClusterDuty {
+        self.duty.duty
+    }
+
+    /// Packets dropped because of the duty.
+    pub fn duty_counters(&self) -> DutyCounters {
+        self.duty.counters
+    }
+
+    /// A standby takes no packet but those for its machine.
+    pub(super) fn check_duty(&mut self, pkt: &InFlightPacket) -> Result<(), DropReason> {
+        if self.duty.duty != ClusterDuty::Standby {
+            return Ok(());
+        }
+        // What cannot be parsed is dropped as that.
+        let Ok(to) = pkt.destination() else { return Ok(()) };
+        let is_machines = !self.local_replies
+            && !self.duty.shared.contains(&to)
+            && (self.fib.is_own_address(to, pkt.meta.iif.map(|device| device.index))
+                || to.is_multicast()
+                || self.fib.is_broadcast(to));
+        if is_machines { Ok(()) } else { Err(self.refuse_by_duty()) }
+    }
+
+    /// A standby forwards nothing, and only who decides forwards a new connection.
+    pub(super) fn check_duty_to_forward(&mut self, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
+        let creates = pkt.ctx.as_mut().is_some_and(|ctx| ctx.unconfirmed().is_some());
+        if self.duty.duty == ClusterDuty::Standby || creates && !self.may_create(pkt.now) {
+            return Err(self.refuse_by_duty());
+        }
+        Ok(())
+    }
+
+    /// Only who decides gives a new connection a translation.
+    pub(super) fn check_duty_to_create(&mut self, ctx: &mut PacketCtx, now: Instant) -> Result<(), DropReason> {
+        let translated = Status::SRC_NAT | Status::DST_NAT;
+        if ctx.unconfirmed().is_some_and(|new| new.status().intersects(translated)) && !self.may_create(now) {
+            return Err(self.refuse_by_duty());
+        }
+        Ok(())
+    }
+
+    fn may_create(&self, now: Instant) -> bool {
+        match self.duty.duty {
+            ClusterDuty::Active { until } => until.is_none_or(|until| now < until),
+            ClusterDuty::Fenced | ClusterDuty::Standby => false,
+        }
+    }
+
+    fn refuse_by_duty(&mut self) -> DropReason {
+        if self.duty.duty == ClusterDuty::Standby {
+            self.duty.counters.standby += 1;
+            DropReason::Standby
+        } else {
+            self.duty.counters.fenced += 1;
+            DropReason::Fenced
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{FibTable, Interface};
+    use keepstate_engine::{Engine, Secret, Sysctls};
+    use keepstate_rules::{NoIncludes, compile, parse_with};
+    use keepstate_wire::checksum::Sum;
+
+    const NOW: Instant = Instant(1_000_000_000);
+    const LATER: Instant = Instant(2_000_000_000);
+    const PEER: [u8; 4] = [192, 0, 2, 9];
+    const SHARED: [u8; 4] = [192, 0, 2, 77];
+    const OWN: [u8; 4] = [192, 0, 2, 1];
+
+    fn router() -> Router {
+        let rules =
+            "table ip t { chain p { type nat hook postrouting priority 100; oifname wan0 snat to 192.0.2.77; } }";
+        let (tree, sources) = parse_with("test.nft", rules, &NoIncludes, &[]).unwrap();
+        let inside = Interface::new(1, "lan0", 1500).with_address([10, 0, 0, 1].into(), 24);
+        let outside = Interface::new(2, "wan0", 1500).with_address(OWN.into(), 24);
+        let outside = outside.with_address(SHARED.into(), 24);
+        let fib = FibTable::new(vec![inside, outside], vec![]);
+        let engine = Engine::new(Sysctls::default(), Secret([7; 16]));
+        Router::new(engine, compile(&tree, &sources).unwrap(), fib, (1, 2))
+            .with_shared_addresses(vec![SHARED.into()])
+    }
+
+    fn packet(from: [u8; 4], to: [u8; 4]) -> Vec<u8> {
+        let mut packet = vec![0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0];
+        packet.extend(from.into_iter().chain(to));
+        let sum = Sum::new().add_bytes(&packet).finish().to_be_bytes();
+        packet[10..12].copy_from_slice(&sum);
+        packet.extend([0x13, 0x88, 0x13, 0x88, 0, 8, 0, 0]);
+        packet
+    }
+
+    /// What becomes of a datagram that comes in; nothing is answered.
+    fn send(router: &mut Router, iif: u32, (from, to): ([u8; 4], [u8; 4]), now: Instant) -> Result<(), DropReason> {
+        let result = router.handle(&packet(from, to), iif, now);
+        let sent = std::iter::from_fn(|| router.poll_output()).count();
+        assert_eq!(sent, usize::from(result.is_ok()));
+        result
+    }
+
+    #[test]
+    fn only_who_decides_creates_and_a_standby_is_silent() {
+        let mut router = router();
+        let [new, other] = [2, 3].map(|host| ([10, 0, 0, host], PEER));
+        assert_eq!(send(&mut router, 1, new, NOW), Err(DropReason::Standby));
+        router.set_duty(ClusterDuty::Active { until: Some(LATER) });
+        assert_eq!(send(&mut router, 1, new, NOW), Ok(()));
+        // Its time is over, and nobody has said so.
+        assert_eq!(send(&mut router, 1, new, LATER), Ok(()));
+        assert_eq!(send(&mut router, 1, other, LATER), Err(DropReason::Fenced));
+        router.set_duty(ClusterDuty::Fenced);
+        assert_eq!((send(&mut router, 1, new, NOW), send(&mut router, 2, (PEER, SHARED), NOW)), (Ok(()), Ok(())));
+        assert_eq!(send(&mut router, 1, other, NOW), Err(DropReason::Fenced));
+        assert_eq!(router.engine().count(), 1);
+        let generation = router.flow_generation();
+        router.set_duty(ClusterDuty::Standby);
+        assert_ne!(router.flow_generation(), generation, "known flows end too");
+        for (iif, ends) in [(1, new), (1, other), (2, (PEER, SHARED))] {
+            assert_eq!(send(&mut router, iif, ends, NOW), Err(DropReason::Standby), "{ends:?}");
+        }
+        assert_eq!(router.duty_counters(), DutyCounters { standby: 4, fenced: 2 });
+    }
+
+    #[test]
+    fn the_machine_itself_is_reached_but_gets_no_translation() {
+        let mut router = router();
+        assert_eq!(send(&mut router, 2, (PEER, OWN), NOW), Ok(()));
+        // The rule would give its own packets the shared address.
+        let mut own = packet(OWN, PEER);
+        own[20..22].copy_from_slice(&[0x20, 0]);
+        assert_eq!(router.handle_output(&mut own, None, 2, NOW), Err(DropReason::Standby));
+        router.set_duty(ClusterDuty::Active { until: None });
+        assert_eq!(router.handle_output(&mut own, None, 2, NOW), Ok(()));
+    }
+}
