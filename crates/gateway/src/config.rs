@@ -183,7 +183,13 @@ impl GatewayConfig {
         // Root may do this to another user's files only with it.
         let files = [Some(&self.ruleset), self.services.as_ref(), self.control_socket.as_ref()];
         let clusters = self.cluster.iter().flat_map(|cluster| cluster.servers.files().chain([&cluster.directory]));
-        if files.into_iter().flatten().chain(&self.other_files).chain(clusters).any(|path| privileges::is_other_users(path)) {
+        if files
+            .into_iter()
+            .flatten()
+            .chain(&self.other_files)
+            .chain(clusters)
+            .any(|path| privileges::is_other_users(path))
+        {
             needed |= CapabilitySet::DAC_OVERRIDE;
         }
         needed

@@ -3,10 +3,7 @@ use super::cluster::ClusterHandle;
 use super::control_protocol::ControlRequest;
 
 /// The answer; `None` for all other requests.
-pub(super) fn answer(
-    request: &ControlRequest,
-    cluster: Option<&ClusterHandle>,
-) -> Option<Result<Vec<u8>, String>> {
+pub(super) fn answer(request: &ControlRequest, cluster: Option<&ClusterHandle>) -> Option<Result<Vec<u8>, String>> {
     let is_ours = matches!(
         request,
         ControlRequest::Cluster { .. } | ControlRequest::Promote { .. } | ControlRequest::Demote { .. }

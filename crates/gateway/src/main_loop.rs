@@ -98,7 +98,8 @@ pub(super) fn run(
         let ended = others.fold(result, Result::and);
         // Last: what the others have changed until now is handed over too.
         cluster_stop.store(true, Ordering::Relaxed);
-        let cluster = cluster.map_or(Ok(()), |thread| thread.join().map_err(|_| anyhow!("the cluster's thread panicked")));
+        let cluster =
+            cluster.map_or(Ok(()), |thread| thread.join().map_err(|_| anyhow!("the cluster's thread panicked")));
         ended.and(cluster)
     });
     flush_log(&gateway, &flow_logs);

@@ -179,8 +179,12 @@ fn the_reference_of_gateway_toml_is_the_schema() {
         "# gateway.toml\n\nMade from `packaging/gateway.schema.json`. A relative path is relative to the file.\n",
     );
     let flow_log = &schema["$defs"]["FlowLog"]["properties"];
-    let tables =
-        [("", &schema["properties"]), ("[flow-log]", flow_log), ("nat", &schema["$defs"]["NatSettings"]["properties"]), ("cluster", &schema["$defs"]["ClusterSettings"]["properties"])];
+    let tables = [
+        ("", &schema["properties"]),
+        ("[flow-log]", flow_log),
+        ("nat", &schema["$defs"]["NatSettings"]["properties"]),
+        ("cluster", &schema["$defs"]["ClusterSettings"]["properties"]),
+    ];
     for (table, properties) in tables {
         if !table.is_empty() {
             text += &format!("\n## `[{table}]`\n");

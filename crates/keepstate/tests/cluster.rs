@@ -105,7 +105,7 @@ impl Cluster {
         self.gateways[index] = Some(child);
         for (side, device) in [("c", format!("lan{index}")), ("s", format!("wan{index}"))] {
             let (from, to) = (self.netns("g"), self.netns(side));
-            self.wait(&format!("{device}"), |_| run_ip(&["-n", &from, "link", "set", &device, "netns", &to]));
+            self.wait(&device, |_| run_ip(&["-n", &from, "link", "set", &device, "netns", &to]));
             assert!(run_ip(&["-n", &to, "link", "set", &device, "up"]));
         }
         self.wait("the control socket", |cluster| cluster.control(index, &["count"]).0 == Some(0));
@@ -161,7 +161,8 @@ impl Cluster {
 
     /// A server that returns what it gets.
     fn serve_echo(&self) {
-        let listener = spawn_in_netns(&self.netns("s"), || TcpListener::bind("192.0.2.9:7000").unwrap()).join().unwrap();
+        let listener =
+            spawn_in_netns(&self.netns("s"), || TcpListener::bind("192.0.2.9:7000").unwrap()).join().unwrap();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(mut stream) = stream else { return };
@@ -221,7 +222,10 @@ fn connections_go_on_after_the_active_gateway_is_killed() {
     let mut connections = cluster.open(CONNECTIONS);
     use_all(&mut connections, || cluster.logs());
     cluster.wait_in_step(0, 1);
-    assert_eq!((cluster.control(0, &["cluster", "--check"]).0, cluster.control(1, &["cluster", "--check"]).0), (Some(0), Some(1)));
+    assert_eq!(
+        (cluster.control(0, &["cluster", "--check"]).0, cluster.control(1, &["cluster", "--check"]).0),
+        (Some(0), Some(1))
+    );
     // A standby is silent, whatever comes.
     assert!(run_ip(&["-n", &cluster.netns("c"), "route", "add", "203.0.113.0/24", "dev", "lan1"]));
     let send = || UdpSocket::bind("10.1.0.2:0").unwrap().send_to(b"x", "203.0.113.1:9").unwrap();
@@ -267,7 +271,11 @@ fn a_planned_change_loses_nothing_and_a_foreign_ruleset_is_told() {
         let (code, said) = cluster.control(from, &["demote"]);
         assert!(code == Some(0) && said.contains("standby"), "{said}\n{}", cluster.logs());
         let (code, said) = cluster.control(to, &["promote"]);
-        assert!(code == Some(0) && said.contains(&format!("active in epoch {}", round + 2)), "{said}\n{}", cluster.logs());
+        assert!(
+            code == Some(0) && said.contains(&format!("active in epoch {}", round + 2)),
+            "{said}\n{}",
+            cluster.logs()
+        );
         cluster.use_gateway(to);
         use_all(&mut connections, || cluster.logs());
     }
@@ -285,7 +293,12 @@ fn a_cluster_needs_an_address_that_moves_and_no_state_file() {
     fs::write(&file, text).unwrap();
     let ran = keepstate(&["check", file.to_str().unwrap()], b"");
     assert_eq!(ran.code, Some(1));
-    for words in ["r.nft:5:", "masquerade takes an address of this machine alone", "help: write snat to ADDRESS", "8:9: a lease is 500ms to 60s"] {
+    for words in [
+        "r.nft:5:",
+        "masquerade takes an address of this machine alone",
+        "help: write snat to ADDRESS",
+        "8:9: a lease is 500ms to 60s",
+    ] {
         assert!(ran.out.contains(words), "{words}: {}", ran.out);
     }
     fs::write(&file, text.replace("0.1s", "2s")).unwrap();

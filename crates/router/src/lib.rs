@@ -54,6 +54,7 @@
 //! ```
 //! `examples/tun_firewall.rs` is a whole program between two TUN interfaces, `examples/simulation.rs` one on a virtual clock.
 #![warn(clippy::disallowed_methods, clippy::disallowed_types)]
+mod cluster_duty;
 mod fib;
 mod icmp_error;
 mod icmp_ratelimit;
@@ -68,10 +69,11 @@ pub mod service;
 mod source_address;
 mod synproxy;
 
+pub use cluster_duty::{ClusterDuty, DutyCounters};
 pub use fib::{FibChange, FibTable, Interface, LINK_TYPE_NONE};
 pub use known_flow::{FlowOffloadStats, FlowSource, FlowTarget, KnownFlow};
 pub use route_oracle::{RouteAnswer, RouteOracle, RouteQuery};
 pub use route_table::{Route, RoutePlacement};
-pub use router::{ClusterDuty, DropReason, DutyCounters, Egress, LogLine, MarkedEgress, Router, RouterCounters, WallClock};
+pub use router::{DropReason, Egress, LogLine, MarkedEgress, Router, RouterCounters, WallClock};
 pub use source_address::SourceAddress;
 pub use synproxy::SynproxyStats;

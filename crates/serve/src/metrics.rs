@@ -266,19 +266,43 @@ fn write_gateway(out: &mut MetricWriter<'_>, numbers: &TableNumbers, facts: &Own
 fn write_cluster(out: &mut MetricWriter<'_>, values: &[(String, u64)]) -> fmt::Result {
     const GAUGES: [(&str, &str, &str); 6] = [
         ("cluster_epoch", "keepstate_cluster_epoch", "The epoch: higher after each takeover"),
-        ("cluster_in_step", "keepstate_cluster_in_step", "1 if all is acknowledged, or nothing is missing on a standby"),
+        (
+            "cluster_in_step",
+            "keepstate_cluster_in_step",
+            "1 if all is acknowledged, or nothing is missing on a standby",
+        ),
         ("cluster_connected", "keepstate_cluster_connected", "1 if NATS is reached"),
         ("cluster_lag", "keepstate_cluster_lag_messages", "Messages that a standby is behind"),
-        ("cluster_unacknowledged", "keepstate_cluster_unacknowledged_messages", "Messages of the active gateway that are not acknowledged"),
-        ("cluster_differences", "keepstate_cluster_differences", "In how many things the active gateway runs something else"),
+        (
+            "cluster_unacknowledged",
+            "keepstate_cluster_unacknowledged_messages",
+            "Messages of the active gateway that are not acknowledged",
+        ),
+        (
+            "cluster_differences",
+            "keepstate_cluster_differences",
+            "In how many things the active gateway runs something else",
+        ),
     ];
     const COUNTERS: [(&str, &str, &str); 6] = [
-        ("cluster_lost", "keepstate_cluster_lost_messages", "Messages lost on their way to NATS; a new snapshot follows"),
-        ("cluster_resyncs", "keepstate_cluster_resyncs", "Times that messages were missing and a new snapshot was asked for"),
+        (
+            "cluster_lost",
+            "keepstate_cluster_lost_messages",
+            "Messages lost on their way to NATS; a new snapshot follows",
+        ),
+        (
+            "cluster_resyncs",
+            "keepstate_cluster_resyncs",
+            "Times that messages were missing and a new snapshot was asked for",
+        ),
         ("cluster_stale_frames", "keepstate_cluster_stale_messages", "Messages of an epoch that had ended"),
         ("cluster_refused", "keepstate_cluster_refused_connections", "Connections that a standby could not enter"),
         ("cluster_dropped_standby", "keepstate_cluster_standby_dropped_packets", "Packets dropped by a standby"),
-        ("cluster_dropped_fenced", "keepstate_cluster_fenced_dropped_packets", "Packets dropped because this gateway may not decide"),
+        (
+            "cluster_dropped_fenced",
+            "keepstate_cluster_fenced_dropped_packets",
+            "Packets dropped because this gateway may not decide",
+        ),
     ];
     let value = |name: &str| values.iter().find(|(known, _)| known == name).map(|(_, value)| *value);
     if let Some(role) = value("cluster_role") {

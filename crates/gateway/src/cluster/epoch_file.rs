@@ -2,9 +2,9 @@
 use super::config::ClusterConfig;
 use anyhow::{Context, Result, anyhow};
 use keepstate_cluster::{Epoch, StateTransport};
+use keepstate_linux::SysRoot;
 use keepstate_linux::atomic_file;
 use keepstate_linux::file_access::FileAccess;
-use keepstate_linux::SysRoot;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -27,12 +27,14 @@ pub(super) struct EpochWriter {
 /// The directory or the file in it cannot be used; the transport's files cannot be.
 pub(super) fn start(config: &ClusterConfig) -> Result<(EpochWriter, Box<dyn StateTransport>)> {
     let directory = std::path::absolute(&config.directory)?;
-    fs::create_dir_all(&directory).with_context(|| format!("cluster: cannot make the directory {}", directory.display()))?;
+    fs::create_dir_all(&directory)
+        .with_context(|| format!("cluster: cannot make the directory {}", directory.display()))?;
     let path = directory.join(format!("{}.{}.epoch", config.cluster, config.shard));
     let stored = read_epoch(&path)?;
     // Before anything is decided by it: a disk that cannot be written is told now.
     write_epoch(&path, stored)?;
-    let mut access = READ_BY_TRANSPORT.iter().fold(FileAccess::default().write(&directory), |all, path| all.read(*path));
+    let mut access =
+        READ_BY_TRANSPORT.iter().fold(FileAccess::default().write(&directory), |all, path| all.read(*path));
     for file in config.servers.files() {
         access = access.read(file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")));
     }

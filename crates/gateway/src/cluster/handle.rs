@@ -57,11 +57,7 @@ impl ClusterHandle {
         let _ = self.commands.send(ClusterCommand::Reloaded(digests));
     }
 
-    fn ask(
-        &self,
-        shard: Option<&str>,
-        command: impl FnOnce(ClusterReply) -> ClusterCommand,
-    ) -> Result<String, String> {
+    fn ask(&self, shard: Option<&str>, command: impl FnOnce(ClusterReply) -> ClusterCommand) -> Result<String, String> {
         if let Some(shard) = shard.filter(|shard| *shard != self.shard) {
             return Err(format!("there is no shard {shard:?} here; this gateway's is {:?}", self.shard));
         }

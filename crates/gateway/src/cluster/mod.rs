@@ -5,6 +5,7 @@ mod cluster_time;
 mod config;
 mod epoch_file;
 mod handle;
+mod own_connections;
 mod report;
 mod shard_thread;
 mod standing_clock;

@@ -5,6 +5,7 @@ use super::cluster_time::ClusterTime;
 use super::config::ClusterConfig;
 use super::epoch_file::{self, EpochWriter};
 use super::handle::{ClusterCommand, ClusterHandle, ClusterReply};
+use super::own_connections::OwnConnections;
 use super::port_part;
 use super::report::ClusterReport;
 use super::table_receiver::TableReceiver;
@@ -18,7 +19,8 @@ use keepstate_cluster::{
 };
 use keepstate_engine::{Entry, Instant, PartUse};
 use keepstate_linux::poll::poll_readable;
-use keepstate_router::ClusterDuty;
+use keepstate_router::{ClusterDuty, FibTable};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
@@ -90,6 +92,7 @@ impl ClusterNode {
             gateway,
             sender: TableSender::default(),
             receiver: TableReceiver::default(),
+            own: OwnConnections::new(now),
             duty: ClusterDuty::Standby,
             activated: None,
             safe_at: now,
@@ -113,11 +116,18 @@ fn monotonic() -> Duration {
     Duration::from_nanos(SystemTimeSource.now().0)
 }
 
+/// Is it a connection of the machine itself, and nobody else's?
+fn is_own(entry: &Entry, fib: &FibTable, shared: &[IpAddr]) -> bool {
+    let ends = [entry.original.source, entry.reply.source];
+    ends.into_iter().any(|end| fib.is_local(end) && !shared.contains(&end))
+}
+
 struct ShardThread<'a> {
     node: ClusterNode,
     gateway: &'a SharedGateway,
     sender: TableSender,
     receiver: TableReceiver,
+    own: OwnConnections,
     /// As the router has it.
     duty: ClusterDuty,
     /// When it became active, while ports of others are avoided.
@@ -161,6 +171,7 @@ impl ShardThread<'_> {
         let is_busy = self.send();
         self.take_actions();
         self.keep_duty();
+        self.age_own();
         self.answer();
         self.report();
         if !is_busy {
@@ -207,18 +218,28 @@ impl ShardThread<'_> {
     fn change_table(&mut self, change: &TableChange) {
         let now = self.gateway.now();
         self.receiver.apply(change, self.gateway.lock(TurnKind::Cluster).router.engine_mut(), now);
-        let shared = &self.node.config.shared_addresses;
-        while *change == TableChange::Sweep {
+        if *change != TableChange::Sweep {
+            return;
+        }
+        loop {
             let mut turn = self.gateway.lock(TurnKind::Cluster);
             let (engine, fib) = turn.router.engine_and_fib();
-            // The machine's own connections are nobody else's.
-            let is_own = |entry: &Entry| {
-                let ends = [entry.original.source, entry.reply.source];
-                ends.into_iter().any(|end| fib.is_local(end) && !shared.contains(&end))
-            };
-            if !self.receiver.poll_sweep(engine, is_own, now) {
+            let shared = &self.node.config.shared_addresses;
+            if !self.receiver.poll_sweep(engine, |entry| is_own(entry, fib, shared), now) {
                 return;
             }
+        }
+    }
+
+    /// The machine's own connections on a standby, whose time stands still.
+    fn age_own(&mut self) {
+        let monotonic = monotonic();
+        if self.node.shard.role() == ShardRole::Standby && self.own.is_due(monotonic) {
+            let now = self.gateway.now();
+            let mut turn = self.gateway.lock(TurnKind::Cluster);
+            let (engine, fib) = turn.router.engine_and_fib();
+            let shared = &self.node.config.shared_addresses;
+            self.own.poll(engine, |entry| is_own(entry, fib, shared), monotonic, now);
         }
     }
 
@@ -243,6 +264,7 @@ impl ShardThread<'_> {
             ShardRole::Standby => {
                 self.node.time.hold();
                 self.activated = None;
+                self.own = OwnConnections::new(monotonic());
             }
         }
         self.duty = self.duty_of(role);
@@ -285,8 +307,7 @@ impl ShardThread<'_> {
     fn send(&mut self) -> bool {
         let shard = &mut self.node.shard;
         let now = self.gateway.now();
-        let more =
-            self.sender.poll(shard, self.gateway.lock(TurnKind::Cluster).router.engine_mut(), monotonic(), now);
+        let more = self.sender.poll(shard, self.gateway.lock(TurnKind::Cluster).router.engine_mut(), monotonic(), now);
         while let Some(frame) = shard.poll_frame() {
             if self.node.transport.publish(frame.clone()).is_err() {
                 shard.frame_refused(frame);
@@ -361,7 +382,8 @@ impl ShardThread<'_> {
     fn report(&mut self) {
         let now = monotonic();
         let status = self.node.shard.status();
-        let since = if matches!(status.role, ShardRole::Active | ShardRole::Demoting) { self.safe_at } else { self.heard_at };
+        let since =
+            if matches!(status.role, ShardRole::Active | ShardRole::Demoting) { self.safe_at } else { self.heard_at };
         self.node.handle.set_report(ClusterReport {
             status,
             received: self.receiver.counters,

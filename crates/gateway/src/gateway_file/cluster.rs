@@ -91,9 +91,10 @@ impl ClusterSettings {
                 faults.push((Some(given.origin.clone()), error.to_string()));
             }
         }
-        for (one, other, names) in
-            [(&self.certificate, &self.key, ("certificate", "key")), (&self.key, &self.certificate, ("key", "certificate"))]
-        {
+        for (one, other, names) in [
+            (&self.certificate, &self.key, ("certificate", "key")),
+            (&self.key, &self.certificate, ("key", "certificate")),
+        ] {
             if let (Some(given), None) = (one, other) {
                 faults.push((Some(given.origin.clone()), format!("{} needs {}: give both files", names.0, names.1)));
             }

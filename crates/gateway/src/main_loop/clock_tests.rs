@@ -126,7 +126,8 @@ fn run_script(rules: &str, steps: Vec<Step>) {
     let mut driver = ScriptDriver { clocks, steps: steps.into_iter(), stop: signals.stop.clone(), was_idle: false };
     let reloader = Reloader::new(Arc::new(|| bail!("nothing is reloaded")), None);
     let mut flow_logs = FlowLogs::start(&[]).unwrap();
-    let background = BackgroundWork { reloader, health: HealthMonitor::default(), flow_logs: &mut flow_logs, cluster: None };
+    let background =
+        BackgroundWork { reloader, health: HealthMonitor::default(), flow_logs: &mut flow_logs, cluster: None };
     control_loop(&gateway, &mut driver, None, Duration::ZERO, &signals, background).unwrap();
     assert!(driver.steps.next().is_none(), "not all steps ran");
 }

@@ -112,7 +112,8 @@ fn run_gateway(router: Router, connections: u32, logs: &[FlowLogConfig]) -> Vec<
     };
     flow_logs.attach(&gateway, None);
     let reloader = Reloader::new(Arc::new(|| bail!("nothing to read")), None);
-    let background = BackgroundWork { reloader, health: HealthMonitor::default(), flow_logs: &mut flow_logs, cluster: None };
+    let background =
+        BackgroundWork { reloader, health: HealthMonitor::default(), flow_logs: &mut flow_logs, cluster: None };
     control_loop(&gateway, &mut driver, None, Duration::ZERO, &signals, background).unwrap();
     flush_log(&gateway, &flow_logs);
     flow_logs.finish(&gateway, None);

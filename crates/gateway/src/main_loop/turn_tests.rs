@@ -176,14 +176,16 @@ fn longest_turn_while_everything_happens() {
     });
     let reloader = Reloader::new(Arc::new(load), None);
     let mut flow_logs = FlowLogs::start(&[]).unwrap();
-    let background = BackgroundWork { reloader, health: HealthMonitor::default(), flow_logs: &mut flow_logs, cluster: None };
+    let background =
+        BackgroundWork { reloader, health: HealthMonitor::default(), flow_logs: &mut flow_logs, cluster: None };
     control_loop(&gateway, &mut driver, Some(&control), Duration::ZERO, &signals, background).unwrap();
     client.join().unwrap();
     let turns = gateway.turns.values();
     let shown: Vec<String> = turns.iter().map(|(name, value)| format!("{name}={value}")).collect();
     println!("{} connections: {}", gateway.lock(TurnKind::Upkeep).router.engine().count(), shown.join(" "));
     assert!(driver.longest_batch <= RX_BATCH);
-    assert!(turns.iter().all(|(_, longest)| *longest > 0), "every kind of turn has been measured: {turns:?}");
+    let is_measured = |(name, longest): &(&str, u64)| *longest > 0 || *name == "longest_cluster_us";
+    assert!(turns.iter().all(is_measured), "every kind of turn has been measured: {turns:?}");
     let router = &gateway.lock(TurnKind::Upkeep).router;
     let last = [100, 64, 0, 7].into();
     assert_eq!(router.fib().route_lookup(last, None).map(|device| device.index), Some(2), "routes were taken over");

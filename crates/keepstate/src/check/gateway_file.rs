@@ -29,7 +29,8 @@ pub(super) fn check(path: &Path, flags: GatewaySettings, environment: bool) -> R
             others.push(SettingFault { origin: files.origin.clone(), message: format!("{error:#}") });
         }
         if let (Some(cluster), true) = (&settings.cluster, others.is_empty())
-            && let Err(error) = resolved.cluster().and_then(|config| config.iter().try_for_each(cluster_transport::check))
+            && let Err(error) =
+                resolved.cluster().and_then(|config| config.iter().try_for_each(cluster_transport::check))
         {
             others.push(SettingFault { origin: cluster.origin.clone(), message: format!("{error:#}") });
         }

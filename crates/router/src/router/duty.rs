@@ -2,48 +2,10 @@
 //!
 //! Packets of the machine itself go on in every case, since it must reach the cluster; but none of them gets a translation while another one may decide.
 use super::{DropReason, InFlightPacket, Router};
+use crate::cluster_duty::{ClusterDuty, DutyCounters, DutyState};
 use keepstate_engine::{Instant, PacketCtx, Status};
 use keepstate_rules::Fib;
 use std::net::IpAddr;
-
-/// What a router may do. Without a cluster it decides for ever.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClusterDuty {
-    /// It decides: connections are created until this time, if there is one.
-    Active {
-        /// From then on it is as [`ClusterDuty::Fenced`].
-        until: Option<Instant>,
-    },
-    /// It forwards what it knows and creates nothing.
-    Fenced,
-    /// It forwards nothing and answers nothing.
-    Standby,
-}
-
-/// Packets dropped because of the duty.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DutyCounters {
-    /// On a standby.
-    pub standby: u64,
-    /// New connections of one that may not decide.
-    pub fenced: u64,
-}
-
-/// A router's duty.
-#[derive(Debug)]
-pub(super) struct DutyState {
-    duty: ClusterDuty,
-    /// Addresses that belong to whoever decides.
-    shared: Vec<IpAddr>,
-    counters: DutyCounters,
-}
-
-impl Default for DutyState {
-    fn default() -> DutyState {
-        let duty = ClusterDuty::Active { until: None };
-        DutyState { duty, shared: Vec::new(), counters: DutyCounters::default() }
-    }
-}
 
 impl Router {
     /// One of a cluster, for now a standby. Packets to the `shared` addresses are for whoever decides, even where this machine has them already.
@@ -145,8 +107,7 @@ mod tests {
         let outside = outside.with_address(SHARED.into(), 24);
         let fib = FibTable::new(vec![inside, outside], vec![]);
         let engine = Engine::new(Sysctls::default(), Secret([7; 16]));
-        Router::new(engine, compile(&tree, &sources).unwrap(), fib, (1, 2))
-            .with_shared_addresses(vec![SHARED.into()])
+        Router::new(engine, compile(&tree, &sources).unwrap(), fib, (1, 2)).with_shared_addresses(vec![SHARED.into()])
     }
 
     fn packet(from: [u8; 4], to: [u8; 4]) -> Vec<u8> {

@@ -24,10 +24,10 @@ mod service_api;
 mod synproxy;
 
 pub use drop_reason::DropReason;
-pub use duty::{ClusterDuty, DutyCounters};
 pub use egress::{Egress, MarkedEgress, RouterCounters};
 pub use log_line::LogLine;
 
+use crate::cluster_duty::DutyState;
 use crate::fib::FibTable;
 use crate::icmp_ratelimit::IcmpRateLimiter;
 use crate::ip_fragment::FragmentIds;
@@ -41,7 +41,6 @@ use keepstate_rules::{Program, RulesetUpdate, RulesetUpdateError};
 use keepstate_wire::Packet;
 use keepstate_wire::keyed_hash::SipKey;
 use keepstate_wire::reassembly::{Reassembler, ReassemblyLimits};
-use duty::DutyState;
 use masquerade::MasqueradeSweep;
 use packet::{InFlightPacket, destination_address, parse_packet};
 use std::collections::VecDeque;
