@@ -13,6 +13,7 @@ mod log_lines;
 mod log_packets;
 mod meters;
 mod nat_addresses;
+mod rates;
 mod replies;
 mod rule_counters;
 mod selectors;

@@ -1,6 +1,6 @@
 //! Types of what a statement writes, and comparisons that cannot hold.
 use super::refusal::Refusal;
-use crate::ast::{AssignTarget, Expression, Match, MatchRhs, SetRef, Statement, Table};
+use crate::ast::{AssignTarget, Expression, Match, MatchRhs, Order, SetRef, Statement, Table};
 use crate::datatype::DataType;
 
 /// Checks the types of a statement.
@@ -49,6 +49,7 @@ fn check_assignment(table: &Table, target: AssignTarget, value: &Expression) -> 
 
 fn check_match(one: &Match) -> Result<(), Refusal> {
     one.left.iter().try_for_each(check_shift)?;
+    check_generated(one)?;
     let MatchRhs::Ranges(ranges) = &one.right else { return Ok(()) };
     if let ([_, _, ..], false) = (one.left.as_slice(), ranges.is_empty()) {
         return Err(Refusal::new(
@@ -56,15 +57,33 @@ fn check_match(one: &Match) -> Result<(), Refusal> {
             "write the values in braces: `ip saddr . tcp dport { 10.0.0.1 . 80 }`",
         ));
     }
-    if let ([Expression::Numgen { modulus, offset, .. } | Expression::Hash { modulus, offset, .. }], [(first, _)]) =
-        (one.left.as_slice(), ranges.as_slice())
-    {
-        let end = u128::from(*offset) + u128::from(*modulus);
-        if *first >= end {
-            return Err(Refusal::new(format!("the result is always below {end}"), "compare with a smaller number"));
-        }
-    }
     Ok(())
+}
+
+/// What `numgen` or a hash is compared with is below its modulus.
+fn check_generated(one: &Match) -> Result<(), Refusal> {
+    let [Expression::Numgen { modulus, offset, .. } | Expression::Hash { modulus, offset, .. }] = one.left.as_slice()
+    else {
+        return Ok(());
+    };
+    let end = u128::from(*offset) + u128::from(*modulus);
+    let greatest = match &one.right {
+        // The bound as it is written.
+        MatchRhs::Ranges(ranges) => ranges.first().map(|(first, last)| match one.order {
+            Some(Order::Less) => last.saturating_add(1),
+            _ => *first,
+        }),
+        MatchRhs::Set(SetRef::Anonymous(set)) => {
+            set.elements.iter().filter_map(|element| element.key.as_deref()?.first().map(|(first, _)| *first)).max()
+        }
+        _ => None,
+    };
+    match greatest {
+        Some(value) if value >= end => {
+            Err(Refusal::new(format!("the result is always below {end}"), "compare with a smaller number"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A shift by the width of the value or more leaves nothing of it.

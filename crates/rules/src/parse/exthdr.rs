@@ -286,7 +286,8 @@ impl Parser<'_> {
             TokenKind::Number(_) | TokenKind::Punct(_) => true,
             _ => false,
         };
-        if tests_presence {
+        // Presence of an extension header is `exthdr frag exists`.
+        if tests_presence && among != ExthdrOp::Ipv6ExtHeaders {
             return self.presence_test(among, *number);
         }
         let (field, span) = self.expect_word("exists, missing or a field")?;

@@ -253,7 +253,6 @@ pub(super) fn byte_unit(unit: &str) -> Option<u64> {
         "bytes" | "byte" => 1,
         "kbytes" => 1 << 10,
         "mbytes" => 1 << 20,
-        "gbytes" => 1 << 30,
         _ => return None,
     })
 }

@@ -72,7 +72,8 @@ impl Evaluator<'_> {
                     symhash_key(ctx).iter().for_each(|part| bytes.extend_from_slice(&part.to_be_bytes()));
                 }
                 for (part, kind) in of {
-                    push_register_bytes(self.eval_expr(part, ctx)?, *kind, &mut bytes);
+                    let value = self.eval_expr(part, ctx)?;
+                    push_register_bytes(part, value, *kind, ctx, of.len() > 1, &mut bytes);
                 }
                 u128::from(offset.wrapping_add(scale(jhash(&bytes, *seed), *modulus)))
             }
