@@ -1,7 +1,7 @@
 //! Read and set attributes of a packet's connection, for nftables' `ct` expression.
 use crate::packet_ctx::Pending;
 use crate::table::record::RecordKind;
-use crate::{Accounting, ConnId, Connection, Engine, Instant, PacketCtx, Sysctl};
+use crate::{Accounting, ConnId, Connection, Engine, Instant, PacketCtx, Status, Sysctl};
 
 impl Engine {
     /// A copy of the packet's connection, confirmed, unconfirmed, or ended by this packet; `None` if it has none.
@@ -75,6 +75,12 @@ impl Engine {
     /// The mark of a connection; 0 if it is not in the table.
     pub fn connection_mark(&self, conn_id: ConnId) -> u32 {
         if self.names(conn_id) { self.table.records.mark(conn_id.slot) } else { 0 }
+    }
+
+    /// Is a connection assured: has it seen enough to be kept where others are dropped early? From then on its status stays as it is.
+    pub fn is_assured(&self, conn_id: ConnId) -> bool {
+        let hot = self.table.records.hot(conn_id.slot).filter(|_| self.names(conn_id));
+        hot.is_some_and(|hot| hot.status().contains(Status::ASSURED))
     }
 
     /// Adds labels (bit 0 first) to those of the packet's connection. False without a connection.

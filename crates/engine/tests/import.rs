@@ -201,6 +201,32 @@ fn import_gap_counts_toward_the_timeout() {
     assert_eq!(second.count(), 0);
 }
 
+/// A connection that went on without us, and that a file of before has restored already: the later deadline and the higher counts hold.
+#[test]
+fn adopted_connection_updates_the_one_that_is_there() {
+    let mut first = engine();
+    first.set_sysctl(Sysctl::Acct, 1).unwrap();
+    track_and_confirm(&mut first, &udp((CLIENT, 4000), (SERVER, 53), b"?"), NOW);
+    let old = first.export_all(NOW).next().unwrap();
+    let newer = modified(&old, |one| one.accounting.as_mut().unwrap()[0].packets = 9);
+    let mut second = engine();
+    let restored = second.import(&old, Duration::from_secs(20), WindowTrust::Lenient, NOW).unwrap();
+    assert_eq!(second.adopt(&newer, Duration::from_secs(2), NOW), Ok(restored));
+    let entry = second.entry(restored, NOW).unwrap();
+    assert_eq!((entry.timeout, entry.accounting.unwrap()[0].packets), (28, 9));
+    assert_eq!(second.adopt(&old, Duration::from_secs(25), NOW), Ok(restored));
+    let entry = second.entry(restored, NOW).unwrap();
+    assert_eq!((entry.timeout, entry.accounting.unwrap()[0].packets), (28, 9), "what is older changes nothing");
+    // Another connection with one of its tuples is not it.
+    let other = modified(&old, |one| (one.original, one.reply) = (old.reply, old.original));
+    assert_eq!(second.adopt(&other, Duration::ZERO, NOW), Err(ImportError::Clash));
+    assert_eq!(second.count(), 1);
+    // Where there is none it is imported.
+    let conn_id = engine().adopt(&established().1, Duration::ZERO, NOW);
+    assert!(conn_id.is_ok());
+    second.check_invariants().unwrap();
+}
+
 #[test]
 fn import_rejects_invalid_snapshots() {
     let (_, tcp) = established();

@@ -228,8 +228,9 @@ impl GatewayConfig {
             DriverConfig::Tc { interfaces, options } => {
                 let [low, high] = self.secret_halves();
                 let secrets = HookSecrets::derive([low, high]);
-                let driver = TcDriver::new(interfaces, secrets, options.clone())?;
+                let mut driver = TcDriver::new(interfaces, secrets, options.clone())?;
                 router = router.with_route_oracle(driver.route_oracle()?);
+                driver.adopt_flows(&mut router, SystemTimeSource.now());
                 if options.offload {
                     router = router.with_flow_offload();
                 }
@@ -265,6 +266,8 @@ impl GatewayConfig {
         sandbox::limit(&config_dirs, self.control_socket.as_deref(), driver.allow_files(FileAccess::default()))?;
         let handle = cluster.as_ref().map(ClusterNode::handle);
         let control = socket.map(|socket| socket.serve(handle)).transpose()?;
+        // Whoever reads that it routes knows that no packet passes by the rules of an earlier gateway.
+        driver.sync_flows(&mut router, SystemTimeSource.now())?;
         tracing::info!("{note}");
         tracing::debug!("limits: one reassembler for all zones and interfaces, 4 MiB of fragments a family");
         let load = Arc::new(move || {

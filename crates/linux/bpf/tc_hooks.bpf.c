@@ -27,7 +27,7 @@ struct config {
 	__u32 generation; // of the known flows: lines of another one are stale
 	__u64 key[2]; // of the hash of known flows
 	__u32 open_when_dead; // what becomes of packets when no gateway runs: 0 nothing passes
-	__u32 reserved;
+	__u32 netns; // whose all this is, for the next gateway
 };
 
 struct {
@@ -176,6 +176,31 @@ struct {
 	__type(key, __u32);
 	__type(value, struct bucket_v6);
 } flows_v6 SEC(".maps");
+
+// What the next gateway has to know of each known connection, beside its lines: written and read by user space alone (src/tc/flow_record.rs).
+struct record {
+	__u8 bytes[192];
+};
+
+struct record_v6 {
+	__u8 bytes[240];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, BUCKETS * LINES / 2);
+	__type(key, __u32);
+	__type(value, struct record);
+} records SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, BUCKETS_V6 * LINES / 2);
+	__type(key, __u32);
+	__type(value, struct record_v6);
+} records_v6 SEC(".maps");
 
 static __always_inline void count(__u32 counter)
 {

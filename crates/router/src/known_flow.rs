@@ -11,6 +11,7 @@ use crate::route_scope::RouteScope;
 use keepstate_engine::{ConnId, Direction, Engine, FlowStats, Instant, OffloadError, Tuple, Zone};
 use keepstate_rules::{EvalTrace, HoldReasons, Program, RuleCounters};
 use keepstate_wire::keyed_hash::{KeyedMap, SipKey};
+use smallvec::{SmallVec, smallvec};
 use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 
@@ -68,6 +69,8 @@ struct NotedWay {
     set_mark: Option<u32>,
     unmarked_only: bool,
     counters: RuleCounters,
+    /// Rules have asked for routes.
+    fib_read: bool,
     /// The last change of routes before it was found.
     route_changes: u64,
     /// The connection's mark that it was judged by.
@@ -77,9 +80,25 @@ struct NotedWay {
 /// One direction of a connection that is known.
 #[derive(Debug)]
 struct KnownWay {
-    /// Where it was forwarded to.
-    destination: Option<IpAddr>,
+    /// The addresses whose routes it depends on.
+    addresses: RoutedAddresses,
     counters: RuleCounters,
+}
+
+type RoutedAddresses = SmallVec<[IpAddr; 1]>;
+
+impl NotedWay {
+    /// The addresses whose routes it depends on: where it was forwarded to, whom the machine itself speaks with, and all that rules may have asked for.
+    fn routed_addresses(&self, tuple: &Tuple, translated: &Tuple) -> RoutedAddresses {
+        let mut addresses: RoutedAddresses = match self.target {
+            FlowTarget::Forward { .. } | FlowTarget::LetOut => smallvec![translated.destination],
+            FlowTarget::Host => smallvec![tuple.source],
+        };
+        if self.fib_read {
+            addresses.extend([tuple.source, tuple.destination, translated.source, translated.destination]);
+        }
+        addresses
+    }
 }
 
 /// Connections that may become known, and what is needed of those that are.
@@ -90,8 +109,8 @@ pub(crate) struct FlowTracker {
     known: KeyedMap<ConnId, [KnownWay; 2]>,
     /// Connections that the data path had no place for, until when they are not offered again.
     refused: KeyedMap<ConnId, Instant>,
-    /// The connections that are forwarded to a destination.
-    by_destination: BTreeSet<(IpAddr, ConnId)>,
+    /// The connections that depend on the routes to an address.
+    by_address: BTreeSet<(IpAddr, ConnId)>,
     /// The number of the last change of routes, and the last changes: ways that were noted before are checked.
     route_changes: u64,
     recent_changes: VecDeque<RouteScope>,
@@ -120,7 +139,7 @@ impl FlowTracker {
             candidates: key.derive(0).map(),
             known: key.derive(1).map(),
             refused: key.derive(2).map(),
-            by_destination: BTreeSet::new(),
+            by_address: BTreeSet::new(),
             route_changes: 0,
             recent_changes: VecDeque::new(),
             ready: VecDeque::new(),
@@ -151,6 +170,10 @@ impl FlowTracker {
         if self.known.contains_key(&conn_id) || self.refused.get(&conn_id).is_some_and(|until| now < *until) {
             return;
         }
+        if !engine.is_assured(conn_id) {
+            // Its status changes still, which rules may have asked for.
+            return;
+        }
         if self.candidates.len() >= MAX_CANDIDATES {
             // Those that never see an answer stay behind.
             self.candidates.clear();
@@ -161,7 +184,17 @@ impl FlowTracker {
         if let Some(way) = ways.get_mut(direction as usize) {
             let (counters, route_changes) = (trace.counters.clone(), self.route_changes);
             let set_mark = trace.mark_set.then_some(mark);
-            *way = Some(NotedWay { source, target, set_mark, unmarked_only, counters, route_changes, conn_mark });
+            let fib_read = trace.fib_read;
+            *way = Some(NotedWay {
+                source,
+                target,
+                set_mark,
+                unmarked_only,
+                counters,
+                fib_read,
+                route_changes,
+                conn_mark,
+            });
         }
         if ways.iter().any(Option::is_none) {
             return;
@@ -183,13 +216,12 @@ impl FlowTracker {
             engine.revoke(conn_id);
             return;
         };
-        let destination = |way: &NotedWay, tuple: &Tuple| {
-            matches!(way.target, FlowTarget::Forward { .. }).then_some(tuple.destination)
-        };
-        let destinations = [destination(&original, &as_server), destination(&reply, &as_client)];
+        let addresses =
+            [original.routed_addresses(&original_tuple, &as_server), reply.routed_addresses(&reply_tuple, &as_client)];
         let noted = [original.route_changes, reply.route_changes];
-        let is_stale = |(at, to): (u64, Option<IpAddr>)| to.is_some_and(|to| self.has_changed_since(at, to));
-        if noted.into_iter().zip(destinations).any(is_stale) {
+        let is_stale =
+            |(at, of): (u64, &RoutedAddresses)| of.iter().any(|address| self.has_changed_since(at, *address));
+        if noted.into_iter().zip(&addresses).any(is_stale) {
             engine.revoke(conn_id);
             return;
         }
@@ -207,10 +239,10 @@ impl FlowTracker {
             known(Direction::Original, &original, original_tuple, as_server),
             known(Direction::Reply, &reply, reply_tuple, as_client),
         ]);
-        let [to_server, to_client] = destinations;
-        let known = |destination, way: NotedWay| KnownWay { destination, counters: way.counters };
+        self.by_address.extend(addresses.iter().flatten().map(|address| (*address, conn_id)));
+        let [to_server, to_client] = addresses;
+        let known = |addresses, way: NotedWay| KnownWay { addresses, counters: way.counters };
         self.known.insert(conn_id, [known(to_server, original), known(to_client, reply)]);
-        self.by_destination.extend(destinations.into_iter().flatten().map(|to| (to, conn_id)));
     }
 
     /// Have routes to this destination changed after the change of this number?
@@ -220,7 +252,7 @@ impl FlowTracker {
         forgotten || self.recent_changes.iter().rev().take(changes).any(|scope| scope.concerns(to))
     }
 
-    /// Revokes the flows to some destinations. False if they are too many: all are to be revoked.
+    /// Revokes the flows that depend on the routes to some destinations. False if they are too many: all are to be revoked.
     pub(crate) fn revoke_to(&mut self, scope: &RouteScope, engine: &mut Engine) -> bool {
         let RouteScope::Ranges(ranges) = scope else { return false };
         self.route_changes += 1;
@@ -230,7 +262,7 @@ impl FlowTracker {
         self.recent_changes.push_back(scope.clone());
         let mut revoked = 0;
         for (first, last) in ranges {
-            for (_, conn_id) in self.by_destination.range((*first, ConnId::MIN)..=(*last, ConnId::MAX)) {
+            for (_, conn_id) in self.by_address.range((*first, ConnId::MIN)..=(*last, ConnId::MAX)) {
                 revoked += 1;
                 if revoked > MAX_REVOKED_SINGLY {
                     return false;
@@ -270,8 +302,8 @@ impl FlowTracker {
 
     pub(crate) fn forget(&mut self, conn_id: ConnId) {
         for way in self.known.remove(&conn_id).into_iter().flatten() {
-            if let Some(to) = way.destination {
-                self.by_destination.remove(&(to, conn_id));
+            for address in way.addresses {
+                self.by_address.remove(&(address, conn_id));
             }
         }
     }
@@ -304,5 +336,7 @@ const MAX_RECENT_CHANGES: usize = 64;
 /// Flows that a change of routes revokes one by one.
 const MAX_REVOKED_SINGLY: usize = 2048;
 
+#[cfg(test)]
+mod hold_tests;
 #[cfg(test)]
 mod tests;

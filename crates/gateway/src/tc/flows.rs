@@ -1,27 +1,57 @@
 //! The flows that the programs at tc's hooks know: entered when the router offers them, counted once a second, taken out when the router revokes them.
-use keepstate_engine::{ConnId, Direction, FlowStats, Instant};
-use keepstate_linux::tc::{FlowCounts, FlowLine, FlowTable, HookSecrets, TcError, TcFlow, TcFlowTarget, TcHooks};
+//!
+//! ```text
+//! known ── revoked: rules, sets, routes, its mark ──▶ leaving, parked ──▶ parked: no packet goes by it, but the next gateway adopts it ── offered again ──▶ known
+//!   └───── revoked: it closes ──▶ leaving ──▶ gone                          └── closed, gone from the table ──▶ gone
+//! ```
+//! At the start the connections that an earlier gateway has left, known or parked, enter the router's table; all are parked before the first packet is judged, and so judged anew.
+use keepstate_engine::{
+    Accounting, ConnId, ConnSnapshot, Direction, FlowStats, Instant, ProtocolInfo, Status, TcpState,
+};
+use keepstate_linux::tc::{
+    AdoptedFlow, FlowCounts, FlowLine, FlowRecord, FlowTable, TcError, TcFlow, TcFlowTarget, TcHooks,
+};
 use keepstate_router::{FlowSource, FlowTarget, KnownFlow, Router};
 use std::collections::HashMap;
+use std::time::Duration;
 
 /// What has been entered, and what was counted of it.
 pub(super) struct TcFlows {
     table: FlowTable,
-    /// The router's generation that the lines belong to.
-    generation: u64,
-    known: HashMap<ConnId, [EnteredFlow; 2]>,
-    by_line: HashMap<FlowLine, (ConnId, Direction)>,
-    /// What is still to be counted in this round, and when the next round begins.
+    /// The router's generation that the lines belong to; `None` before the first.
+    generation: Option<u64>,
+    connections: HashMap<ConnId, EnteredConnection>,
+    /// The lines that may still count.
+    counting: HashMap<FlowLine, CountingLine>,
+    /// What is still to be looked at in this round, and when the next round begins.
     to_count: Vec<ConnId>,
     next_round: Instant,
     refused: u64,
 }
 
-struct EnteredFlow {
-    line: FlowLine,
+struct EnteredConnection {
+    /// Original, reply.
+    lines: [FlowLine; 2],
+    /// What the next gateway is told; `None` if it is too much.
+    record: Option<FlowRecord>,
+    phase: FlowPhase,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FlowPhase {
+    Known,
+    /// Programs may still be counting on so many of its lines.
+    Leaving(u8),
+    Parked,
+}
+
+struct CountingLine {
+    conn_id: ConnId,
+    direction: Direction,
     reported: FlowCounts,
-    /// Its last counts are reported.
-    done: bool,
+    /// Was it entered by an earlier gateway, whose rules it has passed?
+    is_adopted: bool,
+    is_parked: bool,
 }
 
 /// Between two rounds of counting.
@@ -34,16 +64,62 @@ impl TcFlows {
     ///
     /// # Errors
     /// It cannot be mapped.
-    pub(super) fn new(hooks: &TcHooks, secrets: HookSecrets) -> Result<TcFlows, TcError> {
+    pub(super) fn new(hooks: &TcHooks) -> Result<TcFlows, TcError> {
         Ok(TcFlows {
-            table: hooks.flow_table(secrets)?,
-            generation: 0,
-            known: HashMap::new(),
-            by_line: HashMap::new(),
+            table: hooks.flow_table()?,
+            generation: None,
+            connections: HashMap::new(),
+            counting: HashMap::new(),
             to_count: Vec::new(),
             next_round: Instant(0),
             refused: 0,
         })
+    }
+
+    /// Makes the connections that an earlier gateway has left known to the router; once, before the first packet. Packets go by them until the first [`TcFlows::sync`]. Returns how many they are.
+    pub(super) fn adopt(&mut self, router: &mut Router, now: Instant) -> usize {
+        let left = self.table.take_left();
+        let decoded = left.into_iter().map(|flow| (ConnSnapshot::decode(&flow.snapshot).ok(), flow));
+        // Masters come before their children.
+        let (children, masters): (Vec<_>, Vec<_>) =
+            decoded.partition(|(snapshot, _)| snapshot.as_ref().is_some_and(|snapshot| snapshot.master.is_some()));
+        for (snapshot, flow) in masters.into_iter().chain(children) {
+            let AdoptedFlow { lines, record, .. } = flow;
+            let counts = lines.map(|line| self.table.counts(line));
+            let conn_id = snapshot.and_then(|snapshot| self.adopt_one(snapshot, lines, counts, router, now));
+            let Some(conn_id) = conn_id.filter(|conn_id| !self.connections.contains_key(conn_id)) else {
+                lines.into_iter().for_each(|line| self.table.remove(line));
+                self.table.remove_record(record);
+                continue;
+            };
+            self.count_from(conn_id, lines, counts, true);
+            self.connections
+                .insert(conn_id, EnteredConnection { lines, record: Some(record), phase: FlowPhase::Known });
+        }
+        self.connections.len()
+    }
+
+    fn adopt_one(
+        &self,
+        mut snapshot: ConnSnapshot,
+        [original, reply]: [FlowLine; 2],
+        counts: [FlowCounts; 2],
+        router: &mut Router,
+        now: Instant,
+    ) -> Option<ConnId> {
+        let is_its = |line, tuple: &keepstate_engine::Tuple| {
+            self.table.has_ends(line, (tuple.source, tuple.source_key), (tuple.destination, tuple.destination_key))
+        };
+        if !is_its(original, &snapshot.original) || !is_its(reply, &snapshot.reply) {
+            return None;
+        }
+        for (sum, counts) in snapshot.accounting.iter_mut().flatten().zip(&counts) {
+            let Accounting { packets, bytes } = *sum;
+            *sum =
+                Accounting { packets: packets.wrapping_add(counts.packets), bytes: bytes.wrapping_add(counts.bytes) };
+        }
+        let age = counts.iter().map(FlowCounts::age_ms).min().unwrap_or(0);
+        router.engine_mut().adopt(&snapshot, Duration::from_millis(age.into()), now).ok()
     }
 
     /// Brings the table to what the router says. Afterwards no packet goes by what has been changed since the last call.
@@ -51,24 +127,29 @@ impl TcFlows {
     /// # Errors
     /// The programs cannot be told.
     pub(super) fn sync(&mut self, router: &mut Router, hooks: &mut TcHooks, now: Instant) -> Result<(), TcError> {
-        if router.flow_generation() != self.generation {
+        if self.generation != Some(router.flow_generation()) {
             // Before anything else: one store, and all lines are stale.
             hooks.raise_generation(&mut self.table)?;
-            self.generation = router.flow_generation();
+            if self.generation.replace(router.flow_generation()).is_none() {
+                // Nobody has judged them under these rules.
+                let adopted: Vec<ConnId> = self.connections.keys().copied().collect();
+                adopted.into_iter().for_each(|conn_id| self.take_out(conn_id, true));
+            }
         }
         while let Some(flows) = router.poll_offload() {
             self.enter(flows, router, now);
         }
         while let Some(conn_id) = router.poll_revoked() {
-            match self.known.get(&conn_id) {
-                Some(flows) => flows.iter().for_each(|flow| self.table.remove(flow.line)),
-                None => router.forget_flow(conn_id),
+            match self.connections.get(&conn_id).map(|connection| connection.phase) {
+                Some(FlowPhase::Known) => self.take_out(conn_id, is_established(router, conn_id, now)),
+                Some(FlowPhase::Leaving(_)) => (),
+                Some(FlowPhase::Parked) | None => router.forget_flow(conn_id),
             }
         }
         for (line, counts) in self.table.poll_removed() {
             self.finish(line, counts, router, now);
         }
-        self.count(router, now);
+        self.look_after(router, now);
         Ok(())
     }
 
@@ -96,62 +177,138 @@ impl TcFlows {
             self.table.remove(line);
             return router.refuse_offload(conn_id, now);
         };
-        self.by_line.insert(line, (conn_id, Direction::Original));
-        self.by_line.insert(reply_line, (conn_id, Direction::Reply));
-        let entered = |line| EnteredFlow { line, reported: FlowCounts::default(), done: false };
-        self.known.insert(conn_id, [entered(line), entered(reply_line)]);
+        let lines = [line, reply_line];
+        let record = snapshot_of(router, conn_id, now).and_then(|bytes| self.table.add_record(lines, &bytes));
+        self.count_from(conn_id, lines, lines.map(|line| self.table.counts(line)), false);
+        let entered = EnteredConnection { lines, record, phase: FlowPhase::Known };
+        if let Some(before) = self.connections.insert(conn_id, entered) {
+            if before.phase == FlowPhase::Parked {
+                before.lines.into_iter().for_each(|line| self.table.remove(line));
+            }
+            before.record.into_iter().for_each(|record| self.table.remove_record(record));
+        }
+    }
+
+    fn count_from(&mut self, conn_id: ConnId, lines: [FlowLine; 2], counts: [FlowCounts; 2], is_adopted: bool) {
+        for ((line, direction), reported) in lines.into_iter().zip([Direction::Original, Direction::Reply]).zip(counts)
+        {
+            self.counting.insert(line, CountingLine { conn_id, direction, reported, is_adopted, is_parked: false });
+        }
+    }
+
+    /// No packet goes by a connection's lines any more; with `parks` they stay for the next gateway.
+    fn take_out(&mut self, conn_id: ConnId, parks: bool) {
+        let Some(connection) = self.connections.get_mut(&conn_id) else { return };
+        connection.phase = FlowPhase::Leaving(2);
+        for line in connection.lines {
+            if parks {
+                self.table.park(line)
+            } else {
+                self.table.remove(line)
+            }
+            self.counting.entry(line).and_modify(|counting| counting.is_parked = parks);
+        }
+        if !parks && let Some(record) = connection.record.take() {
+            self.table.remove_record(record);
+        }
     }
 
     /// The last counts of a line.
     fn finish(&mut self, line: FlowLine, counts: FlowCounts, router: &mut Router, now: Instant) {
-        let Some((conn_id, direction)) = self.by_line.remove(&line) else { return };
-        self.report(conn_id, direction, counts, router, now);
-        let Some(flows) = self.known.get_mut(&conn_id) else { return };
-        if let Some(flow) = flows.get_mut(direction as usize) {
-            flow.done = true;
-        }
-        if flows.iter().all(|flow| flow.done) {
-            self.known.remove(&conn_id);
-            router.forget_flow(conn_id);
-        }
-    }
-
-    /// Counts a part of the flows.
-    fn count(&mut self, router: &mut Router, now: Instant) {
-        if self.to_count.is_empty() {
-            if now < self.next_round {
-                return;
+        self.report(line, counts, router, now);
+        let Some(CountingLine { conn_id, is_parked, .. }) = self.counting.remove(&line) else { return };
+        let connection = self.connections.get_mut(&conn_id).filter(|connection| connection.lines.contains(&line));
+        let Some(connection) = connection else {
+            // It was offered again meanwhile, and has other lines.
+            if is_parked {
+                self.table.remove(line);
             }
-            self.next_round = Instant(now.0 + ROUND);
-            self.to_count.extend(self.known.keys());
-        }
-        for _ in 0..COUNTS_PER_TURN {
-            let Some(conn_id) = self.to_count.pop() else { return };
-            for direction in [Direction::Original, Direction::Reply] {
-                let flow = self.known.get(&conn_id).and_then(|flows| flows.get(direction as usize));
-                if let Some(flow) = flow.filter(|flow| !flow.done) {
-                    let counts = self.table.counts(flow.line);
-                    self.report(conn_id, direction, counts, router, now);
+            return;
+        };
+        match connection.phase {
+            FlowPhase::Leaving(left @ 2..) => connection.phase = FlowPhase::Leaving(left - 1),
+            _ => {
+                connection.phase = FlowPhase::Parked;
+                router.forget_flow(conn_id);
+                if !is_parked {
+                    self.connections.remove(&conn_id);
                 }
             }
         }
     }
 
-    /// Reports what a direction has counted since the last time.
-    fn report(&mut self, conn_id: ConnId, direction: Direction, counts: FlowCounts, router: &mut Router, now: Instant) {
-        let flow = self.known.get_mut(&conn_id).and_then(|flows| flows.get_mut(direction as usize));
-        let Some(flow) = flow.filter(|flow| flow.reported.packets != counts.packets) else { return };
+    /// Counts a part of the known flows, and looks after a part of the parked ones.
+    fn look_after(&mut self, router: &mut Router, now: Instant) {
+        if self.to_count.is_empty() {
+            if now < self.next_round {
+                return;
+            }
+            self.next_round = Instant(now.0 + ROUND);
+            self.to_count.extend(self.connections.keys());
+        }
+        for _ in 0..COUNTS_PER_TURN {
+            let Some(conn_id) = self.to_count.pop() else { return };
+            let Some(EnteredConnection { lines, phase, .. }) = self.connections.get(&conn_id) else { continue };
+            let lines = *lines;
+            if *phase == FlowPhase::Parked {
+                self.renew_parked(conn_id, router, now);
+                continue;
+            }
+            for line in lines {
+                let counts = self.table.counts(line);
+                self.report(line, counts, router, now);
+            }
+        }
+    }
+
+    /// A parked connection as it is now; it goes when it closes.
+    fn renew_parked(&mut self, conn_id: ConnId, router: &Router, now: Instant) {
+        let snapshot = if is_established(router, conn_id, now) { snapshot_of(router, conn_id, now) } else { None };
+        match (snapshot, self.connections.get(&conn_id)) {
+            (Some(snapshot), Some(EnteredConnection { lines, record: Some(record), .. })) => {
+                self.table.renew_record(record, *lines, &snapshot);
+            }
+            _ => {
+                let Some(connection) = self.connections.remove(&conn_id) else { return };
+                connection.lines.into_iter().for_each(|line| self.table.remove(line));
+                connection.record.into_iter().for_each(|record| self.table.remove_record(record));
+            }
+        }
+    }
+
+    /// Reports what a line has counted since the last time.
+    fn report(&mut self, line: FlowLine, counts: FlowCounts, router: &mut Router, now: Instant) {
+        let counting = self.counting.get_mut(&line);
+        let Some(counting) = counting.filter(|counting| counting.reported.packets != counts.packets) else { return };
         let age = u64::from(counts.age_ms());
         let stats = FlowStats {
-            conn_id,
-            direction,
-            packets: counts.packets.wrapping_sub(flow.reported.packets),
-            bytes: counts.bytes.wrapping_sub(flow.reported.bytes),
+            conn_id: counting.conn_id,
+            direction: counting.direction,
+            packets: counts.packets.wrapping_sub(counting.reported.packets),
+            bytes: counts.bytes.wrapping_sub(counting.reported.bytes),
             last_seen: Instant(now.0.saturating_sub(age * 1_000_000)),
         };
-        flow.reported = counts;
-        router.count_offloaded(stats, now);
+        counting.reported = counts;
+        if counting.is_adopted {
+            router.engine_mut().update_stats([stats], now);
+        } else {
+            router.count_offloaded(stats, now);
+        }
     }
+}
+
+/// Is a connection worth knowing for the next gateway?
+fn is_established(router: &Router, conn_id: ConnId, now: Instant) -> bool {
+    router.engine().entry(conn_id, now).is_some_and(|entry| match entry.protocol {
+        ProtocolInfo::Tcp { state, .. } => state == TcpState::Established && entry.status.contains(Status::ASSURED),
+        _ => true,
+    })
+}
+
+fn snapshot_of(router: &Router, conn_id: ConnId, now: Instant) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    router.engine().export(conn_id, now)?.encode(&mut bytes);
+    Some(bytes)
 }
 
 /// A flow as the programs take it; `None` if they cannot.

@@ -47,8 +47,7 @@ const RX_BATCH: usize = 64;
 pub(super) struct TcDriver {
     carrier: Carrier,
     hooks: TcHooks,
-    /// `None` if every packet is to come here.
-    flows: Option<TcFlows>,
+    flows: TcFlows,
     governed: GovernedInterfaces,
     /// Names of the governed interfaces, by index.
     attached: BTreeMap<u32, String>,
@@ -131,7 +130,7 @@ impl TcDriver {
         let mut carrier = open_carrier()?;
         let hooks = TcHooks::load(&carrier, secrets, options.on_exit == OnExit::Open, pins)
             .context("cannot load the programs for tc: needs Linux 6.6 or newer, CAP_BPF and CAP_NET_ADMIN")?;
-        let flows = options.offload.then(|| TcFlows::new(&hooks, secrets)).transpose()?;
+        let flows = TcFlows::new(&hooks)?;
         let closed_before = hooks.attached();
         // From here on the interfaces stay closed when this process dies.
         carrier.set_persistent(true).with_context(|| format!("keeping {CARRIER_NAME}"))?;
@@ -224,6 +223,16 @@ impl TcDriver {
                  For policy rules, several ways or VRFs type: sysctl -w net.ipv4.ip_forward=1",
                 names.join(", ")
             );
+        }
+    }
+
+    /// Makes the established connections that an earlier gateway has left in the kernel known to the router, before the first packet.
+    pub(super) fn adopt_flows(&mut self, router: &mut Router, now: Instant) {
+        let count = self.flows.adopt(router, now);
+        if count > 0 {
+            tracing::info!("{count} established connections taken over from the gateway before");
+            // They count for their backends.
+            router.adopt_connections(now);
         }
     }
 
@@ -374,8 +383,7 @@ impl Driver for TcDriver {
 
     fn wait(&mut self, milliseconds: i32) -> Result<()> {
         // Lines that are given back soon make room, and their last counts are wanted.
-        let leaving = self.flows.as_ref().is_some_and(TcFlows::has_leaving);
-        let milliseconds = if leaving { milliseconds.min(10) } else { milliseconds };
+        let milliseconds = if self.flows.has_leaving() { milliseconds.min(10) } else { milliseconds };
         poll::poll_readable([self.carrier.as_fd(), self.routes.news()], milliseconds)
             .map(drop)
             .context("waiting for packets")
@@ -404,12 +412,7 @@ impl Driver for TcDriver {
 
     fn sync_flows(&mut self, router: &mut Router, now: Instant) -> Result<()> {
         self.hooks.beat();
-        match &mut self.flows {
-            Some(flows) => {
-                flows.sync(router, &mut self.hooks, now).context("telling the programs which flows are known")
-            }
-            None => Ok(()),
-        }
+        self.flows.sync(router, &mut self.hooks, now).context("telling the programs which flows are known")
     }
 
     fn start(&mut self) -> Result<()> {
@@ -433,7 +436,7 @@ impl Driver for TcDriver {
 
     fn drop_counts(&self) -> Vec<(&'static str, u64)> {
         let HookCounters { ungoverned, broken, .. } = self.hooks.counters().unwrap_or_default();
-        let (_, refused) = self.flows.as_ref().map_or((0, 0), TcFlows::counts);
+        let (_, refused) = self.flows.counts();
         vec![
             ("flows without a place in the table", refused),
             ("lost on the way back", self.lost),

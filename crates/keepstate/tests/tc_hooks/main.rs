@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod errors;
+mod floods;
 mod interfaces;
 mod machine;
 mod marks;
@@ -11,6 +12,7 @@ mod offload;
 #[path = "../common/peers.rs"]
 mod peers;
 mod programs;
+mod restarts;
 #[path = "../common/router_netns.rs"]
 mod router_netns;
 mod routes;
@@ -218,7 +220,7 @@ fn sockets_bound_to_an_interface_are_served() {
     }
 }
 
-fn bind_to_device(socket: &UdpSocket, name: &str) {
+pub(crate) fn bind_to_device(socket: &UdpSocket, name: &str) {
     use std::os::fd::AsRawFd;
     let length = libc::socklen_t::try_from(name.len()).unwrap();
     #[allow(unsafe_code, reason = "SO_BINDTODEVICE has no safe wrapper")]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// A connection that stays, for a question and its answer at a time.
 pub(crate) struct Conversation {
-    client: TcpStream,
+    pub(crate) client: TcpStream,
     pub(crate) server: TcpStream,
 }
 
@@ -57,7 +57,7 @@ pub(crate) fn stat(lab: &TcTestbed, name: &str) -> u64 {
 }
 
 /// Waits until a number of `control stats` is as wanted.
-fn wait_for(lab: &TcTestbed, name: &str, wanted: impl Fn(u64) -> bool) -> u64 {
+pub(crate) fn wait_for(lab: &TcTestbed, name: &str, wanted: impl Fn(u64) -> bool) -> u64 {
     let until = Instant::now() + PATIENCE;
     loop {
         let value = stat(lab, name);
@@ -266,7 +266,7 @@ fn rules_that_look_at_packets_hold_connections() {
         ("hq", "ct bytes > 1000000000 drop", "held_ct_counter"),
         ("hm", "meta priority 77 drop", "held_mark"),
         ("hn", "numgen random mod 4000000000 == 3999999999 drop", "held_numgen"),
-        ("hd", "ip saddr @seen drop", "held_dynamic_set"),
+        ("hd", "update @seen { ip saddr }", "held_dynamic_set"),
         ("hs", "ip dscp set cs1", "held_rewrite"),
     ] {
         let rules = format!(

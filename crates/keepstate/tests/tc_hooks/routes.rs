@@ -233,3 +233,23 @@ fn route_changes_concern_only_the_flows_to_their_destinations() {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+/// What the machine itself sends is told of a smaller link that it is routed to by its mark, as by the kernel: transfers go on in smaller segments.
+#[test]
+fn own_packets_learn_of_a_smaller_link() {
+    let rules = "table inet t {
+        chain r { type route hook output priority mangle; policy accept; tcp dport 7101 meta mark set 7; }
+        chain post { type nat hook postrouting priority srcnat; policy accept; oifname { r1, r2 } masquerade; }
+    }";
+    let Some(mut lab) = with_second_way("rp", rules) else { return };
+    assert!(in_netns(&lab, "r", SECOND_WAY_BY_MARK) && in_netns(&lab, "r", "ip link set r2 mtu 1400"));
+    lab.start(&["--interface", "r*"]);
+    for (at, called) in [("0.0.0.0:7101", "198.51.100.1:7101"), ("[::]:7101", "[2001:db8::1]:7101")] {
+        let mut talk = crate::offload::Conversation::begin(&lab, "r", "s", at, called);
+        let before = packets_on(&lab, "r2");
+        talk.exchange(1_000_000);
+        assert!(packets_on(&lab, "r2") > before, "{called}: by another way");
+        let mut talk = offloaded(&lab, "r", "s", at, called);
+        talk.exchange(1_000_000);
+    }
+}

@@ -386,8 +386,9 @@ fn decode_neighbour(bytes: &[u8], gone: bool) -> Result<RtMessage, MalformedNetl
         }
     }
     let mac = mac.filter(|_| state & NUD_VALID != 0 && !gone);
-    let decoded =
-        |address| RtMessage::Neighbour(RtNeighbour { ifindex: device, address, mac, failed: state & NUD_FAILED != 0 });
+    // One that failed some time ago and is forgotten now says nothing of those who ask for it anew.
+    let failed = state & NUD_FAILED != 0 && !gone;
+    let decoded = |address| RtMessage::Neighbour(RtNeighbour { ifindex: device, address, mac, failed });
     Ok(address.map_or(RtMessage::Other, decoded))
 }
 

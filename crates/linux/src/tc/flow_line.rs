@@ -60,6 +60,11 @@ impl LineLayout {
         self.buckets * LINES_PER_BUCKET * self.line_len
     }
 
+    /// Connections whose lines have room, and records.
+    pub(super) const fn connections(&self) -> usize {
+        self.buckets * LINES_PER_BUCKET / 2
+    }
+
     pub(super) const fn generation(&self) -> usize {
         self.common
     }
@@ -82,6 +87,8 @@ impl LineLayout {
     }
 }
 
+/// A generation that no program takes for its own.
+pub(super) const STALE: u32 = 0;
 /// `live` in the state's bytes.
 pub(super) const LIVE: usize = 1;
 /// `SETS_MARK`, `UNMARKED_ONLY` and `KEEPS_HOPS`, beside the target.
@@ -131,6 +138,13 @@ impl EncodedLine {
         // No packets yet.
         line.length = if is_v6 { LineLayout::V6.line_len } else { LineLayout::V4.line_len };
         Some(line)
+    }
+
+    /// The ends of a key, as packets have them: addresses and ports.
+    pub(super) fn ends(source: (IpAddr, u16), destination: (IpAddr, u16)) -> EncodedLine {
+        let mut line = EncodedLine { bytes: [0; LineLayout::V6.line_len], length: 0, key_len: 0 };
+        line.push_ends(source, destination);
+        line
     }
 
     /// What it is found by.

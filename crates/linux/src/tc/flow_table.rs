@@ -2,16 +2,18 @@
 //!
 //! A line's life: free; entered ([`FlowTable::insert`]): the content first, `live` last; taken out ([`FlowTable::remove`]): from then on no packet finds it, but a program may still be reading it; given back
 //! with its last counts ([`FlowTable::poll_removed`]) once every program that began before has ended. Only then is it used again, so no packet sees half of one flow and half of another.
+//! A line may be parked instead ([`FlowTable::park`]): no packet finds it, but the next gateway does, together with its record (`flow_record.rs`).
 //! User space is the only writer but for the counters.
-use super::flow_line::{EncodedLine, LINES_PER_BUCKET, LIVE, LineLayout, TcFlow};
+use super::flow_line::{EncodedLine, LineLayout, TcFlow};
+use super::flow_record::{AdoptedFlow, FlowRecord, RecordMemory};
+use super::line_memory::{LineMemory, LineState, now_ms};
 use crate::mapped_memory::MappedMemory;
 use crate::privileges;
-use rustix::time::{ClockId, clock_gettime};
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 /// A line of the table.
@@ -35,9 +37,7 @@ pub struct FlowCounts {
 impl FlowCounts {
     /// Milliseconds since the last packet came.
     pub fn age_ms(&self) -> u32 {
-        let now = clock_gettime(ClockId::MonotonicCoarse);
-        let now = (now.tv_sec as u64).wrapping_mul(1000).wrapping_add(now.tv_nsec as u64 / 1_000_000);
-        (now as u32).wrapping_sub(self.seen_ms)
+        now_ms().wrapping_sub(self.seen_ms)
     }
 }
 
@@ -46,100 +46,36 @@ impl FlowCounts {
 pub struct FlowTable {
     v4: LineMemory,
     v6: LineMemory,
+    /// Of IPv4, of IPv6.
+    records: [RecordMemory; 2],
     key: [u64; 2],
     generation: u32,
     live: usize,
-    /// Taken out since the last grace period began.
-    leaving: Vec<FlowLine>,
+    /// Taken out or parked since the last grace period began.
+    leaving: Vec<LeavingLine>,
     /// To the thread that waits for grace periods, and back from it; `None` if one is being waited for.
-    grace: Option<Sender<Vec<FlowLine>>>,
-    after_grace: Receiver<Vec<FlowLine>>,
+    grace: Option<Sender<Vec<LeavingLine>>>,
+    after_grace: Receiver<Vec<LeavingLine>>,
     waiting: bool,
 }
 
-/// The lines of one family.
-#[derive(Debug)]
-struct LineMemory {
-    memory: MappedMemory,
-    layout: &'static LineLayout,
-    lines: Vec<LineState>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LineState {
-    Free,
-    Live,
-    Leaving,
-}
-
-impl LineMemory {
-    fn new(memory: MappedMemory, layout: &'static LineLayout) -> LineMemory {
-        LineMemory { memory, layout, lines: vec![LineState::Free; layout.buckets * LINES_PER_BUCKET] }
-    }
-
-    /// Enters a line; `None` if both its buckets are full.
-    fn insert(&mut self, line: &EncodedLine, hash: u64, generation: u32) -> Option<u32> {
-        let buckets = [hash as usize, (hash >> 32) as usize].map(|at| at % self.layout.buckets * LINES_PER_BUCKET);
-        let free = |from: &usize| {
-            let lines = self.lines.get(*from..*from + LINES_PER_BUCKET).unwrap_or_default();
-            lines.iter().filter(|line| **line == LineState::Free).count()
-        };
-        // The emptier of the two.
-        let from = if free(&buckets[0]) >= free(&buckets[1]) { buckets[0] } else { buckets[1] };
-        let index = (from..from + LINES_PER_BUCKET).find(|at| self.lines.get(*at) == Some(&LineState::Free))?;
-        let at = index * self.layout.line_len;
-        for (number, word) in line.bytes().as_chunks().0.iter().enumerate() {
-            self.memory.atomic_u32(at + number * 4).store(u32::from_ne_bytes(*word), Ordering::Relaxed);
-        }
-        self.memory.atomic_u32(at + self.layout.generation()).store(generation, Ordering::Relaxed);
-        // Whoever sees that it is live sees all of the above.
-        self.set_live(at, true);
-        *self.lines.get_mut(index)? = LineState::Live;
-        u32::try_from(index).ok()
-    }
-
-    /// Takes a line out; false if it is not live.
-    fn remove(&mut self, number: u32) -> bool {
-        let Some(state) = self.lines.get_mut(number as usize).filter(|state| **state == LineState::Live) else {
-            return false;
-        };
-        *state = LineState::Leaving;
-        self.set_live(self.at(number), false);
-        true
-    }
-
-    /// Only this byte changes: a program may still be reading the others.
-    fn set_live(&self, at: usize, is_live: bool) {
-        let state = self.memory.atomic_u32(at + self.layout.state());
-        let mut bytes = state.load(Ordering::Relaxed).to_ne_bytes();
-        bytes[LIVE] = u8::from(is_live);
-        state.store(u32::from_ne_bytes(bytes), Ordering::Release);
-    }
-
-    fn counts(&self, number: u32) -> FlowCounts {
-        let at = self.at(number);
-        FlowCounts {
-            packets: self.memory.atomic_u64(at + self.layout.packets()).load(Ordering::Relaxed),
-            bytes: self.memory.atomic_u64(at + self.layout.bytes()).load(Ordering::Relaxed),
-            seen_ms: self.memory.atomic_u32(at + self.layout.seen()).load(Ordering::Relaxed),
-        }
-    }
-
-    fn free(&mut self, number: u32) {
-        if let Some(state) = self.lines.get_mut(number as usize) {
-            *state = LineState::Free;
-        }
-    }
-
-    fn at(&self, number: u32) -> usize {
-        number as usize * self.layout.line_len
-    }
+/// A line that programs may still be reading.
+#[derive(Clone, Copy, Debug)]
+struct LeavingLine {
+    line: FlowLine,
+    /// Is it free afterwards, not parked?
+    frees: bool,
 }
 
 impl FlowTable {
-    /// The table in this memory, one for each family, whose hash has this key.
-    pub(super) fn new([v4, v6]: [MappedMemory; 2], key: [u64; 2], generation: u32) -> io::Result<FlowTable> {
-        let (grace, begun) = channel::<Vec<FlowLine>>();
+    /// The table in this memory, lines and records of each family, whose hash has this key.
+    pub(super) fn new(
+        [v4, v6]: [MappedMemory; 2],
+        [records_v4, records_v6]: [MappedMemory; 2],
+        key: [u64; 2],
+        generation: u32,
+    ) -> io::Result<FlowTable> {
+        let (grace, begun) = channel::<Vec<LeavingLine>>();
         let (ended, after_grace) = channel();
         std::thread::Builder::new().name("grace period".to_owned()).spawn(move || {
             // It begins before its process has dropped what it does not need. Without that it works too.
@@ -154,6 +90,7 @@ impl FlowTable {
         Ok(FlowTable {
             v4: LineMemory::new(v4, &LineLayout::V4),
             v6: LineMemory::new(v6, &LineLayout::V6),
+            records: [RecordMemory::new(records_v4, RECORD_LEN), RecordMemory::new(records_v6, RECORD_LEN_V6)],
             key,
             generation,
             live: 0,
@@ -164,11 +101,73 @@ impl FlowTable {
         })
     }
 
-    /// Maps a table out of its BPF maps.
-    pub(super) fn of_maps([v4, v6]: [BorrowedFd<'_>; 2], key: [u64; 2], generation: u32) -> io::Result<FlowTable> {
+    /// Maps a table out of its BPF maps: lines of IPv4 and of IPv6, records of IPv4 and of IPv6.
+    pub(super) fn of_maps(
+        [v4, v6, records_v4, records_v6]: [BorrowedFd<'_>; 4],
+        key: [u64; 2],
+        generation: u32,
+    ) -> io::Result<FlowTable> {
         let v4 = MappedMemory::bpf_map(v4, LineLayout::V4.table_len())?;
         let v6 = MappedMemory::bpf_map(v6, LineLayout::V6.table_len())?;
-        FlowTable::new([v4, v6], key, generation)
+        let records_v4 = MappedMemory::bpf_map(records_v4, LineLayout::V4.connections() * RECORD_LEN)?;
+        let records_v6 = MappedMemory::bpf_map(records_v6, LineLayout::V6.connections() * RECORD_LEN_V6)?;
+        FlowTable::new([v4, v6], [records_v4, records_v6], key, generation)
+    }
+
+    /// The connections that an earlier gateway has left in this memory, each once. Lines that belong to none are taken out.
+    pub fn take_left(&mut self) -> Vec<AdoptedFlow> {
+        let mut left = Vec::new();
+        for is_v6 in [false, true] {
+            let lines_of = |table: &mut FlowTable| table.of_family(is_v6).lines.clone();
+            let mut orphans = lines_of(self);
+            let records = &mut self.records[usize::from(is_v6)];
+            left.extend(records.take_left(|numbers, record, bytes| {
+                let mut take = |number: u32| {
+                    let state = orphans.get_mut(number as usize).filter(|state| **state == LineState::Live);
+                    state.map(|state| *state = LineState::Free).is_some()
+                };
+                let [original, reply] = numbers;
+                let is_there = take(original) && take(reply);
+                let lines = numbers.map(|number| FlowLine { is_v6, number });
+                is_there.then_some(AdoptedFlow { lines, record: FlowRecord { is_v6, number: record }, snapshot: bytes })
+            }));
+            let in_use = lines_of(self).iter().filter(|state| **state == LineState::Live).count();
+            self.live += in_use;
+            for (number, state) in orphans.iter().enumerate() {
+                if let (LineState::Live, Ok(number)) = (state, u32::try_from(number)) {
+                    self.remove(FlowLine { is_v6, number });
+                }
+            }
+        }
+        left
+    }
+
+    /// Is a line that of packets with these ends?
+    pub fn has_ends(&self, line: FlowLine, source: (IpAddr, u16), destination: (IpAddr, u16)) -> bool {
+        let ends = EncodedLine::ends(source, destination);
+        let of_family = if line.is_v6 { &self.v6 } else { &self.v4 };
+        source.0.is_ipv6() == line.is_v6 && of_family.has_key(line.number, ends.bytes())
+    }
+
+    /// Writes down what the next gateway has to know of a connection, whose lines these are: original, reply. `None` if it is too much.
+    pub fn add_record(&mut self, lines: [FlowLine; 2], snapshot: &[u8]) -> Option<FlowRecord> {
+        let is_v6 = lines[0].is_v6;
+        let number = self.records[usize::from(is_v6)].add(lines.map(|line| line.number), snapshot)?;
+        Some(FlowRecord { is_v6, number })
+    }
+
+    /// Writes it down anew, as of now: what its lines have counted is in it.
+    pub fn renew_record(&mut self, record: &FlowRecord, lines: [FlowLine; 2], snapshot: &[u8]) {
+        let records = &mut self.records[usize::from(record.is_v6)];
+        records.write(record.number, lines.map(|line| line.number), snapshot);
+        for line in lines {
+            self.of_family(line.is_v6).restart_counts(line.number);
+        }
+    }
+
+    /// The next gateway need not know of it.
+    pub fn remove_record(&mut self, record: FlowRecord) {
+        self.records[usize::from(record.is_v6)].remove(record.number);
     }
 
     /// How many lines are live.
@@ -209,20 +208,31 @@ impl FlowTable {
 
     /// Takes a line out: no packet that comes from now on finds it.
     pub fn remove(&mut self, line: FlowLine) {
-        if self.of_family(line.is_v6).remove(line.number) {
-            self.live -= 1;
-            self.leaving.push(line);
+        let before = self.of_family(line.is_v6).remove(line.number);
+        self.live -= usize::from(before == Some(LineState::Live));
+        if before.is_some() {
+            self.leaving.push(LeavingLine { line, frees: true });
         }
     }
 
-    /// The lines taken out that no program reads any more, with their last counts. Call it now and then.
+    /// Keeps a line for the next gateway alone: no packet that comes from now on finds it. Do not remove it before [`FlowTable::poll_removed`] has given it out.
+    pub fn park(&mut self, line: FlowLine) {
+        if self.of_family(line.is_v6).park(line.number) {
+            self.live -= 1;
+            self.leaving.push(LeavingLine { line, frees: false });
+        }
+    }
+
+    /// The lines taken out or parked that no program reads any more, with their last counts. Call it now and then.
     pub fn poll_removed(&mut self) -> Vec<(FlowLine, FlowCounts)> {
         let mut removed = Vec::new();
         while let Ok(lines) = self.after_grace.try_recv() {
             self.waiting = false;
-            for line in lines {
+            for LeavingLine { line, frees } in lines {
                 removed.push((line, self.counts(line)));
-                self.of_family(line.is_v6).free(line.number);
+                if frees {
+                    self.of_family(line.is_v6).free(line.number);
+                }
             }
         }
         if !self.waiting
@@ -239,6 +249,10 @@ impl FlowTable {
         self.waiting || !self.leaving.is_empty()
     }
 }
+
+/// Bytes of `struct record` and `struct record_v6`.
+const RECORD_LEN: usize = 192;
+const RECORD_LEN_V6: usize = 240;
 
 impl Drop for FlowTable {
     fn drop(&mut self) {
@@ -264,10 +278,12 @@ mod tests {
     use super::*;
     use crate::tc::TcFlowTarget;
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    use std::sync::atomic::Ordering;
 
     fn table() -> FlowTable {
         let memory = |layout: &LineLayout| MappedMemory::anonymous(layout.table_len()).unwrap();
-        FlowTable::new([memory(&LineLayout::V4), memory(&LineLayout::V6)], [1, 2], 7).unwrap()
+        let records = [RECORD_LEN, RECORD_LEN_V6].map(|record_len| MappedMemory::anonymous(1024 * record_len).unwrap());
+        FlowTable::new([memory(&LineLayout::V4), memory(&LineLayout::V6)], records, [1, 2], 7).unwrap()
     }
 
     fn flow(source: IpAddr, port: u16) -> TcFlow {
@@ -297,7 +313,9 @@ mod tests {
         for client in CLIENTS {
             let mut table = table();
             let line = table.insert(&flow(client, 1)).unwrap();
-            assert_eq!(table.counts(line), FlowCounts::default());
+            let seen_ms = table.counts(line).seen_ms;
+            assert_eq!(table.counts(line), FlowCounts { seen_ms, ..FlowCounts::default() });
+            assert!(table.counts(line).age_ms() < 60_000, "as if a packet had come");
             let of_family = table.of_family(line.is_v6);
             let at = of_family.at(line.number);
             of_family.memory.atomic_u64(at + of_family.layout.packets()).store(9, Ordering::Relaxed);
@@ -315,7 +333,7 @@ mod tests {
                 }
                 std::thread::yield_now();
             };
-            assert_eq!(removed, [(line, FlowCounts { packets: 9, bytes: 90, seen_ms: 0 })]);
+            assert_eq!(removed, [(line, FlowCounts { packets: 9, bytes: 90, seen_ms })]);
             let state = table.of_family(line.is_v6).lines[line.number as usize];
             assert_eq!((state, table.has_leaving()), (LineState::Free, false));
         }
@@ -336,5 +354,38 @@ mod tests {
         }
         assert!(refused < 20, "{refused} of 196608");
         assert_eq!(table.len(), 196_608 - refused);
+    }
+
+    /// What an earlier gateway has left is found once, known or parked; lines without a record are taken out.
+    #[test]
+    fn lines_are_left_for_the_next_gateway() {
+        for client in CLIENTS {
+            let mut table = table();
+            let [a, b, c, d, orphan, gone] = [1, 2, 3, 4, 5, 6].map(|port| table.insert(&flow(client, port)).unwrap());
+            table.add_record([a, b], b"known").unwrap();
+            table.add_record([c, d], b"parked").unwrap();
+            table.add_record([gone, orphan], b"half of it").unwrap();
+            table.remove(gone);
+            [c, d].into_iter().for_each(|line| table.park(line));
+            assert_eq!(table.len(), 3);
+            let no_memory = || MappedMemory::anonymous(4096).unwrap();
+            let lines = std::mem::replace(&mut table.of_family(a.is_v6).memory, no_memory());
+            let records =
+                std::mem::replace(&mut table.records[usize::from(a.is_v6)], RecordMemory::new(no_memory(), 4096));
+            let (mut next, records) = (self::table(), records.into_memory());
+            let layout = next.of_family(a.is_v6).layout;
+            *next.of_family(a.is_v6) = LineMemory::new(lines, layout);
+            let record_len = if a.is_v6 { RECORD_LEN_V6 } else { RECORD_LEN };
+            next.records[usize::from(a.is_v6)] = RecordMemory::new(records, record_len);
+            let left = next.take_left();
+            let mut shown: Vec<_> = left.iter().map(|left| (left.lines, left.snapshot.as_slice())).collect();
+            shown.sort_by_key(|(_, snapshot)| snapshot.to_vec());
+            assert_eq!(shown, [([a, b], &b"known"[..]), ([c, d], b"parked")]);
+            let server = flow(client, 1).destination;
+            assert!(next.has_ends(a, (client, 1), server) && !next.has_ends(a, (client, 2), server));
+            assert_eq!((next.len(), next.has_leaving()), (4, true));
+            assert_eq!(next.of_family(a.is_v6).lines[orphan.number as usize], LineState::Leaving);
+            assert!(next.take_left().is_empty());
+        }
     }
 }

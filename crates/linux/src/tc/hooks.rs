@@ -1,12 +1,13 @@
 //! The programs at tc's ingress and egress of governed interfaces, and at the carrier.
 //!
 //! Their life: loaded by [`TcHooks::load`]; attached by [`TcHooks::attach`], each link pinned at once. A link that an earlier process has left gets the new program in the same instant that the
-//! old one goes, so that no packet passes between them. Dropping this leaves everything attached.
+//! old one goes, so that no packet passes between them. Dropping this leaves everything attached. The maps are pinned too: the new programs go by the same flows as the old ones.
 use super::carrier::Carrier;
 use super::flow_table::FlowTable;
 use super::pin_dir::PinDir;
 use crate::mapped_memory::MappedMemory;
 use aya::Ebpf;
+use aya::EbpfLoader;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
@@ -68,8 +69,12 @@ pub struct HookCounters {
 }
 
 /// `struct config` of the programs: the carrier's index, the cookie that marks packets which user space has let go on, the generation of known flows, the key of their hash,
-/// whether interfaces are open while no gateway runs.
+/// whether interfaces are open while no gateway runs, whose namespace it is.
 type Config = [u32; 10];
+
+/// The maps that the next gateway's programs use too. Their pins' names say which layout they have: whoever changes one changes [`MAP_PIN`].
+const KEPT_MAPS: [&str; 6] = ["config", "heartbeat", "flows", "flows_v6", "records", "records_v6"];
+const MAP_PIN: &str = "map1-";
 
 /// Secrets of the programs.
 #[derive(Clone, Copy, Debug)]
@@ -113,14 +118,28 @@ impl TcHooks {
         open_when_dead: bool,
         pins: PinDir,
     ) -> Result<TcHooks, TcError> {
-        let mut ebpf = Ebpf::load(BPF_OBJECT).map_err(tc_error("cannot load the BPF object"))?;
-        let [low, high] = secrets.key;
-        let [l0, l1, l2, l3, l4, l5, l6, l7] = low.to_ne_bytes();
-        let [h0, h1, h2, h3, h4, h5, h6, h7] = high.to_ne_bytes();
-        let words = [[l0, l1, l2, l3], [l4, l5, l6, l7], [h0, h1, h2, h3], [h4, h5, h6, h7]].map(u32::from_ne_bytes);
-        let [first, second] = secrets.cookie;
-        let [w0, w1, w2, w3] = words;
-        let config = [carrier.index(), first, second, FIRST_GENERATION, w0, w1, w2, w3, u32::from(open_when_dead), 0];
+        let netns = pins.netns().map_err(tc_error("cannot tell network namespaces apart"))?;
+        let before = config_left(&pins, netns);
+        if before.is_none() {
+            remove_map_pins(&pins).map_err(tc_error("cannot remove the maps of an earlier gateway"))?;
+        }
+        let mut loader = EbpfLoader::new();
+        for name in KEPT_MAPS {
+            loader.map_pin_path(name, pins.path(&format!("{MAP_PIN}{name}")));
+        }
+        let mut ebpf = loader.load(BPF_OBJECT).map_err(tc_error("cannot load the BPF object"))?;
+        let open = u32::from(open_when_dead);
+        let config = match before {
+            // The programs that still run, the packets under way and the lines in the table go by these.
+            Some([_, first, second, generation, w0, w1, w2, w3, ..]) => {
+                [carrier.index(), first, second, generation, w0, w1, w2, w3, open, netns]
+            }
+            None => {
+                let [first, second] = secrets.cookie;
+                let [w0, w1, w2, w3] = key_words(secrets.key);
+                [carrier.index(), first, second, FIRST_GENERATION, w0, w1, w2, w3, open, netns]
+            }
+        };
         write_config(&mut ebpf, config)?;
         for name in ["ingress", "egress", "carrier"] {
             classifier(&mut ebpf, name)?.load().map_err(tc_error(format!("cannot load the BPF program {name}")))?;
@@ -173,13 +192,16 @@ impl TcHooks {
         Ok(())
     }
 
-    /// The table of known flows.
+    /// The table of known flows, with those that an earlier gateway has left.
     ///
     /// # Errors
     /// It cannot be mapped.
-    pub fn flow_table(&self, secrets: HookSecrets) -> Result<FlowTable, TcError> {
+    pub fn flow_table(&self) -> Result<FlowTable, TcError> {
         let (v4, v6) = (array(&self.ebpf, "flows")?, array(&self.ebpf, "flows_v6")?);
-        let table = FlowTable::of_maps([v4.fd().as_fd(), v6.fd().as_fd()], secrets.key, FIRST_GENERATION);
+        let (records, records_v6) = (array(&self.ebpf, "records")?, array(&self.ebpf, "records_v6")?);
+        let maps = [v4, v6, records, records_v6].map(|map| map.fd().as_fd());
+        let [_, _, _, generation, w0, w1, w2, w3, ..] = self.config;
+        let table = FlowTable::of_maps(maps, key_of_words([w0, w1, w2, w3]), generation);
         table.map_err(tc_error("cannot map the table of known flows"))
     }
 
@@ -189,7 +211,8 @@ impl TcHooks {
     /// The map cannot be written.
     pub fn raise_generation(&mut self, table: &mut FlowTable) -> Result<(), TcError> {
         let [_, _, _, generation, ..] = &mut self.config;
-        *generation = generation.wrapping_add(1);
+        // Zero is that of no line.
+        *generation = generation.wrapping_add(1).max(FIRST_GENERATION);
         table.set_generation(*generation);
         write_config(&mut self.ebpf, self.config)
     }
@@ -271,6 +294,34 @@ impl TcHooks {
 
 /// The generation of known flows at the start.
 const FIRST_GENERATION: u32 = 1;
+
+fn key_words([low, high]: [u64; 2]) -> [u32; 4] {
+    let [l0, l1, l2, l3, l4, l5, l6, l7] = low.to_ne_bytes();
+    let [h0, h1, h2, h3, h4, h5, h6, h7] = high.to_ne_bytes();
+    [[l0, l1, l2, l3], [l4, l5, l6, l7], [h0, h1, h2, h3], [h4, h5, h6, h7]].map(u32::from_ne_bytes)
+}
+
+fn key_of_words(words: [u32; 4]) -> [u64; 2] {
+    let [[l0, l1, l2, l3], [l4, l5, l6, l7], [h0, h1, h2, h3], [h4, h5, h6, h7]] = words.map(u32::to_ne_bytes);
+    [[l0, l1, l2, l3, l4, l5, l6, l7], [h0, h1, h2, h3, h4, h5, h6, h7]].map(u64::from_ne_bytes)
+}
+
+/// What an earlier gateway of this network namespace has told its programs, if all its maps are there.
+fn config_left(pins: &PinDir, netns: u32) -> Option<Config> {
+    let path = |name: &str| pins.path(&format!("{MAP_PIN}{name}"));
+    if !KEPT_MAPS.iter().all(|name| path(name).exists()) {
+        return None;
+    }
+    let map = Map::Array(MapData::from_pin(path("config")).ok()?);
+    let config: Config = Array::try_from(map).ok()?.get(&0, 0).ok()?;
+    // A directory is named by the namespace's number, which another one may have had before.
+    (config[9] == netns).then_some(config)
+}
+
+fn remove_map_pins(pins: &PinDir) -> io::Result<()> {
+    let names = pins.names();
+    names.iter().filter(|name| name.starts_with("map")).try_for_each(|name| fs::remove_file(pins.path(name)))
+}
 
 fn map_heartbeat(ebpf: &Ebpf) -> Result<MappedMemory, TcError> {
     let map = array(ebpf, "heartbeat")?;

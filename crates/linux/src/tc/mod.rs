@@ -4,12 +4,15 @@
 //! persistent, so that a process that dies leaves the interfaces closed, and the next one takes them over without a gap. [`TcHooks::detach`] gives an interface back to the kernel.
 mod carrier;
 mod flow_line;
+mod flow_record;
 mod flow_table;
 mod hooks;
+mod line_memory;
 mod pin_dir;
 
 pub use carrier::{CARRIER_NAME, CARRIER_OVERHEAD, CarriedPacket, Carrier, CarrierAction, TcHook};
 pub use flow_line::{TcFlow, TcFlowTarget};
+pub use flow_record::{AdoptedFlow, FlowRecord};
 pub use flow_table::{FlowCounts, FlowLine, FlowTable};
 pub use hooks::{HookCounters, HookSecrets, TcError, TcHooks};
 pub use pin_dir::PinDir;

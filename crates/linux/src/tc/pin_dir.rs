@@ -2,10 +2,14 @@
 //!
 //! A pin keeps a program attached when its process is gone. It must be in a mount namespace that lives longer than that process (`ip netns exec`, for one, runs a command in a mount namespace
 //! of its own), so it is made where the outermost process above this one sees it that lets itself be looked into: process 1, mostly.
-#![allow(unsafe_code, reason = "a thread leaves the file system information that it shares")]
+#![allow(
+    unsafe_code,
+    reason = "a thread leaves the file system information that it shares; SO_NETNS_COOKIE has no safe wrapper"
+)]
 use crate::file_access::FileAccess;
 use rustix::fs::{CWD, FsWord, Mode, OFlags, openat, statfs};
 use rustix::mount::{MountFlags, mount};
+use rustix::net::{AddressFamily, SocketType, socket};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -52,6 +56,19 @@ impl PinDir {
     /// What a process that has this directory may still do there, once its access to files is limited.
     pub fn allow(&self, access: FileAccess) -> FileAccess {
         access.write(fd_path(&self.directory)).remove(fd_path(&self.parent))
+    }
+
+    /// What tells this thread's network namespace from any that was before it.
+    pub(super) fn netns(&self) -> io::Result<u32> {
+        let socket = socket(AddressFamily::UNIX, SocketType::DGRAM, None)?;
+        let mut cookie = 0_u64;
+        let mut length = size_of::<u64>() as libc::socklen_t;
+        let (level, option) = (libc::SOL_SOCKET, libc::SO_NETNS_COOKIE);
+        // SAFETY: the pointers are those of the value and of its length, which outlive the call.
+        let done =
+            unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut cookie).cast(), &raw mut length) };
+        // They are numbered one after another.
+        if done == 0 { Ok(cookie as u32) } else { Err(io::Error::last_os_error()) }
     }
 
     /// The path of a pin.

@@ -2,12 +2,12 @@
 use super::*;
 use crate::{FibChange, FibTable, Interface, Route, RoutePlacement, Router};
 use keepstate_engine::{ConnUpdate, Secret, Sysctls};
-use keepstate_rules::{NoIncludes, compile, parse_with};
+use keepstate_rules::{NoIncludes, RulesetError, compile, parse_with};
 use keepstate_wire::checksum::Sum;
 use std::net::Ipv4Addr;
 
-const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
-const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 9);
+pub(super) const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+pub(super) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 9);
 
 /// A router without rules: the client's network behind interface 1, the server's behind 2.
 fn router() -> Router {
@@ -15,16 +15,20 @@ fn router() -> Router {
 }
 
 /// The same with these rules.
-fn router_with(rules: &str) -> Router {
-    let (tree, sources) = parse_with("test.nft", rules, &NoIncludes, &[]).unwrap();
+pub(super) fn router_with(rules: &str) -> Router {
+    try_router_with(rules).unwrap()
+}
+
+pub(super) fn try_router_with(rules: &str) -> Result<Router, RulesetError> {
+    let (tree, sources) = parse_with("test.nft", rules, &NoIncludes, &[])?;
     let outside = Interface::new(1, "wan0", 1500).with_address([192, 0, 2, 254].into(), 24);
     let inside = Interface::new(2, "lan0", 1500).with_address([10, 0, 0, 1].into(), 24);
     let fib = FibTable::new(vec![outside, inside], vec![]);
     let engine = Engine::new(Sysctls::default(), Secret([7; 16]));
-    Router::new(engine, compile(&tree, &sources).unwrap(), fib, (1, 2)).with_flow_offload()
+    Ok(Router::new(engine, compile(&tree, &sources)?, fib, (1, 2)).with_flow_offload())
 }
 
-fn at(milliseconds: u64) -> Instant {
+pub(super) fn at(milliseconds: u64) -> Instant {
     Instant(milliseconds * 1_000_000)
 }
 

@@ -163,9 +163,10 @@ impl Router {
             self.push_output(Egress::LocalDeliver(std::mem::take(&mut pkt.bytes)), pkt.meta.mark);
         } else {
             let (device, next_hop) = pkt.way_out.ok_or(DropReason::NoRoute)?;
+            self.check_mtu(pkt, to.is_ipv6())?;
             self.note_way(pkt, FlowTarget::Forward { oif: device.index, next_hop });
             self.counters.generated += 1;
-            let (whole, mtu) = (std::mem::take(&mut pkt.bytes), self.fib.mtu(device.index) as usize);
+            let (whole, mtu) = (std::mem::take(&mut pkt.bytes), self.mtu_of(pkt, device.index) as usize);
             for packet in self.fragment_again(pkt, whole, mtu) {
                 self.push_output(Egress::Forward { oif: device.index, next_hop, packet }, pkt.meta.mark);
             }

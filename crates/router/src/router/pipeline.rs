@@ -300,7 +300,7 @@ impl Router {
     }
 
     /// Answers a packet that is longer than the MTU and must not be fragmented.
-    fn check_mtu(&mut self, pkt: &mut InFlightPacket, v6: bool) -> Result<(), DropReason> {
+    pub(super) fn check_mtu(&mut self, pkt: &mut InFlightPacket, v6: bool) -> Result<(), DropReason> {
         let Some(device) = pkt.meta.oif else { return Ok(()) };
         let mtu = self.mtu_of(pkt, device.index);
         let dont_fragment = v6 || pkt.bytes.get(6).is_some_and(|flags| flags & 0x40 != 0);

@@ -48,7 +48,7 @@ impl Evaluator<'_> {
             }
             CompiledExpr::Map(key, map) => {
                 let key = self.eval_key(key, ctx)?;
-                self.note_set(*map);
+                self.note_set(*map, &key);
                 match self.sets.get(*map)?.find(&key, ctx.now)? {
                     ElementValue::Values(values) => values.first()?.0,
                     ElementValue::Present | ElementValue::Verdict(_) | ElementValue::Expiring(..) => return None,
@@ -81,8 +81,8 @@ impl Evaluator<'_> {
     }
 
     /// Notes a lookup in a set.
-    pub(super) fn note_set(&mut self, set: usize) {
-        if self.sets.get(set).is_some_and(CompiledSet::changes_by_itself) {
+    pub(super) fn note_set(&mut self, set: usize, key: &[u128]) {
+        if self.sets.get(set).is_some_and(|set| set.changes_by_itself(key)) {
             self.state.trace.holds |= HoldReasons::DYNAMIC_SET;
         }
     }
@@ -90,7 +90,7 @@ impl Evaluator<'_> {
     /// Index of the object that a map has for a key.
     pub(super) fn lookup_object(&mut self, key: &[CompiledExpr], map: usize, ctx: &EvalCtx<'_, '_>) -> Option<usize> {
         let key = self.eval_key(key, ctx)?;
-        self.note_set(map);
+        self.note_set(map, &key);
         match self.sets.get(map)?.find(&key, ctx.now)? {
             ElementValue::Values(values) => usize::try_from(values.first()?.0).ok(),
             _ => None,

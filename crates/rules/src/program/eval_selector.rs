@@ -48,7 +48,10 @@ pub(super) fn eval_selector(selector: Selector, ctx: &EvalCtx<'_, '_>, state: &m
         Selector::Route(RouteKey::NextHop6) => next_hop(packet, ctx).filter(IpAddr::is_ipv6).map(address_value),
         Selector::Route(RouteKey::Mss) => ctx.meta.oif.map(|_| ctx.route_mss().into()),
         Selector::Xfrm(..) => None,
-        Selector::Fib(fib) => eval_fib(fib, ctx),
+        Selector::Fib(fib) => {
+            state.trace.fib_read = true;
+            eval_fib(fib, ctx)
+        }
     }
 }
 

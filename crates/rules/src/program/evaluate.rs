@@ -260,7 +260,7 @@ impl Evaluator<'_> {
             }
             Instr::Vmap(key, map) => {
                 let Some(key) = self.eval_key(key, ctx) else { return InstrOutcome::Break };
-                self.note_set(*map);
+                self.note_set(*map, &key);
                 match self.sets.get(*map).and_then(|map| map.find(&key, ctx.now)) {
                     // As in Linux, the rule itself goes on.
                     Some(ElementValue::Verdict(CompiledVerdict::Continue)) => InstrOutcome::Continue,
@@ -355,7 +355,7 @@ impl Evaluator<'_> {
             CompiledRhs::AnyBit(bits) => self.eval_expr(left.first()?, ctx)? & bits != 0,
             CompiledRhs::Set(set) => {
                 let key = self.eval_key(left, ctx)?;
-                self.note_set(*set);
+                self.note_set(*set, &key);
                 let set = self.sets.get_mut(*set)?;
                 let found = set.find(&key, ctx.now).is_some();
                 if found && let Some(element) = set.dynamic.get_mut(key.as_slice()) {

@@ -36,7 +36,7 @@ pub(super) fn holds_of_selector(selector: &Selector) -> HoldReasons {
             CtKey::Expiration => HoldReasons::CT_COUNTER,
         },
         Selector::CtCounter(..) => HoldReasons::CT_COUNTER,
-        // A change of routes or addresses is known to whoever offloads.
+        // Noted apart: a change of routes or addresses is known to whoever offloads.
         Selector::Fib(_) => HoldReasons::empty(),
         Selector::Socket(_) | Selector::Route(_) | Selector::Xfrm(..) => HoldReasons::SOCKET,
         _ => HoldReasons::PACKET_CONTENT,

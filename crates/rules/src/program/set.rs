@@ -105,9 +105,12 @@ impl CompiledSet {
         CompiledSet { timeout, max_size, ..CompiledSet::default() }
     }
 
-    /// May a lookup give another result for the next packet, though nobody has changed the ruleset?
-    pub(super) fn changes_by_itself(&self) -> bool {
-        self.packets_update || self.expires || self.timeout.is_some() || !self.dynamic.is_empty()
+    /// May a lookup of this key give another result for the next packet, though nobody has changed the ruleset? What is not found stays so, unless packets add it.
+    pub(super) fn changes_by_itself(&self, key: &[u128]) -> bool {
+        let changes = |element: &DynElement| {
+            element.timeout.is_some() || element.expires_at.is_some() || !element.stateful.is_empty()
+        };
+        self.packets_update || self.expires || self.dynamic.get(key).is_some_and(changes)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -13,7 +13,7 @@ bitflags! {
         const METER = 1 << 0;
         /// A log line for each packet.
         const LOG = 1 << 1;
-        /// A set that packets or time change.
+        /// A set that packets change, or an element of a set that expires, counts or limits.
         const DYNAMIC_SET = 1 << 2;
         /// A part of the packet other than addresses, ports and protocol: length, DSCP, TTL, TCP flags, payload.
         const PACKET_CONTENT = 1 << 3;
@@ -71,6 +71,8 @@ pub struct EvalTrace {
     pub mark_read: bool,
     /// Rules have set the packet's mark: from then on it is that of the rules.
     pub mark_set: bool,
+    /// Routes to the packet's addresses, or what kind of addresses they are, were consulted (`fib`).
+    pub fib_read: bool,
 }
 
 /// Counters that are noted, at most: so many need no allocation.
@@ -95,6 +97,7 @@ impl EvalTrace {
         self.holds |= other.holds;
         self.mark_read |= other.mark_read;
         self.mark_set |= other.mark_set;
+        self.fib_read |= other.fib_read;
         other.counters.iter().for_each(|counter| self.note_counter(*counter));
     }
 
@@ -103,6 +106,7 @@ impl EvalTrace {
         self.holds = HoldReasons::empty();
         self.counters.clear();
         self.mark_read = false;
+        self.fib_read = false;
         self.mark_set = mark_set;
     }
 }

@@ -1,0 +1,125 @@
+//! The lines of one family in memory, and which of them are in use: what [`FlowTable`](super::FlowTable) does with each, down to the byte.
+use super::flow_line::{EncodedLine, LINES_PER_BUCKET, LIVE, LineLayout, STALE};
+use super::flow_table::FlowCounts;
+use crate::mapped_memory::MappedMemory;
+use rustix::time::{ClockId, clock_gettime};
+use std::sync::atomic::Ordering;
+
+/// The lines of one family.
+#[derive(Debug)]
+pub(super) struct LineMemory {
+    pub(super) memory: MappedMemory,
+    pub(super) layout: &'static LineLayout,
+    pub(super) lines: Vec<LineState>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LineState {
+    Free,
+    Live,
+    Parked,
+    Leaving,
+}
+
+impl LineMemory {
+    /// With what is live in it already.
+    pub(super) fn new(memory: MappedMemory, layout: &'static LineLayout) -> LineMemory {
+        let is_live = |number: usize| {
+            let state = memory.atomic_u32(number * layout.line_len + layout.state()).load(Ordering::Acquire);
+            state.to_ne_bytes()[LIVE] != 0
+        };
+        let state = |number| if is_live(number) { LineState::Live } else { LineState::Free };
+        let lines = (0..layout.buckets * LINES_PER_BUCKET).map(state).collect();
+        LineMemory { memory, layout, lines }
+    }
+
+    /// Enters a line; `None` if both its buckets are full.
+    pub(super) fn insert(&mut self, line: &EncodedLine, hash: u64, generation: u32) -> Option<u32> {
+        let buckets = [hash as usize, (hash >> 32) as usize].map(|at| at % self.layout.buckets * LINES_PER_BUCKET);
+        let free = |from: &usize| {
+            let lines = self.lines.get(*from..*from + LINES_PER_BUCKET).unwrap_or_default();
+            lines.iter().filter(|line| **line == LineState::Free).count()
+        };
+        // The emptier of the two.
+        let from = if free(&buckets[0]) >= free(&buckets[1]) { buckets[0] } else { buckets[1] };
+        let index = (from..from + LINES_PER_BUCKET).find(|at| self.lines.get(*at) == Some(&LineState::Free))?;
+        let at = index * self.layout.line_len;
+        for (number, word) in line.bytes().as_chunks().0.iter().enumerate() {
+            self.memory.atomic_u32(at + number * 4).store(u32::from_ne_bytes(*word), Ordering::Relaxed);
+        }
+        self.memory.atomic_u32(at + self.layout.generation()).store(generation, Ordering::Relaxed);
+        self.memory.atomic_u32(at + self.layout.seen()).store(now_ms(), Ordering::Relaxed);
+        // Whoever sees that it is live sees all of the above.
+        self.set_live(at, true);
+        *self.lines.get_mut(index)? = LineState::Live;
+        u32::try_from(index).ok()
+    }
+
+    /// Takes a line out. Returns what it was, if it was live or parked.
+    pub(super) fn remove(&mut self, number: u32) -> Option<LineState> {
+        let in_use = |state: &&mut LineState| matches!(state, LineState::Live | LineState::Parked);
+        let before = std::mem::replace(self.lines.get_mut(number as usize).filter(in_use)?, LineState::Leaving);
+        self.set_live(self.at(number), false);
+        Some(before)
+    }
+
+    /// No packet finds a line any more; false if it was not live.
+    pub(super) fn park(&mut self, number: u32) -> bool {
+        let Some(state) = self.lines.get_mut(number as usize).filter(|state| **state == LineState::Live) else {
+            return false;
+        };
+        *state = LineState::Parked;
+        self.memory.atomic_u32(self.at(number) + self.layout.generation()).store(STALE, Ordering::Relaxed);
+        true
+    }
+
+    /// Begins to count anew, and as seen now.
+    pub(super) fn restart_counts(&self, number: u32) {
+        let at = self.at(number);
+        self.memory.atomic_u64(at + self.layout.packets()).store(0, Ordering::Relaxed);
+        self.memory.atomic_u64(at + self.layout.bytes()).store(0, Ordering::Relaxed);
+        self.memory.atomic_u32(at + self.layout.seen()).store(now_ms(), Ordering::Relaxed);
+    }
+
+    /// Is a line's key this one, as far as it goes?
+    pub(super) fn has_key(&self, number: u32, key: &[u8]) -> bool {
+        let at = self.at(number);
+        let word = |(index, word): (usize, &[u8; 4])| {
+            self.memory.atomic_u32(at + index * 4).load(Ordering::Relaxed) == u32::from_ne_bytes(*word)
+        };
+        (number as usize) < self.lines.len() && key.as_chunks().0.iter().enumerate().all(word)
+    }
+
+    /// Only this byte changes: a program may still be reading the others.
+    pub(super) fn set_live(&self, at: usize, is_live: bool) {
+        let state = self.memory.atomic_u32(at + self.layout.state());
+        let mut bytes = state.load(Ordering::Relaxed).to_ne_bytes();
+        bytes[LIVE] = u8::from(is_live);
+        state.store(u32::from_ne_bytes(bytes), Ordering::Release);
+    }
+
+    pub(super) fn counts(&self, number: u32) -> FlowCounts {
+        let at = self.at(number);
+        FlowCounts {
+            packets: self.memory.atomic_u64(at + self.layout.packets()).load(Ordering::Relaxed),
+            bytes: self.memory.atomic_u64(at + self.layout.bytes()).load(Ordering::Relaxed),
+            seen_ms: self.memory.atomic_u32(at + self.layout.seen()).load(Ordering::Relaxed),
+        }
+    }
+
+    pub(super) fn free(&mut self, number: u32) {
+        if let Some(state) = self.lines.get_mut(number as usize) {
+            *state = LineState::Free;
+        }
+    }
+
+    pub(super) fn at(&self, number: u32) -> usize {
+        number as usize * self.layout.line_len
+    }
+}
+
+/// Milliseconds of the monotonic clock, modulo 2³².
+pub(super) fn now_ms() -> u32 {
+    let now = clock_gettime(ClockId::MonotonicCoarse);
+    (now.tv_sec as u64).wrapping_mul(1000).wrapping_add(now.tv_nsec as u64 / 1_000_000) as u32
+}
