@@ -17,7 +17,7 @@ enum Comparison {
     Conntrack,
     /// What `keepstate check` and `nft -c` say of the same rulesets (10 minutes)
     Check,
-    /// 70,000 MQTT sessions through the gateway, beyond what a table of Linux's default size holds (5 minutes)
+    /// 70,000 MQTT sessions through the gateway, and on a broker that it protects, beyond what a table of Linux's default size holds (10 minutes)
     Sessions,
 }
 

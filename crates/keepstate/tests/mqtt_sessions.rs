@@ -140,42 +140,196 @@ impl Drop for MqttProcess {
     }
 }
 
-#[test]
-fn all_mqtt_sessions_stay_open_through_the_gateway() {
-    let sessions: usize =
-        std::env::var("KEEPSTATE_SESSIONS").ok().map_or(DEFAULT_SESSIONS, |text| text.parse().unwrap());
-    let each = sessions / ADDRESS_PAIRS;
-    let ruleset = TempFile::new("mqtt.nft", RULES.as_bytes());
-    let Some(lab) = MqttTestbed::new(&ruleset) else { return };
-    let (inside, outside) = (format!("{}c", lab.tag), format!("{}s", lab.tag));
-    let mut servers: Vec<MqttProcess> = SERVERS
+fn sessions_of_each_pair(default: usize) -> usize {
+    let sessions: usize = std::env::var("KEEPSTATE_SESSIONS").ok().map_or(default, |text| text.parse().unwrap());
+    sessions / ADDRESS_PAIRS
+}
+
+fn start_servers(namespace: &str, addresses: &[[u8; 4]]) -> Vec<MqttProcess> {
+    let mut servers: Vec<MqttProcess> = addresses
         .iter()
-        .map(|address| MqttProcess::start(&outside, &["accept".into(), format!("{}:1883", IpAddr::from(*address))]))
+        .map(|address| MqttProcess::start(namespace, &["accept".into(), format!("{}:1883", IpAddr::from(*address))]))
         .collect();
     for server in &mut servers {
         assert_eq!(server.read_line(), "listening");
     }
+    servers
+}
+
+/// Client processes, once all their sessions are open.
+fn open_sessions(namespace: &str, servers: &[[u8; 4]], each: usize) -> Vec<MqttProcess> {
     let mut clients: Vec<MqttProcess> = CLIENTS
         .iter()
-        .zip(SERVERS)
+        .zip(servers)
         .map(|(from, to)| {
             let words = format!(
                 "fleet --from {} --to {}:1883 --sessions {each} --patience {TIMEOUT_SECS}",
                 IpAddr::from(*from),
-                IpAddr::from(to)
+                IpAddr::from(*to)
             );
-            MqttProcess::start(&inside, &words.split(' ').map(str::to_owned).collect::<Vec<_>>())
+            MqttProcess::start(namespace, &words.split(' ').map(str::to_owned).collect::<Vec<_>>())
         })
         .collect();
     for client in &mut clients {
         assert_eq!(client.read_line(), format!("open={each} refused=0 lost=0"));
     }
-    assert_eq!(lab.control(&["count"]).trim(), (each * ADDRESS_PAIRS).to_string());
-    // The ruleset is reloaded, and then every session is pinged.
-    lab.control(&["reload"]);
-    for client in &mut clients {
+    clients
+}
+
+fn ping(clients: &mut [MqttProcess], each: usize) {
+    for client in clients {
         client.child.stdin.as_mut().unwrap().write_all(b"ping\n").unwrap();
         assert_eq!(client.read_line(), format!("open={each} refused=0 lost=0 answered={each}"));
     }
+}
+
+#[test]
+fn all_mqtt_sessions_stay_open_through_the_gateway() {
+    let each = sessions_of_each_pair(DEFAULT_SESSIONS);
+    let ruleset = TempFile::new("mqtt.nft", RULES.as_bytes());
+    let Some(lab) = MqttTestbed::new(&ruleset) else { return };
+    let (inside, outside) = (format!("{}c", lab.tag), format!("{}s", lab.tag));
+    let _servers = start_servers(&outside, &SERVERS);
+    let mut clients = open_sessions(&inside, &SERVERS, each);
     assert_eq!(lab.control(&["count"]).trim(), (each * ADDRESS_PAIRS).to_string());
+    // The ruleset is reloaded, and then every session is pinged.
+    lab.control(&["reload"]);
+    ping(&mut clients, each);
+    assert_eq!(lab.control(&["count"]).trim(), (each * ADDRESS_PAIRS).to_string());
+}
+
+/// A stateful firewall on the broker itself.
+const BROKER_RULES: &str = "
+table inet t {
+	chain input {
+		type filter hook input priority filter; policy drop
+		ct state established,related accept
+		tcp dport 1883 accept
+	}
+	chain output {
+		type filter hook output priority filter; policy drop
+		ct state established,related accept
+	}
+}
+";
+const BROKERS: [[u8; 4]; ADDRESS_PAIRS] = [[10, 1, 0, 9], [10, 1, 0, 10], [10, 1, 0, 11], [10, 1, 0, 12]];
+
+/// A broker's namespace, with a gateway at its interface, and one of the clients.
+struct BrokerTestbed {
+    tag: String,
+    ruleset: TempFile,
+    gateway: Option<Child>,
+}
+
+impl BrokerTestbed {
+    fn new() -> Option<BrokerTestbed> {
+        let lab = BrokerTestbed {
+            tag: format!("ksmb{}", std::process::id()),
+            ruleset: TempFile::new("broker.nft", BROKER_RULES.as_bytes()),
+            gateway: None,
+        };
+        if !["c", "s"].iter().all(|side| run_ip(&["netns", "add", &lab.netns(side)])) {
+            report_skipped("MQTT sessions on a broker with a gateway: they need root, network namespaces and iproute2");
+            return None;
+        }
+        let (client, server) = (lab.netns("c"), lab.netns("s"));
+        assert!(run_ip(&[
+            "link", "add", "c0", "netns", &client, "type", "veth", "peer", "name", "s0", "netns", &server
+        ]));
+        for (name, device, addresses) in [(&client, "c0", &CLIENTS), (&server, "s0", &BROKERS)] {
+            for address in addresses {
+                assert!(run_ip(&["-n", name, "addr", "add", &format!("{}/24", IpAddr::from(*address)), "dev", device]));
+            }
+            for device in ["lo", device] {
+                assert!(run_ip(&["-n", name, "link", "set", device, "up"]));
+            }
+        }
+        Some(lab)
+    }
+
+    fn netns(&self, side: &str) -> String {
+        format!("{}{side}", self.tag)
+    }
+
+    fn gateway_command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.netns("s"), env!("CARGO_BIN_EXE_keepstate"), "gateway"]).args(words);
+        command
+    }
+
+    /// Starts the gateway; returns what it has said by the time it routes.
+    fn start(&mut self) -> String {
+        let socket = socket(&self.tag);
+        let words = ["--ruleset", self.ruleset.path(), "--interface", "s0", "--control", &socket];
+        let mut gateway = self.gateway_command(&words).stderr(Stdio::piped()).spawn().unwrap();
+        let mut notes = BufReader::new(gateway.stderr.take().unwrap());
+        let mut said = String::new();
+        while !said.contains("Ctrl-C stops") {
+            assert!(notes.read_line(&mut said).unwrap() > 0, "{said}");
+        }
+        std::thread::spawn(move || std::io::copy(&mut notes, &mut std::io::sink()));
+        self.gateway = Some(gateway);
+        said
+    }
+
+    fn kill(&mut self) {
+        let mut gateway = self.gateway.take().unwrap();
+        gateway.kill().unwrap();
+        gateway.wait().unwrap();
+    }
+
+    fn control(&self, words: &[&str]) -> String {
+        let ran = keepstate(&[&["control", "--socket", &socket(&self.tag)][..], words].concat(), b"");
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        ran.out
+    }
+
+    /// Connections that the kernel knows.
+    fn known(&self) -> usize {
+        let json: serde_json::Value = serde_json::from_str(&self.control(&["stats", "--json"])).unwrap();
+        json["offloaded_flows"].as_u64().and_then(|number| number.try_into().ok()).unwrap_or(0)
+    }
+}
+
+impl Drop for BrokerTestbed {
+    fn drop(&mut self) {
+        if self.gateway.is_some() {
+            self.kill();
+        }
+        let _ = self.gateway_command(&["--detach"]).stderr(Stdio::null()).status();
+        let _ = std::fs::remove_file(socket(&self.tag));
+        for side in ["c", "s"] {
+            run_ip(&["netns", "del", &self.netns(side)]);
+        }
+    }
+}
+
+/// The broker keeps its stateful firewall without the kernel's table: all sessions stay open, also over a gateway that dies, and no packet of theirs is refused.
+#[test]
+fn all_mqtt_sessions_stay_open_on_a_broker_with_a_gateway() {
+    let each = sessions_of_each_pair(2000);
+    let Some(mut lab) = BrokerTestbed::new() else { return };
+    lab.start();
+    let _servers = start_servers(&lab.netns("s"), &BROKERS);
+    let begun = Instant::now();
+    let mut clients = open_sessions(&lab.netns("c"), &BROKERS, each);
+    let opened = begun.elapsed();
+    let sessions = each * ADDRESS_PAIRS;
+    assert_eq!(lab.control(&["count"]).trim(), sessions.to_string());
+    ping(&mut clients, each);
+    let begun = Instant::now();
+    ping(&mut clients, each);
+    let pinged = begun.elapsed();
+    let known = lab.known();
+    assert!(known > sessions * 9 / 10, "the kernel knows {known} of {sessions}");
+    lab.kill();
+    ping(&mut clients, each);
+    let begun = Instant::now();
+    let said = lab.start();
+    let started = begun.elapsed();
+    assert!(said.contains(&format!("{known} established connections taken over")), "{said}");
+    ping(&mut clients, each);
+    println!(
+        "{sessions} sessions: opened in {opened:.1?}, pinged in {pinged:.1?}, {known} in the kernel, taken over in {started:.1?}"
+    );
 }

@@ -25,11 +25,12 @@ struct Flood {
     threads: Vec<std::thread::JoinHandle<()>>,
 }
 
+const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const PORT: u16 = 7000;
 
 impl Flood {
-    /// From the client to this address, once the kernel has it.
-    fn begin(lab: &TcTestbed, to: &'static str) -> Flood {
+    /// From the client to the server, once the kernel has it.
+    fn begin(lab: &TcTestbed) -> Flood {
         let (sent, arrived, stop) =
             (Arc::<AtomicU64>::default(), Arc::<Mutex<Vec<Arrival>>>::default(), Arc::default());
         let mut flood = Flood { sent, arrived, stop, threads: Vec::new() };
@@ -48,7 +49,7 @@ impl Flood {
             }));
         }
         let client = spawn_in_netns(&lab.netns.name("c"), || UdpSocket::bind("0.0.0.0:0").unwrap()).join().unwrap();
-        client.connect((to, PORT)).unwrap();
+        client.connect((SERVER, PORT)).unwrap();
         let (sent, stop) = (Arc::clone(&flood.sent), Arc::clone(&flood.stop));
         flood.threads.push(std::thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
@@ -85,7 +86,7 @@ fn bound_to(device: &str) -> UdpSocket {
     let socket = UdpSocket::from(socket(AddressFamily::INET, SocketType::DGRAM, None).unwrap());
     // Before it has its port, which the other one has too.
     bind_to_device(&socket, device);
-    bind(&socket, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, PORT)).unwrap();
+    bind(&socket, &SocketAddrV4::new(SERVER, PORT)).unwrap();
     socket
 }
 
@@ -111,7 +112,7 @@ fn changes_in_a_flood_leave_no_packet_by_the_old_state() {
     let Some(mut lab) = with_second_way("fl", rules) else { return };
     assert!(in_netns(&lab, "r", "ip route add 198.51.100.0/24 via 10.0.2.2"));
     lab.start(&["--interface", "r*"]);
-    let flood = Flood::begin(&lab, "198.51.100.1");
+    let flood = Flood::begin(&lab);
 
     assert!(in_netns(&lab, "r", "ip route replace 198.51.100.0/24 via 10.0.3.2"));
     let by_s1 = |arrival: &Arrival| arrival.by == "s1";

@@ -239,11 +239,23 @@ fn route_changes_concern_only_the_flows_to_their_destinations() {
 fn own_packets_learn_of_a_smaller_link() {
     let rules = "table inet t {
         chain r { type route hook output priority mangle; policy accept; tcp dport 7101 meta mark set 7; }
+        chain o { type filter hook output priority filter; policy accept; udp dport 7102 reject; }
         chain post { type nat hook postrouting priority srcnat; policy accept; oifname { r1, r2 } masquerade; }
     }";
     let Some(mut lab) = with_second_way("rp", rules) else { return };
     assert!(in_netns(&lab, "r", SECOND_WAY_BY_MARK) && in_netns(&lab, "r", "ip link set r2 mtu 1400"));
     lab.start(&["--interface", "r*"]);
+    for (bind, to) in [("0.0.0.0:0", "198.51.100.1:7102"), ("[::]:0", "[2001:db8::1]:7102")] {
+        let asks = move || {
+            let socket = bind_udp(bind);
+            socket.connect(to).unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket.send(b"?").unwrap();
+            socket.recv(&mut [0; 9]).unwrap_err().kind()
+        };
+        let refused = spawn_in_netns(&lab.netns.name("r"), asks).join().unwrap();
+        assert_eq!(refused, ErrorKind::ConnectionRefused, "{to}: rejected");
+    }
     for (at, called) in [("0.0.0.0:7101", "198.51.100.1:7101"), ("[::]:7101", "[2001:db8::1]:7101")] {
         let mut talk = crate::offload::Conversation::begin(&lab, "r", "s", at, called);
         let before = packets_on(&lab, "r2");

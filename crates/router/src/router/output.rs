@@ -44,8 +44,12 @@ impl Router {
         // The source is the destination before DNAT: the sender must not learn the translated address.
         let asked = destination_of(sent).ok().filter(|asked| destination_of(&pkt.bytes).is_ok_and(|now| now != *asked));
         let asked = asked.or_else(|| destination_of(sent).ok().filter(|asked| self.fib.is_local(*asked)));
-        let us = asked
-            .or_else(|| self.fib.route_lookup(to, None).and_then(|device| self.fib.source_address(device.index, to)));
+        let us = match asked {
+            Some(asked) => Some(asked),
+            // The kernel takes nothing that comes from its own addresses.
+            None if pkt.is_output => destination_of(sent).ok(),
+            None => self.fib.route_lookup(to, None).and_then(|device| self.fib.source_address(device.index, to)),
+        };
         let Some(answer) = us.and_then(|us| icmp_error::build_icmp_error(&packet, us, kind, code, word)) else {
             return;
         };
