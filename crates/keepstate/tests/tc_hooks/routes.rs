@@ -244,6 +244,8 @@ fn own_packets_learn_of_a_smaller_link() {
     }";
     let Some(mut lab) = with_second_way("rp", rules) else { return };
     assert!(in_netns(&lab, "r", SECOND_WAY_BY_MARK) && in_netns(&lab, "r", "ip link set r2 mtu 1400"));
+    // The other end of the link drops longer frames, too.
+    assert!(in_netns(&lab, "s", "ip link set s1 mtu 1400"));
     lab.start(&["--interface", "r*"]);
     for (bind, to) in [("0.0.0.0:0", "198.51.100.1:7102"), ("[::]:0", "[2001:db8::1]:7102")] {
         let asks = move || {
