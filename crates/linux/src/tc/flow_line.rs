@@ -37,6 +37,13 @@ pub struct TcFlow {
     pub unmarked_only: bool,
 }
 
+/// A line of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlowLine {
+    pub(super) is_v6: bool,
+    pub(super) number: u32,
+}
+
 /// `LINES` of the programs.
 pub(super) const LINES_PER_BUCKET: usize = 4;
 

@@ -1,7 +1,7 @@
 //! What the next gateway has to know of each known connection, beside its lines: one record a connection (`struct record`), in memory that outlives the process as the lines do.
 //!
 //! A record is written when a connection becomes known, and removed with its lines. A process may die in the middle of any of that: a record counts only with its checksum.
-use super::flow_table::FlowLine;
+use super::flow_line::FlowLine;
 use crate::mapped_memory::MappedMemory;
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher;

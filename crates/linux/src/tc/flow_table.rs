@@ -4,9 +4,9 @@
 //! with its last counts ([`FlowTable::poll_removed`]) once every program that began before has ended. Only then is it used again, so no packet sees half of one flow and half of another.
 //! A line may be parked instead ([`FlowTable::park`]): no packet finds it, but the next gateway does, together with its record (`flow_record.rs`).
 //! User space is the only writer but for the counters.
-use super::flow_line::{EncodedLine, LineLayout, TcFlow};
+use super::flow_line::{EncodedLine, FlowLine, LineLayout, TcFlow};
 use super::flow_record::{AdoptedFlow, FlowRecord, RecordMemory};
-use super::line_memory::{LineMemory, LineState, now_ms};
+use super::line_memory::{FlowCounts, LineMemory, LineState};
 use crate::mapped_memory::MappedMemory;
 use crate::privileges;
 use siphasher::sip::SipHasher13;
@@ -15,31 +15,6 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
-
-/// A line of the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FlowLine {
-    is_v6: bool,
-    number: u32,
-}
-
-/// What a line has counted since it was entered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FlowCounts {
-    /// Packets; a GSO packet is one, as for netfilter.
-    pub packets: u64,
-    /// Bytes from the IP header on.
-    pub bytes: u64,
-    /// When the last packet came, in milliseconds of the monotonic clock, modulo 2³².
-    pub seen_ms: u32,
-}
-
-impl FlowCounts {
-    /// Milliseconds since the last packet came.
-    pub fn age_ms(&self) -> u32 {
-        now_ms().wrapping_sub(self.seen_ms)
-    }
-}
 
 /// The table.
 #[derive(Debug)]

@@ -1,9 +1,26 @@
 //! The lines of one family in memory, and which of them are in use: what [`FlowTable`](super::FlowTable) does with each, down to the byte.
 use super::flow_line::{EncodedLine, LINES_PER_BUCKET, LIVE, LineLayout, STALE};
-use super::flow_table::FlowCounts;
 use crate::mapped_memory::MappedMemory;
 use rustix::time::{ClockId, clock_gettime};
 use std::sync::atomic::Ordering;
+
+/// What a line has counted since it was entered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowCounts {
+    /// Packets; a GSO packet is one, as for netfilter.
+    pub packets: u64,
+    /// Bytes from the IP header on.
+    pub bytes: u64,
+    /// When the last packet came, in milliseconds of the monotonic clock, modulo 2³².
+    pub seen_ms: u32,
+}
+
+impl FlowCounts {
+    /// Milliseconds since the last packet came.
+    pub fn age_ms(&self) -> u32 {
+        now_ms().wrapping_sub(self.seen_ms)
+    }
+}
 
 /// The lines of one family.
 #[derive(Debug)]
@@ -119,7 +136,7 @@ impl LineMemory {
 }
 
 /// Milliseconds of the monotonic clock, modulo 2³².
-pub(super) fn now_ms() -> u32 {
+fn now_ms() -> u32 {
     let now = clock_gettime(ClockId::MonotonicCoarse);
     (now.tv_sec as u64).wrapping_mul(1000).wrapping_add(now.tv_nsec as u64 / 1_000_000) as u32
 }

@@ -11,8 +11,9 @@ mod line_memory;
 mod pin_dir;
 
 pub use carrier::{CARRIER_NAME, CARRIER_OVERHEAD, CarriedPacket, Carrier, CarrierAction, TcHook};
-pub use flow_line::{TcFlow, TcFlowTarget};
+pub use flow_line::{FlowLine, TcFlow, TcFlowTarget};
 pub use flow_record::{AdoptedFlow, FlowRecord};
-pub use flow_table::{FlowCounts, FlowLine, FlowTable};
+pub use flow_table::FlowTable;
 pub use hooks::{HookCounters, HookSecrets, TcError, TcHooks};
+pub use line_memory::FlowCounts;
 pub use pin_dir::PinDir;
