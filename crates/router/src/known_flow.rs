@@ -83,6 +83,8 @@ struct KnownWay {
     /// The addresses whose routes it depends on.
     addresses: RoutedAddresses,
     counters: RuleCounters,
+    source: FlowSource,
+    target: FlowTarget,
 }
 
 type RoutedAddresses = SmallVec<[IpAddr; 1]>;
@@ -241,7 +243,12 @@ impl FlowTracker {
         ]);
         self.by_address.extend(addresses.iter().flatten().map(|address| (*address, conn_id)));
         let [to_server, to_client] = addresses;
-        let known = |addresses, way: NotedWay| KnownWay { addresses, counters: way.counters };
+        let known = |addresses, way: NotedWay| KnownWay {
+            addresses,
+            counters: way.counters,
+            source: way.source,
+            target: way.target,
+        };
         self.known.insert(conn_id, [known(to_server, original), known(to_client, reply)]);
     }
 
@@ -283,13 +290,21 @@ impl FlowTracker {
         self.ready.clear();
     }
 
-    /// Counts what the data path has forwarded.
-    pub(crate) fn count(&mut self, stats: FlowStats, engine: &mut Engine, program: &mut Program, now: Instant) {
-        if let Some(way) = self.known.get(&stats.conn_id).and_then(|of| of.get(stats.direction as usize)) {
+    /// Counts what the data path has forwarded. Gives the way that it took, if that is still known.
+    pub(crate) fn count(
+        &mut self,
+        stats: FlowStats,
+        engine: &mut Engine,
+        program: &mut Program,
+        now: Instant,
+    ) -> Option<(FlowSource, FlowTarget)> {
+        let way = self.known.get(&stats.conn_id).and_then(|of| of.get(stats.direction as usize));
+        if let Some(way) = way {
             program.count_offloaded(&way.counters, stats.packets, stats.bytes);
         }
         self.offloaded_packets += stats.packets;
         engine.update_stats([stats], now);
+        way.map(|way| (way.source, way.target))
     }
 
     /// The data path has no place for a connection now: it is offered again later.

@@ -74,6 +74,9 @@ pub use fib::{FibChange, FibTable, Interface, LINK_TYPE_NONE};
 pub use known_flow::{FlowOffloadStats, FlowSource, FlowTarget, KnownFlow};
 pub use route_oracle::{RouteAnswer, RouteOracle, RouteQuery};
 pub use route_table::{Route, RoutePlacement};
-pub use router::{DropReason, Egress, LogLine, MarkedEgress, Router, RouterCounters, WallClock};
+pub use router::{
+    DropReason, Egress, InterfaceCounts, LogLine, MarkedEgress, PacketTap, Router, RouterCounters, TappedPacket,
+    WallClock,
+};
 pub use source_address::SourceAddress;
 pub use synproxy::SynproxyStats;

@@ -43,6 +43,69 @@ pub enum DropReason {
     SynproxyBadCookie,
 }
 
+impl DropReason {
+    /// Its name, in statistics; which of tracking's reasons it was, those say.
+    pub fn name(self) -> &'static str {
+        NAMES.get(self.place()).copied().unwrap_or("other")
+    }
+
+    fn place(self) -> usize {
+        match self {
+            DropReason::Malformed => 0,
+            DropReason::Fragment => 1,
+            DropReason::RulesetDrop => 2,
+            DropReason::RulesetReject => 3,
+            DropReason::Conntrack(_) => 4,
+            DropReason::TtlExceeded => 5,
+            DropReason::Martian => 6,
+            DropReason::Ipv4Options => 7,
+            DropReason::NoRoute => 8,
+            DropReason::PacketType => 9,
+            DropReason::PacketTooBig => 10,
+            DropReason::NatFailed => 11,
+            DropReason::NoBackend => 12,
+            DropReason::Draining => 13,
+            DropReason::SynproxyAnswered => 14,
+            DropReason::SynproxyBadCookie => 15,
+        }
+    }
+}
+
+const NAMES: [&str; 16] = [
+    "malformed",
+    "fragment",
+    "ruleset_drop",
+    "ruleset_reject",
+    "conntrack",
+    "ttl_exceeded",
+    "martian",
+    "ipv4_options",
+    "no_route",
+    "packet_type",
+    "packet_too_big",
+    "nat_failed",
+    "no_backend",
+    "draining",
+    "synproxy_answered",
+    "synproxy_bad_cookie",
+];
+
+/// Dropped packets by reason.
+#[derive(Debug, Default)]
+pub(super) struct DropCounters([u64; NAMES.len()]);
+
+impl DropCounters {
+    pub(super) fn count(&mut self, reason: DropReason) {
+        if let Some(count) = self.0.get_mut(reason.place()) {
+            *count += 1;
+        }
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        NAMES.into_iter().zip(self.0)
+    }
+}
+
 impl std::error::Error for DropReason {}
 
 impl std::fmt::Display for DropReason {

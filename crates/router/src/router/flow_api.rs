@@ -1,6 +1,6 @@
 //! Known flows of a router: what a driver with a faster data path asks and reports.
 use super::Router;
-use crate::known_flow::{FlowOffloadStats, FlowTracker, KnownFlow};
+use crate::known_flow::{FlowOffloadStats, FlowSource, FlowTarget, FlowTracker, KnownFlow};
 use crate::route_scope::RouteScope;
 use keepstate_engine::{ConnId, FlowStats, Instant};
 
@@ -43,8 +43,18 @@ impl Router {
 
     /// Counts packets that the data path has forwarded since its last report: for their connection and for the rules that they would have passed.
     pub fn count_offloaded(&mut self, stats: FlowStats, now: Instant) {
-        if let Some(flows) = &mut self.flows {
-            flows.count(stats, &mut self.engine, &mut self.program, now);
+        let (packets, bytes) = (stats.packets, stats.bytes);
+        let Some(flows) = &mut self.flows else { return };
+        let Some((source, target)) = flows.count(stats, &mut self.engine, &mut self.program, now) else { return };
+        let counts = &mut self.interface_counts;
+        if let FlowSource::Interface(iif) = source {
+            counts.add_received(iif, packets, bytes);
+        }
+        match (target, source) {
+            (FlowTarget::Forward { oif, .. }, _) | (FlowTarget::LetOut, FlowSource::Host(oif)) => {
+                counts.add_sent(oif, packets, bytes);
+            }
+            _ => (),
         }
     }
 

@@ -12,20 +12,26 @@ mod duty;
 mod egress;
 mod flow_api;
 mod hooks;
+mod interface_counts;
 mod local_replies;
 mod log_line;
 mod masquerade;
 mod output;
 mod packet;
+mod packet_source;
+mod packet_tap;
 mod pipeline;
 mod prefetch;
 mod routing;
 mod service_api;
 mod synproxy;
+mod tap_api;
 
 pub use drop_reason::DropReason;
 pub use egress::{Egress, MarkedEgress, RouterCounters};
+pub use interface_counts::InterfaceCounts;
 pub use log_line::LogLine;
+pub use packet_tap::{PacketTap, TappedPacket};
 
 use crate::cluster_duty::DutyState;
 use crate::fib::FibTable;
@@ -35,6 +41,8 @@ use crate::known_flow::FlowTracker;
 use crate::route_oracle::RouteOracle;
 use crate::service::Services;
 use crate::synproxy::{SynCookies, SynproxyStats};
+use drop_reason::DropCounters;
+use interface_counts::InterfaceCountTable;
 use keepstate_engine::{Engine, Instant, Outcome, Sysctl, UnixTime};
 use keepstate_rules::ast::Query;
 use keepstate_rules::{Program, RulesetUpdate, RulesetUpdateError};
@@ -43,6 +51,7 @@ use keepstate_wire::keyed_hash::SipKey;
 use keepstate_wire::reassembly::{Reassembler, ReassemblyLimits};
 use masquerade::MasqueradeSweep;
 use packet::{InFlightPacket, destination_address, parse_packet};
+use packet_tap::PacketTaps;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -102,6 +111,9 @@ pub struct Router {
     /// Connections for a faster data path, if there is one.
     flows: Option<FlowTracker>,
     flow_generation: u64,
+    taps: PacketTaps,
+    interface_counts: InterfaceCountTable,
+    drops: DropCounters,
 }
 
 /// Where a packet comes from: the index of the interface that it came in by, or of the one that the machine itself sends it by.
@@ -178,6 +190,9 @@ impl Router {
             duty: DutyState::default(),
             flows: None,
             flow_generation: 0,
+            taps: PacketTaps::default(),
+            interface_counts: InterfaceCountTable::default(),
+            drops: DropCounters::default(),
         };
         router.enable_accounting();
         router
@@ -386,33 +401,6 @@ impl Router {
         self.syn_cookies.stats()
     }
 
-    /// Packets come with their Ethernet headers ([`Router::set_link_header`]).
-    #[must_use]
-    pub fn with_link_headers(mut self) -> Router {
-        self.has_link_headers = true;
-        self
-    }
-
-    /// Do packets come with their Ethernet headers?
-    pub fn has_link_headers(&self) -> bool {
-        self.has_link_headers
-    }
-
-    /// The Ethernet header of the packets handled from now on, for the rules that match it; without one, none of them matches.
-    pub fn set_link_header(&mut self, header: Option<[u8; 14]>) {
-        self.link_header = header;
-    }
-
-    /// The mark of the packets handled from now on.
-    pub fn set_packet_mark(&mut self, mark: u32) {
-        self.packet_mark = mark;
-    }
-
-    /// The user whose socket sends the packets given to [`Router::handle_output`] from now on, if that is known: for `meta skuid`.
-    pub fn set_socket_uid(&mut self, uid: Option<u32>) {
-        self.socket_uid = uid;
-    }
-
     /// Asks `oracle` for every packet's way. Whoever knows that routes have changed tells it by [`Router::change_fib`] nevertheless.
     #[must_use]
     pub fn with_route_oracle(mut self, oracle: Box<dyn RouteOracle>) -> Router {
@@ -434,6 +422,12 @@ impl Router {
         let mut pkt = InFlightPacket { bytes, pre_nat, gso_packet_len, now, ..InFlightPacket::default() };
         pkt.meta.mark = self.packet_mark;
         pkt.came_marked = self.packet_mark != 0;
+        let tapped = self.note_for_taps(&mut pkt);
+        let came_by = match origin {
+            PacketOrigin::Link { iif } => Some(iif),
+            PacketOrigin::Host { .. } => None,
+        };
+        let length = pkt.bytes.len();
         let result = match origin {
             PacketOrigin::Link { iif } => {
                 pkt.meta.iif = self.fib.device(iif);
@@ -447,9 +441,14 @@ impl Router {
                 self.process_output(&mut pkt, oif)
             }
         };
+        self.interface_counts.count_received(came_by, length, result.is_err());
+        if let Some(note) = tapped {
+            self.tell_taps(note, &pkt, result.err());
+        }
         self.recycle_buffer(pkt.pre_nat);
-        if result.is_err() {
+        if let Err(reason) = result {
             self.counters.dropped += 1;
+            self.drops.count(reason);
             *packet = pkt.bytes;
         }
         result

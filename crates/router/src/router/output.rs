@@ -160,6 +160,7 @@ impl Router {
             self.counters.generated += 1;
             let (whole, mtu) = (std::mem::take(&mut pkt.bytes), self.fib.mtu(oif) as usize);
             for packet in self.fragment_again(pkt, whole, mtu) {
+                self.interface_counts.count_sent(oif, packet.len());
                 self.push_output(Egress::LetOut(packet), pkt.meta.mark);
             }
         } else if self.fib.is_local(to) {

@@ -29,6 +29,8 @@ pub(crate) struct InFlightPacket {
     pub(super) record_route_slots: Vec<Range<usize>>,
     /// The established connection that it was confirmed to belong to.
     pub(super) established: Option<(ConnId, Direction)>,
+    /// The connection that it was confirmed to belong to.
+    pub(super) conn_id: Option<ConnId>,
     /// A rule has made it as the copy of another one.
     pub(super) is_copy: bool,
     /// It came with a mark.

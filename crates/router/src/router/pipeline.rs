@@ -257,6 +257,9 @@ impl Router {
 
     /// Notes the way of a packet, from which its connection may become known to the data path.
     pub(super) fn note_way(&mut self, pkt: &InFlightPacket, target: FlowTarget) {
+        if pkt.established.is_some_and(|(conn_id, _)| self.is_tapped(conn_id, pkt)) {
+            return;
+        }
         let (Some(flows), Some(of)) = (&mut self.flows, pkt.established) else { return };
         let source = match (pkt.meta.iif, pkt.sent_by) {
             (Some(device), None) => FlowSource::Interface(device.index),
@@ -323,6 +326,7 @@ impl Router {
         if let Some(conn_id) = outcome.connection.filter(|_| is_new) {
             self.masquerade.note_new(conn_id);
         }
+        pkt.conn_id = outcome.connection;
         if self.flows.is_some() && outcome.info == CtInfo::Established {
             pkt.established = outcome.connection.zip(outcome.direction);
         }

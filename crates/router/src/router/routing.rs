@@ -106,6 +106,9 @@ impl Router {
 
     /// Queues a packet to send.
     pub(super) fn push_output(&mut self, egress: Egress, mark: u32) {
+        if let Egress::Forward { oif, packet, .. } = &egress {
+            self.interface_counts.count_sent(*oif, packet.len());
+        }
         self.output.push_back(MarkedEgress { egress, mark });
     }
 }

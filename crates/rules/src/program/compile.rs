@@ -157,7 +157,9 @@ impl Compiler {
                 }
             }
             let runs = RuleRun::find_all(&rules);
-            self.program.chains.push(CompiledChain { rules, runs });
+            let before = self.program.chains.last();
+            let first_rule = before.map_or(0, |chain| chain.first_rule + chain.rules.len());
+            self.program.chains.push(CompiledChain { first_rule, rules, runs });
         }
         self.program.chains.append(&mut self.scope.anonymous);
         self.add_listing(table, slots_of_rules);

@@ -4,6 +4,8 @@ use super::rule_run::RuleRun;
 
 #[derive(Clone, Debug)]
 pub(super) struct CompiledChain {
+    /// The place of its first rule among all rules.
+    pub(super) first_rule: usize,
     pub(super) rules: Vec<CompiledRule>,
     /// Runs of rules that are found by lookup, in order.
     pub(super) runs: Vec<RuleRun>,

@@ -1,4 +1,5 @@
 //! Input and output of an evaluation: packet, connection, metadata, verdict.
+use super::rule_trace::RuleTrace;
 use super::trace::EvalTrace;
 use crate::ast::{Reject, SynproxyInfo};
 use crate::fib::{Fib, InterfaceInfo};
@@ -55,6 +56,8 @@ pub struct PacketMeta {
     pub rewritten: Vec<u8>,
     /// What the evaluations so far have consulted.
     pub trace: EvalTrace,
+    /// What rules do with the packet, recorded if this is there.
+    pub rule_trace: Option<Box<RuleTrace>>,
     /// Log lines: level and text.
     pub log_lines: Vec<(u8, String)>,
 }

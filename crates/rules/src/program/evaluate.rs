@@ -10,6 +10,7 @@ use super::hold::holds_of_instr;
 use super::instr::{BaseChain, CompiledExpr, CompiledRhs, CompiledRule, CompiledVerdict, Instr};
 use super::log::format_log_line;
 use super::nat::apply_nat;
+use super::rule_trace::Decision;
 use super::set::{DynElement, ElementValue};
 use super::state::StatefulExpr;
 use super::trace::HoldReasons;
@@ -107,8 +108,16 @@ impl Program {
         let mut parts = Evaluator { chains, sets, state };
         let verdict = match parts.eval_chain(base.chain, ctx, 0) {
             ChainOutcome::Final(verdict) => verdict,
-            ChainOutcome::EndOfChain | ChainOutcome::Returned if base.policy_drop => Verdict::Drop,
-            ChainOutcome::EndOfChain | ChainOutcome::Returned => Verdict::Accept,
+            ChainOutcome::EndOfChain | ChainOutcome::Returned => {
+                let verdict = if base.policy_drop { Verdict::Drop } else { Verdict::Accept };
+                if base.policy_drop {
+                    parts.state.drops.count_policy(base.chain);
+                }
+                if let Some(trace) = &mut ctx.meta.rule_trace {
+                    trace.note(base.chain, None, Decision::of_verdict(verdict));
+                }
+                verdict
+            }
         };
         ctx.meta.trace.add(&state.trace);
         verdict
@@ -125,9 +134,9 @@ fn nat_undecided(ctx: &mut EvalCtx<'_, '_>, manip: Manip) -> bool {
 const MAX_CHAIN_DEPTH: usize = 32;
 
 impl Evaluator<'_> {
-    fn eval_chain(&mut self, chain: usize, ctx: &mut EvalCtx<'_, '_>, depth: usize) -> ChainOutcome {
+    fn eval_chain(&mut self, number: usize, ctx: &mut EvalCtx<'_, '_>, depth: usize) -> ChainOutcome {
         let chains = self.chains;
-        let Some(chain) = chains.get(chain).filter(|_| depth < MAX_CHAIN_DEPTH) else {
+        let Some(chain) = chains.get(number).filter(|_| depth < MAX_CHAIN_DEPTH) else {
             return ChainOutcome::EndOfChain;
         };
         let (mut at, mut runs) = (0, chain.runs.iter().peekable());
@@ -144,7 +153,9 @@ impl Evaluator<'_> {
             }
             let Some(rule) = chain.rules.get(at) else { break };
             at += 1;
-            match self.eval_rule(rule, ctx) {
+            let outcome = self.eval_rule(rule, ctx);
+            self.note_outcome(&outcome, number, at - 1, ctx);
+            match outcome {
                 InstrOutcome::Continue | InstrOutcome::Break | InstrOutcome::Verdict(CompiledVerdict::Continue) => (),
                 InstrOutcome::Final(verdict) => return ChainOutcome::Final(verdict),
                 InstrOutcome::Verdict(CompiledVerdict::Accept) => return ChainOutcome::Final(Verdict::Accept),
@@ -160,7 +171,32 @@ impl Evaluator<'_> {
                 }
             }
         }
+        if depth > 0
+            && let Some(trace) = &mut ctx.meta.rule_trace
+        {
+            trace.note(number, None, Decision::Continue);
+        }
         ChainOutcome::EndOfChain
+    }
+
+    /// Counts what a rule drops, and notes what it does if somebody traces the packet.
+    fn note_outcome(&mut self, outcome: &InstrOutcome, chain: usize, rule: usize, ctx: &mut EvalCtx<'_, '_>) {
+        let decision = match outcome {
+            // Not all of it has matched.
+            InstrOutcome::Break => return,
+            InstrOutcome::Continue if ctx.meta.rule_trace.is_none() => return,
+            InstrOutcome::Continue => Decision::Continue,
+            InstrOutcome::Verdict(verdict) => Decision::of_compiled(*verdict),
+            InstrOutcome::Final(verdict) => Decision::of_verdict(*verdict),
+        };
+        if decision.is_drop()
+            && let Some(chain) = self.chains.get(chain)
+        {
+            self.state.drops.count_rule(chain.first_rule + rule);
+        }
+        if let Some(trace) = &mut ctx.meta.rule_trace {
+            trace.note(chain, Some(rule), decision);
+        }
     }
 
     fn eval_rule(&mut self, rule: &CompiledRule, ctx: &mut EvalCtx<'_, '_>) -> InstrOutcome {
@@ -387,7 +423,11 @@ impl Evaluator<'_> {
                 self.state.trace.mark_set = true;
             }
             AssignTarget::MetaPriority => ctx.meta.priority = low,
-            AssignTarget::NfTrace => (),
+            AssignTarget::NfTrace => {
+                if let Some(trace) = &mut ctx.meta.rule_trace {
+                    trace.ask(low & 1 != 0);
+                }
+            }
             AssignTarget::PacketType => ctx.meta.packet_type = Some(low as u8),
             AssignTarget::CtMark => {
                 let packet_ctx = ctx.packet_ctx.as_deref_mut()?;

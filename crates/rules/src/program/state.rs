@@ -1,5 +1,6 @@
 //! The state of a program that packets change: counters, limits, quotas, connection limits.
 use super::conn_list::ConnList;
+use super::rule_trace::DropCounts;
 use super::trace::EvalTrace;
 use crate::ast::{Limit, StatefulSpec};
 use keepstate_engine::{Engine, Instant, PacketCtx};
@@ -23,6 +24,8 @@ pub(super) struct State {
     pub(super) last_seen: Instant,
     /// What the evaluation that goes on has consulted.
     pub(super) trace: EvalTrace,
+    /// Packets that rules and policies have dropped.
+    pub(super) drops: DropCounts,
 }
 
 impl State {

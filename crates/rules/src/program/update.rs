@@ -7,6 +7,7 @@
 use super::compile::compile;
 use super::compiled::{ListedTable, Listing, Program, StateSlots};
 use super::element_change::{PreparedChange, apply_changes, prepare_changes};
+use super::rule_trace::DropMoves;
 use super::set::DynElement;
 use super::state::StatefulExpr;
 use crate::ast::{AddedItem, ObjectBody, Query, Ruleset, Table};
@@ -64,6 +65,8 @@ struct AdoptPlan {
     /// Sets of which only the state of equal elements moves.
     element_state: Vec<(usize, usize)>,
     numgens: Vec<(usize, usize)>,
+    /// Counts of dropped packets.
+    drops: DropMoves,
 }
 
 impl Program {
@@ -106,6 +109,7 @@ impl Program {
                 *to = *from;
             }
         }
+        plan.drops.apply(&mut new.state.drops, &self.state.drops);
         new.state.rng_state = self.state.rng_state;
         new.state.wall_clock_offset = self.state.wall_clock_offset;
         std::mem::swap(self, &mut new);
@@ -340,7 +344,7 @@ fn settle_elements_of_kept(tree: &mut Ruleset, started: Instant, now: Instant) {
 
 /// Which state of the old program belongs to what in the new one. Of a script's result by handle; of a file read again by name.
 fn plan_adoption(old: &Listing, new: &Listing, reload: bool) -> AdoptPlan {
-    let mut plan = AdoptPlan::default();
+    let mut plan = AdoptPlan { drops: DropMoves::between(&old.tree, &new.tree), ..AdoptPlan::default() };
     let tables: HashMap<_, _> = old
         .tree
         .tables

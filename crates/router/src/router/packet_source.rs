@@ -1,0 +1,31 @@
+//! What a driver tells of the packets that it is about to give: their Ethernet header, their mark, the user whose socket sends them.
+use super::Router;
+
+impl Router {
+    /// Packets come with their Ethernet headers ([`Router::set_link_header`]).
+    #[must_use]
+    pub fn with_link_headers(mut self) -> Router {
+        self.has_link_headers = true;
+        self
+    }
+
+    /// Do packets come with their Ethernet headers?
+    pub fn has_link_headers(&self) -> bool {
+        self.has_link_headers
+    }
+
+    /// The Ethernet header of the packets handled from now on, for the rules that match it; without one, none of them matches.
+    pub fn set_link_header(&mut self, header: Option<[u8; 14]>) {
+        self.link_header = header;
+    }
+
+    /// The mark of the packets handled from now on.
+    pub fn set_packet_mark(&mut self, mark: u32) {
+        self.packet_mark = mark;
+    }
+
+    /// The user whose socket sends the packets given to [`Router::handle_output`] from now on, if that is known: for `meta skuid`.
+    pub fn set_socket_uid(&mut self, uid: Option<u32>) {
+        self.socket_uid = uid;
+    }
+}
