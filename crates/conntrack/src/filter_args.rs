@@ -107,7 +107,7 @@ impl FilterArgs {
     }
 
     /// The same selection in conntrack's terms.
-    fn flow_filter(&self) -> FlowFilter {
+    pub(crate) fn flow_filter(&self) -> FlowFilter {
         let masked = |network: Option<MaskedAddr>, mask: Option<IpAddr>| {
             network.map(|network| MaskedAddr { mask: mask.or(network.mask), ..network })
         };

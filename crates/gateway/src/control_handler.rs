@@ -22,6 +22,12 @@ fn execute(request: &ControlRequest, router: &mut Router) -> Result<Vec<u8>> {
         | ControlRequest::Flush
         | ControlRequest::Rules
         | ControlRequest::Shortages
+        | ControlRequest::Drops { .. }
+        | ControlRequest::Interfaces { .. }
+        | ControlRequest::Routes
+        | ControlRequest::Neighbours
+        | ControlRequest::Capture(_)
+        | ControlRequest::Trace(_)
         | ControlRequest::Services
         | ControlRequest::Nft(_)
         | ControlRequest::DrainAll { .. }

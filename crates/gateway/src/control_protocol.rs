@@ -74,6 +74,26 @@ pub enum ControlRequest {
     },
     /// NAT port exhaustion, by translated address and peer.
     Shortages,
+    /// Dropped packets: by reason, and by rule and policy.
+    Drops {
+        /// As one JSON object.
+        #[serde(default)]
+        json: bool,
+    },
+    /// Interfaces with addresses and packets.
+    Interfaces {
+        /// As one JSON array.
+        #[serde(default)]
+        json: bool,
+    },
+    /// The routes in use.
+    Routes,
+    /// The kernel's neighbours on the gateway's interfaces.
+    Neighbours,
+    /// Packets as they come and as they leave, as pcapng, until the client hangs up.
+    Capture(CaptureRequest),
+    /// What happens to packets, rule by rule, until the client hangs up.
+    Trace(TraceRequest),
     /// The value of a sysctl.
     Get {
         /// Its name, such as `nf_conntrack_max`.
@@ -124,6 +144,33 @@ pub struct ShowOptions {
     pub output: OutputOptions,
     /// Which connections.
     pub filter: FilterArgs,
+}
+
+/// Which packets are captured.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CaptureRequest {
+    /// Those of which connections.
+    pub filter: FilterArgs,
+    /// So many bytes of each, at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snaplen: Option<u32>,
+    /// So many records, at most: a packet that is forwarded makes two.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+}
+
+/// Which packets are traced.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TraceRequest {
+    /// Those of which connections. Without a filter those that a rule asks for (`meta nftrace set 1`).
+    pub filter: FilterArgs,
+    /// Without a filter: every packet.
+    pub all: bool,
+    /// So many packets, at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
 }
 
 /// A script of nft's commands, carried out completely or not at all.
@@ -233,6 +280,8 @@ impl ControlRequest {
     fn check(&self) -> Result<(), String> {
         match self {
             ControlRequest::List(show) | ControlRequest::Events(show) => show.filter.check(),
+            ControlRequest::Capture(CaptureRequest { filter, .. }) => filter.check(),
+            ControlRequest::Trace(TraceRequest { filter, .. }) => filter.check(),
             ControlRequest::Nft(nft) if nft.script.is_some() == nft.length.is_some() => {
                 Err("nft: send either script or length".into())
             }
@@ -289,6 +338,16 @@ mod tests {
             ControlRequest::Nft(NftRequest { script: Some(NftScript::default()), echo: true, ..NftRequest::default() }),
             ControlRequest::DrainAll { off: false, wait: true },
             ControlRequest::Shortages,
+            ControlRequest::Drops { json: true },
+            ControlRequest::Interfaces { json: false },
+            ControlRequest::Routes,
+            ControlRequest::Neighbours,
+            ControlRequest::Capture(CaptureRequest {
+                filter: FilterArgs::of_protocol(17),
+                snaplen: Some(96),
+                count: Some(10),
+            }),
+            ControlRequest::Trace(TraceRequest { all: true, ..TraceRequest::default() }),
             ControlRequest::Get { sysctl: "nf_conntrack_max".into() },
             ControlRequest::Set { sysctl: "nf_conntrack_max".into(), value: "5".into() },
             ControlRequest::Flush,

@@ -3,12 +3,14 @@
 //! [`GatewayConfig`] says what to run, [`GatewayConfig::run`] runs it until a signal ends it. Nothing here reads a command line, a capture or an MQTT session:
 //! that is the program's.
 #![warn(clippy::disallowed_methods)]
+mod client_stream;
 pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod control_client;
 mod control_cluster;
 mod control_handler;
+mod control_network;
 mod control_nft;
 pub mod control_protocol;
 mod control_server;
@@ -50,6 +52,7 @@ mod test_session;
 pub mod toml_file;
 mod tun_driver;
 mod turns;
+mod watch;
 pub mod xdp;
 
 pub use config::GatewayConfig;

@@ -2,10 +2,13 @@
 //!
 //! Its life: opened and read once by the driver, so that the first packet finds its route; started when the gateway runs; ends with its handle. The main loop applies what it
 //! tells in bounded pieces. When the kernel had more to tell than fits into the socket's buffer, everything is read again, and that is said.
+mod link_log;
+
 use super::kernel_fib::{self, FollowUp, KernelLinks};
 use anyhow::{Context, Result};
 use keepstate_linux::rtnetlink::{RtMessage, RtMonitor};
 use keepstate_router::{FibChange, FibTable};
+use link_log::LinkLog;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -59,7 +62,7 @@ pub(super) struct RouteFollower {
 
 enum FollowerState {
     /// Read, and not started.
-    Opened(Box<(RtMonitor, KernelLinks)>),
+    Opened(Box<(RtMonitor, KernelLinks, LinkLog)>),
     Started(Receiver<FibUpdate>),
     /// In between.
     Starting,
@@ -74,7 +77,8 @@ impl RouteFollower {
         let mut monitor = RtMonitor::open().context("opening a route socket")?;
         let messages = monitor.dump_all().context("reading the kernel's interfaces and routes")?;
         let (links, fib) = kernel_fib::build_fib(messages.clone());
-        let state = FollowerState::Opened(Box::new((monitor, links)));
+        let log = LinkLog::of_dump(&messages);
+        let state = FollowerState::Opened(Box::new((monitor, links, log)));
         let (news, bell) = UnixStream::pair().context("opening a pair of sockets")?;
         [&news, &bell].into_iter().try_for_each(|end| end.set_nonblocking(true)).context("a pair of sockets")?;
         Ok((RouteFollower { state, stop: Arc::default(), news, bell }, fib, messages))
@@ -88,10 +92,10 @@ impl RouteFollower {
         let FollowerState::Opened(opened) = std::mem::replace(&mut self.state, FollowerState::Starting) else {
             return Ok(());
         };
-        let (monitor, links) = *opened;
+        let (monitor, links, log) = *opened;
         let (updates, received) = sync_channel(MAX_BATCHES);
         let bell = self.bell.try_clone().context("a pair of sockets")?;
-        let mut thread = FollowerThread { monitor, links, updates, bell, observer, stop: Arc::clone(&self.stop) };
+        let mut thread = FollowerThread { monitor, links, log, updates, bell, observer, stop: Arc::clone(&self.stop) };
         std::thread::Builder::new()
             .name("routes".into())
             .spawn(move || thread.run())
@@ -127,6 +131,7 @@ impl Drop for RouteFollower {
 struct FollowerThread {
     monitor: RtMonitor,
     links: KernelLinks,
+    log: LinkLog,
     updates: SyncSender<FibUpdate>,
     bell: UnixStream,
     observer: MessageObserver,
@@ -162,7 +167,7 @@ impl FollowerThread {
         let (mut changes, mut resync) = (Vec::new(), None);
         let is_news = !news.messages.is_empty();
         for message in news.messages {
-            (self.observer)(Seen::Change(&message));
+            self.observe(Seen::Change(&message));
             if self.links.apply(message, &mut changes) == FollowUp::Resync {
                 resync = Some(Clock::now() + RESYNC_DELAY);
             }
@@ -188,11 +193,17 @@ impl FollowerThread {
             }
         }
         let messages = self.monitor.dump_all().context("reading the kernel's interfaces and routes")?;
-        (self.observer)(Seen::All(&messages));
+        self.observe(Seen::All(&messages));
         let (links, fib) = kernel_fib::build_fib(messages);
         self.links = links;
         self.send(FibUpdate::Table(Box::new(fib)));
         Ok(())
+    }
+
+    /// Logs what has changed, and shows it to the observer.
+    fn observe(&mut self, seen: Seen<'_>) {
+        self.log.observe(&seen, Clock::now()).iter().for_each(|line| tracing::info!("{line}"));
+        (self.observer)(seen);
     }
 
     fn send(&self, update: FibUpdate) {

@@ -1,13 +1,14 @@
 //! Requests whose answer may take longer than one turn of the main loop: the table, events, a drain. Each is answered by the client's own thread, from pieces
 //! that it fetches from the main loop.
+use super::client_stream::{HANGUP_CHECK_INTERVAL, peer_closed, start_reply};
 use super::control_protocol::{ControlRequest, ShowOptions, write_reply_line};
 use super::jobs::{JobCtx, JobSender, Subscriber};
-use super::{control_nft, control_services, ctnl_session, procfs, stats};
+use super::{control_network, control_nft, control_services, ctnl_session, procfs, stats, watch};
 use anyhow::Result;
 use keepstate_conntrack::format::FlowWriter;
 use keepstate_engine::{EventKind, ExhaustionKey, ExhaustionStats, Sysctl};
 use keepstate_linux::peercred::PeerCred;
-use std::io::{BufWriter, ErrorKind, Read, Write};
+use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
@@ -15,10 +16,6 @@ use std::time::Duration;
 
 /// How often connections are counted for a client that waits until there are none.
 const COUNT_INTERVAL: Duration = Duration::from_millis(200);
-/// How often an event client that gets no events is checked for having hung up.
-const HANGUP_CHECK_INTERVAL: Duration = Duration::from_millis(500);
-/// Bytes written at once.
-const WRITE_BUFFER: usize = 64 * 1024;
 
 /// Answers the requests of this module; `None` for all others.
 pub(super) fn serve_streaming(
@@ -35,16 +32,17 @@ pub(super) fn serve_streaming(
         ControlRequest::Rules => control_nft::list_ruleset(stream, jobs),
         ControlRequest::Services => control_services::list(stream, jobs),
         ControlRequest::Shortages => shortages(stream, jobs),
+        ControlRequest::Drops { json } => control_network::drops(*json, stream, jobs),
+        ControlRequest::Interfaces { json } => control_network::interfaces(*json, stream, jobs),
+        ControlRequest::Routes => control_network::routes(stream, jobs),
+        ControlRequest::Neighbours => control_network::neighbours(stream, jobs),
+        ControlRequest::Capture(request) => watch::capture(request, stream, jobs, peer),
+        ControlRequest::Trace(request) => watch::trace(request, stream, jobs),
         ControlRequest::Flush => flush(stream, jobs, peer),
         ControlRequest::Stats { json } => stats(*json, stream, jobs),
         ControlRequest::DrainAll { off, wait } => drain_all(!off, *wait, stream, jobs),
         _ => return None,
     })
-}
-
-fn start_reply(mut stream: &UnixStream) -> Result<BufWriter<&UnixStream>> {
-    write_reply_line(&mut stream, None)?;
-    Ok(BufWriter::with_capacity(WRITE_BUFFER, stream))
 }
 
 fn list(show: &ShowOptions, stream: &UnixStream, jobs: &JobSender) -> Result<()> {
@@ -162,15 +160,5 @@ struct UnsubscribeOnDrop<'a>(&'a Subscriber);
 impl Drop for UnsubscribeOnDrop<'_> {
     fn drop(&mut self) {
         self.0.close();
-    }
-}
-
-/// Has the client hung up? It sends nothing more, so anything there is to read is the end.
-fn peer_closed(mut stream: &UnixStream) -> Result<bool> {
-    stream.set_read_timeout(Some(Duration::from_millis(1)))?;
-    match stream.read(&mut [0]) {
-        Ok(0) => Ok(true),
-        Ok(_) => Ok(false),
-        Err(error) => Ok(!matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)),
     }
 }

@@ -3,9 +3,11 @@
 //! The command line is parsed here; the gateway gets a structured request ([`ControlRequest`], docs/control.md).
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use keepstate_conntrack::OutputArgs;
+use keepstate_conntrack::{FilterArgs, OutputArgs};
 use keepstate_gateway::control_client;
-use keepstate_gateway::control_protocol::{BackendSelector, ControlRequest, DEFAULT_SOCKET, ShowOptions};
+use keepstate_gateway::control_protocol::{
+    BackendSelector, CaptureRequest, ControlRequest, DEFAULT_SOCKET, ShowOptions, TraceRequest,
+};
 use keepstate_gateway::services_file::parse_backend_address;
 use std::io::{ErrorKind, Read, Write};
 use std::net::IpAddr;
@@ -55,6 +57,26 @@ enum ControlCommand {
     },
     /// Print NAT port exhaustion: translated address, peer, failures
     Shortages,
+    /// Print dropped packets: by reason, and by each rule and policy that drops
+    Drops {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// List interfaces: addresses, packets received, sent and dropped
+    Interfaces {
+        /// Print one JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the routes that packets are forwarded by
+    Routes,
+    /// List the kernel's neighbours on the gateway's interfaces
+    Neighbours,
+    /// Capture packets as they come and as they leave, before and after translation, until Ctrl-C
+    Capture(Box<CaptureArgs>),
+    /// Show what happens to packets, rule by rule, until Ctrl-C
+    Trace(Box<TraceArgs>),
     /// Print a sysctl: nf_conntrack_max
     Get {
         /// Its name
@@ -100,6 +122,35 @@ enum ControlCommand {
     },
 }
 
+/// Which packets are captured, and where to.
+#[derive(Args, Clone, Debug)]
+struct CaptureArgs {
+    /// The file to write, as pcapng: each packet as it came, with its interface, and as it left; dropped ones with the reason as comment. - is standard output
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Keep so many bytes of each packet: 96 keeps the headers
+    #[arg(long, value_name = "BYTES", default_value_t = 0, hide_default_value = true)]
+    snaplen: u32,
+    /// End after so many packets; one that is forwarded counts twice
+    #[arg(short = 'c', long, value_name = "NUMBER")]
+    count: Option<u64>,
+    #[command(flatten)]
+    filter: FilterArgs,
+}
+
+/// Which packets are traced.
+#[derive(Args, Clone, Debug)]
+struct TraceArgs {
+    /// Without a filter: every packet, not only those that a rule asks for with meta nftrace set 1
+    #[arg(long)]
+    all: bool,
+    /// End after so many packets
+    #[arg(short = 'c', long, value_name = "NUMBER")]
+    count: Option<u64>,
+    #[command(flatten)]
+    filter: FilterArgs,
+}
+
 /// Which backends.
 #[derive(Args, Clone, Debug)]
 struct BackendArgs {
@@ -121,6 +172,12 @@ Examples:
   # which rules matched, and where NAT ran out of ports
   keepstate control rules
   keepstate control shortages
+  # what was dropped, and by which rule; then follow the packets of a client through the rules
+  keepstate control drops
+  keepstate control trace -p tcp -s 10.0.0.7 --dport 443
+  # both sides of the translation, for Wireshark
+  keepstate control capture broker.pcapng -p tcp --dport 8883
+  keepstate control capture - -p udp --dport 53 | tcpdump -n -r -
   # ban an address, and list who is banned; a whole file of changes at once
   keepstate control nft 'add element inet filter banned { 203.0.113.9 timeout 1h }'
   keepstate control nft list set inet filter banned
@@ -148,6 +205,8 @@ impl Control {
             }
             ControlCommand::Events(show) if show.stats => Err("events does not take --stats: use control stats".into()),
             ControlCommand::List(show) | ControlCommand::Events(show) => show.check(),
+            ControlCommand::Capture(capture) => capture.filter.check(),
+            ControlCommand::Trace(trace) => trace.filter.check(),
             _ => Ok(()),
         }
     }
@@ -160,10 +219,18 @@ impl Control {
         if let ControlCommand::Cluster { check: true, json } = &self.command {
             return self.check_cluster(*json);
         }
+        if let ControlCommand::Capture(capture) = &self.command {
+            let answer = control_client::send_request(&self.socket, self.command.to_request())?;
+            crate::control_capture::write_capture(answer, &capture.file)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         let mut answer = match &self.command {
             ControlCommand::Nft(nft) => nft.send(&self.socket)?,
             other => control_client::send_request(&self.socket, other.to_request())?,
         };
+        if matches!(self.command, ControlCommand::Trace(_)) {
+            tracing::info!("tracing; Ctrl-C ends");
+        }
         copy_to_stdout(&mut answer)?;
         Ok(ExitCode::SUCCESS)
     }
@@ -192,6 +259,19 @@ impl ControlCommand {
             ControlCommand::Nft(nft) => ControlRequest::Nft(nft.options()),
             ControlCommand::DrainAll { off, wait } => ControlRequest::DrainAll { off: *off, wait: *wait },
             ControlCommand::Shortages => ControlRequest::Shortages,
+            ControlCommand::Drops { json } => ControlRequest::Drops { json: *json },
+            ControlCommand::Interfaces { json } => ControlRequest::Interfaces { json: *json },
+            ControlCommand::Routes => ControlRequest::Routes,
+            ControlCommand::Neighbours => ControlRequest::Neighbours,
+            ControlCommand::Capture(capture) => {
+                let CaptureArgs { snaplen, count, filter, .. } = &**capture;
+                let snaplen = (*snaplen > 0).then_some(*snaplen);
+                ControlRequest::Capture(CaptureRequest { filter: filter.clone(), snaplen, count: *count })
+            }
+            ControlCommand::Trace(trace) => {
+                let TraceArgs { all, count, filter } = &**trace;
+                ControlRequest::Trace(TraceRequest { filter: filter.clone(), all: *all, count: *count })
+            }
             ControlCommand::Get { sysctl } => ControlRequest::Get { sysctl: sysctl.clone() },
             ControlCommand::Set { setting: (sysctl, value) } => {
                 ControlRequest::Set { sysctl: sysctl.clone(), value: value.clone() }

@@ -7,6 +7,7 @@ pub mod collect;
 pub mod completions;
 pub mod conntrack;
 pub mod control;
+mod control_capture;
 mod control_nft;
 pub mod disable;
 pub mod doctor;

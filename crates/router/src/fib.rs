@@ -1,5 +1,9 @@
 //! The machine as the router sees it: interfaces, their addresses, routes.
 #![allow(clippy::disallowed_types, reason = "the keys are this host's own configuration, which no packet changes")]
+mod listing;
+
+pub use listing::RoutePage;
+
 use crate::route_table::{DeviceInstance, Route, RoutePlacement, RouteTable, StoredRoute, prefix_bits};
 use crate::source_address::{SourceAddress, select_v4, select_v6};
 use keepstate_rules::datatype::encode_name;
@@ -269,31 +273,6 @@ impl FibTable {
             self.sources.entry(source.ifindex).or_default().push(source);
         }
         self
-    }
-
-    /// A line for each interface, address and route in use, sorted: for comparison.
-    pub fn describe(&self) -> Vec<String> {
-        let routes = self.routes_v4.prefixes().chain(self.routes_v6.prefixes()).map(|routes| {
-            let usable = routes.iter().filter(|known| !known.is_own && is_usable(&self.devices, known));
-            let ways = usable.map(|known| format!("{} metric {}", known.route, known.route.metric));
-            ways.collect::<Vec<_>>().join(", ")
-        });
-        let routes = routes.filter(|line| !line.is_empty());
-        let interfaces = self.interfaces.values().map(|interface| format!("{interface:?}"));
-        let sources = self.sources.values().flatten().map(|source| format!("{source:?}"));
-        let owners = [("local", &self.local_addresses), ("broadcast", &self.broadcasts), ("anycast", &self.anycasts)];
-        let owners = owners.into_iter().flat_map(|(what, map)| {
-            map.iter().map(move |(address, owners)| {
-                let mut owners = owners.clone();
-                owners.sort_unstable();
-                format!("{what} {address} {owners:?}")
-            })
-        });
-        let mut lines: Vec<String> = routes.chain(interfaces).chain(owners).collect();
-        lines.sort();
-        // The order of sources decides between equal ones.
-        lines.extend(sources);
-        lines
     }
 
     fn routes_of_family(&mut self, family: IpAddr) -> &mut RouteTable {

@@ -70,7 +70,7 @@ mod source_address;
 mod synproxy;
 
 pub use cluster_duty::{ClusterDuty, DutyCounters};
-pub use fib::{FibChange, FibTable, Interface, LINK_TYPE_NONE};
+pub use fib::{FibChange, FibTable, Interface, LINK_TYPE_NONE, RoutePage};
 pub use known_flow::{FlowOffloadStats, FlowSource, FlowTarget, KnownFlow};
 pub use route_oracle::{RouteAnswer, RouteOracle, RouteQuery};
 pub use route_table::{Route, RoutePlacement};

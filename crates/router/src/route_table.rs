@@ -205,6 +205,27 @@ impl RouteTable {
         looked
     }
 
+    /// Usable routes from a place on, after a look at so many prefixes; and the next place.
+    pub(crate) fn page(
+        &self,
+        (longest, first): (u8, usize),
+        most: usize,
+        usable: impl Fn(&StoredRoute) -> bool,
+    ) -> (Vec<Route>, Option<(u8, usize)>) {
+        let (mut found, mut looked) = (Vec::new(), 0);
+        for (length, prefixes) in self.by_length.iter().filter(|(length, _)| *length <= longest) {
+            let first = if *length == longest { first } else { 0 };
+            for (at, (_, routes)) in prefixes.iter().enumerate().skip(first) {
+                if looked >= most {
+                    return (found, Some((*length, at)));
+                }
+                looked += 1;
+                found.extend(routes.iter().filter(|known| usable(known)).map(|known| known.route.clone()));
+            }
+        }
+        (found, None)
+    }
+
     /// The routes of each prefix, the first of which is used.
     pub(crate) fn prefixes(&self) -> impl Iterator<Item = &[StoredRoute]> {
         self.by_length.iter().flat_map(|(_, prefixes)| prefixes.values().map(Vec::as_slice))

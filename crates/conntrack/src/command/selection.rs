@@ -2,8 +2,10 @@
 use super::error::ConntrackError;
 use super::grammar::Table;
 use super::parse;
+use crate::filter_args::FilterArgs;
 use crate::flow_filter::FlowFilter;
-use crate::format::OutputOptions;
+use crate::format::{OutputOptions, engine_flow};
+use keepstate_engine::{Entry, Tuple};
 use keepstate_linux::ctnetlink::CtFlow;
 
 /// Which connections match: what `conntrack -L` with these options would list. The default matches all.
@@ -34,9 +36,27 @@ impl FlowSelection {
         Ok(FlowSelection { filter: request.filter })
     }
 
+    /// The same selection as these options make.
+    pub fn of_args(args: &FilterArgs) -> FlowSelection {
+        FlowSelection { filter: args.flow_filter() }
+    }
+
     /// Is this connection selected?
     pub fn matches(&self, flow: &CtFlow) -> bool {
         self.filter.matches(flow)
+    }
+
+    /// Is this connection of our engine selected?
+    pub fn matches_entry(&self, entry: &Entry) -> bool {
+        self.filter.matches(&engine_flow::from_entry(entry))
+    }
+
+    /// Would a connection that begins with this tuple be selected, or the one that it is a reply of? For packets without a connection.
+    pub fn matches_tuple(&self, tuple: &Tuple) -> bool {
+        let Some(inverse) = tuple.invert() else { return self.filter.matches(&engine_flow::from_tuples(tuple, tuple)) };
+        [(tuple, &inverse), (&inverse, tuple)]
+            .into_iter()
+            .any(|(original, reply)| self.filter.matches(&engine_flow::from_tuples(original, reply)))
     }
 }
 

@@ -34,6 +34,16 @@ pub fn from_entry(entry: &Entry) -> CtFlow {
     }
 }
 
+/// A connection that has these tuples, and nothing else is known of it.
+pub fn from_tuples(original: &EngineTuple, reply: &EngineTuple) -> CtFlow {
+    CtFlow {
+        family: Some(CtFamily::of(original.source)),
+        original: to_ct_tuple(original),
+        reply: to_ct_tuple(reply),
+        ..CtFlow::default()
+    }
+}
+
 /// An event with the attributes that Linux sends.
 pub fn from_event(event: &Event) -> CtFlow {
     let mut flow = from_entry(&event.entry);

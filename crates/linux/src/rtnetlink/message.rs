@@ -131,6 +131,28 @@ pub struct RtNeighbour {
     pub failed: bool,
 }
 
+/// What is known of a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NeighbourState {
+    /// Its MAC address.
+    Resolved([u8; 6]),
+    /// It does not answer.
+    Failed,
+    /// It is being asked, or has no such address.
+    Unknown,
+}
+
+impl RtNeighbour {
+    /// What is known of it.
+    pub fn state(&self) -> NeighbourState {
+        match (self.mac, self.failed) {
+            (Some(mac), _) => NeighbourState::Resolved(mac),
+            (None, true) => NeighbourState::Failed,
+            (None, false) => NeighbourState::Unknown,
+        }
+    }
+}
+
 /// One decoded message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RtMessage {

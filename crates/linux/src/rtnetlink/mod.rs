@@ -6,7 +6,7 @@ mod monitor;
 mod route_message;
 mod route_query;
 
-pub use message::{RtAddress, RtLink, RtMessage, RtNeighbour, RtNextHop, RtPlacement, RtRoute};
-pub use monitor::{NeighbourResolver, RtChanges, RtMonitor};
+pub use message::{NeighbourState, RtAddress, RtLink, RtMessage, RtNeighbour, RtNextHop, RtPlacement, RtRoute};
+pub use monitor::{NeighbourResolver, RtChanges, RtMonitor, dump_neighbours};
 pub use route_message::{RtRouteAnswer, RtRouteQuery};
 pub use route_query::RtRouteSocket;

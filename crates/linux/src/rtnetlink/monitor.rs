@@ -2,7 +2,7 @@
 //!
 //! Its life: opened in a namespace; dumped once; from then on asked for changes, one by one. It joins the groups before the dump, so that no change is missed
 //! between the two; when the receive buffer was full, everything must be dumped again.
-use super::message::{self, DUMP_KINDS, RtMessage};
+use super::message::{self, DUMP_KINDS, RtMessage, rtm};
 use crate::netlink::{NetlinkError, NetlinkSocket, NlMessages};
 use std::io;
 use std::net::IpAddr;
@@ -51,24 +51,7 @@ impl RtMonitor {
     pub fn dump_all(&mut self) -> Result<Vec<RtMessage>, NetlinkError> {
         let mut all = Vec::new();
         for (kind, rest) in DUMP_KINDS {
-            let mut malformed = None;
-            self.request_socket.dump(&mut message::dump_request(kind, rest), |message| {
-                match message::decode(&message) {
-                    Ok(RtMessage::Other | RtMessage::RoutingChanged) => ControlFlow::Continue(()),
-                    Ok(decoded) => {
-                        all.push(decoded);
-                        ControlFlow::Continue(())
-                    }
-                    // The rest of the dump is read nevertheless, so that the socket stays good.
-                    Err(error) => {
-                        malformed = Some(error);
-                        ControlFlow::Continue(())
-                    }
-                }
-            })?;
-            if let Some(error) = malformed {
-                return Err(error.into());
-            }
+            dump_kind(&mut self.request_socket, kind, rest, &mut all)?;
         }
         Ok(all)
     }
@@ -100,6 +83,42 @@ impl RtMonitor {
         }
         Ok(news)
     }
+}
+
+/// The neighbours of this thread's network namespace, as the kernel has them now.
+///
+/// # Errors
+/// What the kernel says.
+pub fn dump_neighbours() -> Result<Vec<RtMessage>, NetlinkError> {
+    let mut socket = NetlinkSocket::open_rtnetlink()?;
+    let mut all = Vec::new();
+    for (kind, rest) in DUMP_KINDS.into_iter().filter(|(kind, _)| *kind == rtm::GET_NEIGHBOUR) {
+        dump_kind(&mut socket, kind, rest, &mut all)?;
+    }
+    Ok(all)
+}
+
+/// Adds the answer to one dump.
+fn dump_kind(socket: &mut NetlinkSocket, kind: u16, rest: usize, all: &mut Vec<RtMessage>) -> Result<(), NetlinkError> {
+    let mut malformed = None;
+    socket.dump(&mut message::dump_request(kind, rest), |message| {
+        match message::decode(&message) {
+            Ok(RtMessage::Other | RtMessage::RoutingChanged) => ControlFlow::Continue(()),
+            Ok(decoded) => {
+                all.push(decoded);
+                ControlFlow::Continue(())
+            }
+            // The rest of the dump is read nevertheless, so that the socket stays good.
+            Err(error) => {
+                malformed = Some(error);
+                ControlFlow::Continue(())
+            }
+        }
+    })?;
+    if let Some(error) = malformed {
+        return Err(error.into());
+    }
+    Ok(())
 }
 
 /// A socket to ask the kernel for neighbours.

@@ -426,6 +426,8 @@ impl Evaluator<'_> {
             AssignTarget::NfTrace => {
                 if let Some(trace) = &mut ctx.meta.rule_trace {
                     trace.ask(low & 1 != 0);
+                    // Every packet of the connection is to be traced.
+                    self.state.trace.holds |= HoldReasons::LOG;
                 }
             }
             AssignTarget::PacketType => ctx.meta.packet_type = Some(low as u8),
