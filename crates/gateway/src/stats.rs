@@ -65,6 +65,7 @@ fn flow_log_sums(logs: &[FlowLogStats]) -> Vec<(&'static str, u64)> {
 pub(super) fn collect(at: &mut JobCtx<'_>) -> GatewayStats {
     let counters = *at.router.counters();
     let draining = at.router.is_draining();
+    let log_lines_lost = at.router.log_lines_lost();
     let handshakes = *at.router.synproxy_stats();
     let proxies = at.router.program().has_synproxy() || handshakes.syn_received > 0;
     let offload = at.router.flow_offload_stats().map_or_else(Vec::new, |stats| {
@@ -102,6 +103,7 @@ pub(super) fn collect(at: &mut JobCtx<'_>) -> GatewayStats {
             ("listeners", at.hub.subscribers() as u64),
             ("events_waiting", at.hub.queued() as u64),
             ("draining", draining.into()),
+            ("log_lines_lost", log_lines_lost),
         ],
         admission: engine.admission().map_or_else(Vec::new, |policy| {
             let stats = engine.admission_stats();

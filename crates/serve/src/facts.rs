@@ -20,6 +20,16 @@ pub struct OwnerFacts {
     pub flow_logs: Option<[u64; 3]>,
     /// Its shard of a cluster, by the names that the gateway gives: `cluster_epoch` and so on; empty without one.
     pub cluster: Vec<(String, u64)>,
+    /// Lines of rules' `log` that found no room.
+    pub log_lines_lost: Option<u64>,
+    /// A gateway's dropped packets by reason.
+    pub drops: Vec<(String, u64)>,
+    /// Packets that its rules and policies have dropped, by chain.
+    pub chain_drops: Vec<ChainDropFacts>,
+    /// The interfaces that it has had packets of.
+    pub interfaces: Vec<InterfaceFacts>,
+    /// Its neighbours by interface and state.
+    pub neighbours: Vec<(String, &'static str, u64)>,
     /// Services.
     pub services: Vec<ServiceFacts>,
     /// Names of all findings that doctor may report.
@@ -30,6 +40,32 @@ pub struct OwnerFacts {
     pub diagnosed_at: Option<u64>,
     /// Why facts could not be read, for the page.
     pub error: Option<String>,
+}
+
+/// Packets that one chain has dropped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChainDropFacts {
+    /// `inet filter`.
+    pub table: String,
+    /// Its name.
+    pub chain: String,
+    /// By its rules.
+    pub by_rules: u64,
+    /// By its policy.
+    pub by_policy: u64,
+}
+
+/// One interface of a gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceFacts {
+    /// Its name.
+    pub name: String,
+    /// Packets and bytes that came in by it.
+    pub received: [u64; 2],
+    /// Packets and bytes that left by it.
+    pub sent: [u64; 2],
+    /// Packets that came in by it and were dropped.
+    pub dropped: u64,
 }
 
 /// One service of a gateway.

@@ -1,5 +1,5 @@
 //! The metrics: their names, and how they are read off the model. docs/metrics.md lists them for users.
-use crate::facts::{FactBoard, OwnerFacts};
+use crate::facts::{FactBoard, InterfaceFacts, OwnerFacts};
 use keepstate_conntrack::format::protocol_name;
 use keepstate_live::{GroupBy, LiveFeed};
 use prometheus_client::collector::Collector;
@@ -150,6 +150,8 @@ impl Collector for TableCollector {
         write_counters(&mut out, &numbers, self.names)?;
         write_nat(&mut out, &numbers)?;
         write_gateway(&mut out, &numbers, &facts)?;
+        write_drops(&mut out, &facts)?;
+        write_interfaces(&mut out, &facts)?;
         write_services(&mut out, &facts)?;
         write_findings(&mut out, &facts)
     }
@@ -323,6 +325,42 @@ fn write_cluster(out: &mut MetricWriter<'_>, values: &[(String, u64)]) -> fmt::R
         }
     }
     Ok(())
+}
+
+fn write_drops(out: &mut MetricWriter<'_>, facts: &OwnerFacts) -> fmt::Result {
+    let drops = facts.drops.iter().map(|(reason, count)| ([("reason", reason.as_str())], *count));
+    out.counters("keepstate_gateway_drops", "Packets that the gateway has dropped, by reason", drops)?;
+    let chains = facts.chain_drops.iter().flat_map(|chain| {
+        let labels = |by| [("table", chain.table.as_str()), ("chain", chain.chain.as_str()), ("by", by)];
+        [(labels("rule"), chain.by_rules), (labels("policy"), chain.by_policy)]
+    });
+    out.counters("keepstate_gateway_chain_drops", "Packets that rules and policies of a chain have dropped", chains)?;
+    match facts.log_lines_lost {
+        Some(lost) => out.counter("keepstate_gateway_log_lines_lost", "Lines of rules' log that found no room", lost),
+        None => Ok(()),
+    }
+}
+
+fn write_interfaces(out: &mut MetricWriter<'_>, facts: &OwnerFacts) -> fmt::Result {
+    type Values = fn(&InterfaceFacts) -> u64;
+    const COUNTERS: [(&str, &str, Values); 5] = [
+        ("keepstate_interface_received_packets", "Packets that came in by an interface", |of| of.received[0]),
+        ("keepstate_interface_received_bytes", "Bytes that came in by an interface", |of| of.received[1]),
+        ("keepstate_interface_sent_packets", "Packets that left by an interface", |of| of.sent[0]),
+        ("keepstate_interface_sent_bytes", "Bytes that left by an interface", |of| of.sent[1]),
+        ("keepstate_interface_dropped_packets", "Packets that came in and were dropped by the gateway", |of| {
+            of.dropped
+        }),
+    ];
+    for (name, help, value) in COUNTERS {
+        let rows = facts.interfaces.iter().map(|of| ([("interface", of.name.as_str())], value(of)));
+        out.counters(name, help, rows)?;
+    }
+    let neighbours = facts
+        .neighbours
+        .iter()
+        .map(|(interface, state, count)| ([("interface", interface.as_str()), ("state", *state)], *count));
+    out.gauges("keepstate_interface_neighbours", "Neighbours on a gateway's interface, by state", neighbours)
 }
 
 fn write_services(out: &mut MetricWriter<'_>, facts: &OwnerFacts) -> fmt::Result {

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Served, get};
-use keepstate_serve::{ActiveFinding, MetricNames, ServiceFacts};
+use keepstate_serve::{ActiveFinding, ChainDropFacts, InterfaceFacts, MetricNames, ServiceFacts};
 use keepstate_test_support::report_skipped;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -54,6 +54,11 @@ fn every_metric_of_rules_and_dashboard_exists() {
         facts.packets = vec![("forwarded".into(), 1)];
         (facts.state_age_seconds, facts.state_failed) = (Some(0.5), Some(false));
         facts.flow_logs = Some([10, 0, 0]);
+        facts.log_lines_lost = Some(0);
+        facts.drops = vec![("no_route".into(), 1)];
+        facts.chain_drops = vec![ChainDropFacts { table: "inet filter".into(), ..ChainDropFacts::default() }];
+        facts.interfaces = vec![InterfaceFacts { name: "wan0".into(), ..InterfaceFacts::default() }];
+        facts.neighbours = vec![("wan0".into(), "failed", 1)];
         served.feed.table().reasons.set(&[("table_full".into(), 1)], served.feed.now());
     }
     let there = metric_names(&get(&served, "/metrics"));

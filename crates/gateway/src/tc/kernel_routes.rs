@@ -82,9 +82,24 @@ impl RouteOracle for KernelRoutes {
             return *known;
         }
         let is_blocked = query.destination.is_ipv4() && query.iif.is_some_and(|iif| self.not_forwarding.contains(&iif));
-        let answer = if is_blocked { None } else { answer(query, self.socket.ask(&as_question(query)).ok().flatten()) };
+        let answer = if is_blocked { None } else { answer(query, self.ask_kernel(query)) };
         self.known.insert(*query, answer);
         answer
+    }
+}
+
+impl KernelRoutes {
+    /// Asks as the packet is; of what the machine itself sends in another's name (a reset, a handshake answered for a server), from an address that it does not have, again without its source: Linux lets
+    /// such a packet leave (`ip_route_me_harder`), but refuses the question, with EINVAL or, newer kernels, with ENETUNREACH.
+    fn ask_kernel(&mut self, query: &RouteQuery) -> Option<RtRouteAnswer> {
+        let question = as_question(query);
+        let asked = self.socket.ask(&question).ok().flatten();
+        match asked {
+            Some(RtRouteAnswer::Refused(libc::EINVAL | libc::ENETUNREACH)) if query.iif.is_none() => {
+                self.socket.ask(&RtRouteQuery { source: None, ..question }).ok().flatten()
+            }
+            asked => asked,
+        }
     }
 }
 
@@ -101,8 +116,6 @@ fn answer(query: &RouteQuery, asked: Option<RtRouteAnswer>) -> Option<RouteAnswe
         }
         RtRouteAnswer::Local => Some(RouteAnswer::Host),
         RtRouteAnswer::Group => None,
-        // What the machine itself answers in another's name, from an address that it does not have.
-        RtRouteAnswer::Refused(libc::EINVAL) if query.iif.is_none() => None,
         RtRouteAnswer::Refused(errno) => Some(RouteAnswer::Nowhere(icmp_error(query.destination, errno))),
     }
 }

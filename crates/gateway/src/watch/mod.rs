@@ -25,14 +25,14 @@ const HOST_NAME: &str = "this machine";
 #[derive(Clone, Debug)]
 pub(super) enum WatchedPackets {
     /// Those of these connections; `None`: all.
-    Selected(Option<FlowSelection>),
+    Selected(Option<Box<FlowSelection>>),
     /// Those that a rule asks to be traced (`meta nftrace set 1`).
     AskedFor,
 }
 
 impl WatchedPackets {
     pub(super) fn of_filter(filter: &FilterArgs) -> WatchedPackets {
-        WatchedPackets::Selected((!filter.is_empty()).then(|| FlowSelection::of_args(filter)))
+        WatchedPackets::Selected((!filter.is_empty()).then(|| Box::new(FlowSelection::of_args(filter))))
     }
 
     fn selects(&self, packet: &TappedPacket<'_>) -> bool {

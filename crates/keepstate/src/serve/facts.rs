@@ -2,6 +2,7 @@
 //!
 //! Counters come with each reading of the table's size, services every ten seconds, findings as often as was asked for. What cannot be read keeps its last value, and the
 //! reason is kept beside it.
+use super::gateway_facts;
 use crate::doctor::gather::{GatherOptions, gather_live};
 use crate::doctor::report::DoctorReport;
 use crate::live_table::LiveTableArgs;
@@ -44,7 +45,10 @@ impl FactReader {
         if let Some(socket) = table.gateway.clone() {
             let (board, stop) = (Arc::clone(&board), Arc::clone(&stop));
             threads.push(spawn("serve-services", move || {
-                repeat(&stop, SERVICES_INTERVAL, || read_services(&socket, &board));
+                repeat(&stop, SERVICES_INTERVAL, || {
+                    read_services(&socket, &board);
+                    gateway_facts::read(&socket, &board);
+                });
             })?);
         }
         if !doctor.is_zero() {
@@ -108,6 +112,7 @@ pub(crate) fn note_stats(board: &FactBoard, document: &Value) {
         .filter(|(name, _)| name.starts_with("cluster_"))
         .filter_map(|(name, value)| Some((name.clone(), value.as_u64()?)))
         .collect();
+    facts.log_lines_lost = number("log_lines_lost");
     facts.state_age_seconds = number("state_file_age_ms").map(|age| age as f64 / 1000.0);
 }
 

@@ -1,5 +1,6 @@
 //! `keepstate serve`: metrics, health and a page over HTTP, of Linux's table or of a running gateway. It reads only.
 pub(crate) mod facts;
+mod gateway_facts;
 
 use crate::fleet::answers::TableAnswers;
 use crate::fleet::{FleetArgs, FleetFile};

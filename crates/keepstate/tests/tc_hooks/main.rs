@@ -16,6 +16,7 @@ mod restarts;
 #[path = "../common/router_netns.rs"]
 mod router_netns;
 mod routes;
+mod watching;
 
 use common::{ProgramOutput, TempFile, keepstate, report_skipped};
 use peers::{bind_udp, run_ip, spawn_in_netns};

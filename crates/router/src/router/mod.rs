@@ -82,8 +82,9 @@ pub struct Router {
     fragment_ids: FragmentIds,
     counters: RouterCounters,
     log: VecDeque<LogLine>,
-    /// Lines that found no room in `log`.
+    /// Lines that found no room in `log`: those that a line will tell of, and all.
     lost_log_lines: u64,
+    log_lines_lost: u64,
     /// Packets that wait for [`Router::poll_output`].
     output: VecDeque<MarkedEgress>,
     services: Services,
@@ -174,6 +175,7 @@ impl Router {
             counters: RouterCounters::default(),
             log: VecDeque::new(),
             lost_log_lines: 0,
+            log_lines_lost: 0,
             output: VecDeque::new(),
             services: Services::new(key.derive(KeyPurpose::Services as u64)),
             syn_cookies: SynCookies::new(key.derive(KeyPurpose::SynCookies as u64)),
@@ -468,6 +470,7 @@ impl Router {
                 self.log.push_back(LogLine { level, text, is_rule: true, port_block: None });
             } else {
                 self.lost_log_lines += 1;
+                self.log_lines_lost += 1;
             }
         }
     }
