@@ -19,6 +19,7 @@ table inet filter {
 		meta l4proto udp jump sub
 		ct state established,related accept
 		iifname r0 tcp dport 7000 accept
+		udp dport 9996 jump { udp sport 1 accept; drop; }
 	}
 }
 table ip nat {
@@ -172,7 +173,7 @@ fn a_trace_tells_rule_by_rule_and_drops_are_counted_by_rule() {
         let socket = UdpSocket::bind("10.0.1.2:0").unwrap();
         socket.send_to(b"x", ("10.0.2.2", port)).unwrap();
     };
-    crate::spawn_in_netns(&lab.netns.name("c"), move || [9998, 9997].into_iter().for_each(send)).join().unwrap();
+    crate::spawn_in_netns(&lab.netns.name("c"), move || [9998, 9997, 9996].into_iter().for_each(send)).join().unwrap();
     let read = |child: &mut Child| {
         let mut text = String::new();
         child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
@@ -209,7 +210,7 @@ fn a_trace_tells_rule_by_rule_and_drops_are_counted_by_rule() {
     assert_eq!(lab.connect("c", "10.0.2.2:9999", PATIENCE), Err(ErrorKind::ConnectionRefused), "rejected");
     let text = lab.control(&["drops"]);
     for line in [
-        "ruleset_drop=2",
+        "ruleset_drop=3",
         "ruleset_reject=1",
         "table inet filter chain sub handle 3 packets=1 udp dport 9998 drop",
         "table inet filter chain forward handle 4 packets=1 tcp dport 9999 counter reject with tcp reset",
@@ -217,6 +218,10 @@ fn a_trace_tells_rule_by_rule_and_drops_are_counted_by_rule() {
     ] {
         assert!(text.lines().any(|one| one == line), "{line}\n{text}");
     }
+    // A chain without a name is part of its rule.
+    let unnamed =
+        |line: &str| line.contains("chain forward handle ") && line.contains(" packets=1 udp dport 9996 jump {");
+    assert!(text.lines().any(unnamed), "{text}");
     // A script keeps the counts of the rules that it leaves.
     lab.control(&["nft", "insert rule inet filter forward tcp dport 1 drop"]);
     let text = lab.control(&["drops"]);

@@ -157,9 +157,10 @@ impl Compiler {
                 }
             }
             let runs = RuleRun::find_all(&rules);
-            let before = self.program.chains.last();
-            let first_rule = before.map_or(0, |chain| chain.first_rule + chain.rules.len());
-            self.program.chains.push(CompiledChain { first_rule, rules, runs });
+            let before = self.program.chains.iter().rev().find_map(|chain| Some((chain.number?, chain)));
+            let number = Some(before.map_or(0, |(number, _)| number + 1));
+            let first_rule = before.map_or(0, |(_, chain)| chain.first_rule + chain.rules.len());
+            self.program.chains.push(CompiledChain { number, first_rule, rules, runs });
         }
         self.program.chains.append(&mut self.scope.anonymous);
         self.add_listing(table, slots_of_rules);
@@ -230,7 +231,7 @@ impl Compiler {
         let rules: Vec<CompiledRule> =
             chain.rules.iter().map(|rule| self.compile_rule(rule)).collect::<CompileResult<_>>()?;
         let runs = RuleRun::find_all(&rules);
-        self.scope.anonymous.push(CompiledChain { rules, runs });
+        self.scope.anonymous.push(CompiledChain { number: None, first_rule: 0, rules, runs });
         let at = self.scope.first_anonymous + self.scope.anonymous.len() - 1;
         Ok(if chain.comes_back { CompiledVerdict::Jump(at) } else { CompiledVerdict::Goto(at) })
     }

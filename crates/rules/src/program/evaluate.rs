@@ -110,11 +110,13 @@ impl Program {
             ChainOutcome::Final(verdict) => verdict,
             ChainOutcome::EndOfChain | ChainOutcome::Returned => {
                 let verdict = if base.policy_drop { Verdict::Drop } else { Verdict::Accept };
+                // A base chain has a name.
+                let number = parts.number_of(base.chain).unwrap_or_default();
                 if base.policy_drop {
-                    parts.state.drops.count_policy(base.chain);
+                    parts.state.drops.count_policy(number);
                 }
                 if let Some(trace) = &mut ctx.meta.rule_trace {
-                    trace.note(base.chain, None, Decision::of_verdict(verdict));
+                    trace.note(number, None, Decision::of_verdict(verdict));
                 }
                 verdict
             }
@@ -162,40 +164,54 @@ impl Evaluator<'_> {
                 InstrOutcome::Verdict(CompiledVerdict::Drop) => return ChainOutcome::Final(Verdict::Drop),
                 InstrOutcome::Verdict(CompiledVerdict::Return) => return ChainOutcome::Returned,
                 InstrOutcome::Verdict(CompiledVerdict::Goto(target)) => {
-                    return self.eval_chain(target, ctx, depth + 1);
+                    let outcome = self.eval_chain(target, ctx, depth + 1);
+                    self.note_anonymous(&outcome, target, (number, at - 1), ctx);
+                    return outcome;
                 }
                 InstrOutcome::Verdict(CompiledVerdict::Jump(target)) => {
-                    if let ChainOutcome::Final(verdict) = self.eval_chain(target, ctx, depth + 1) {
+                    let outcome = self.eval_chain(target, ctx, depth + 1);
+                    self.note_anonymous(&outcome, target, (number, at - 1), ctx);
+                    if let ChainOutcome::Final(verdict) = outcome {
                         return ChainOutcome::Final(verdict);
                     }
                 }
             }
         }
         if depth > 0
-            && let Some(trace) = &mut ctx.meta.rule_trace
+            && let (Some(trace), Some(named)) = (&mut ctx.meta.rule_trace, chain.number)
         {
-            trace.note(number, None, Decision::Continue);
+            trace.note(named, None, Decision::Continue);
         }
         ChainOutcome::EndOfChain
     }
 
-    /// Counts what a rule drops, and notes what it does if somebody traces the packet.
+    /// Counts what a rule drops, and notes what it does if somebody traces the packet. Rules of a chain without a name are part of the rule that has it.
     fn note_outcome(&mut self, outcome: &InstrOutcome, chain: usize, rule: usize, ctx: &mut EvalCtx<'_, '_>) {
         let decision = match outcome {
             // Not all of it has matched.
             InstrOutcome::Break => return,
             InstrOutcome::Continue if ctx.meta.rule_trace.is_none() => return,
             InstrOutcome::Continue => Decision::Continue,
-            InstrOutcome::Verdict(verdict) => Decision::of_compiled(*verdict),
+            InstrOutcome::Verdict(verdict) => Decision::of_compiled(*verdict, |chain| self.number_of(chain)),
             InstrOutcome::Final(verdict) => Decision::of_verdict(*verdict),
         };
-        if decision.is_drop()
-            && let Some(chain) = self.chains.get(chain)
-        {
-            self.state.drops.count_rule(chain.first_rule + rule);
+        let Some((number, first_rule)) =
+            self.chains.get(chain).and_then(|chain| Some((chain.number?, chain.first_rule)))
+        else {
+            return;
+        };
+        if decision.is_drop() {
+            self.state.drops.count_rule(first_rule + rule);
         }
         if let Some(trace) = &mut ctx.meta.rule_trace {
-            trace.note(chain, Some(rule), decision);
+            trace.note(number, Some(rule), decision);
+        }
+    }
+
+    /// Notes what came of a chain without a name, for the rule that has it.
+    fn note_anonymous(&mut self, outcome: &ChainOutcome, target: usize, at: (usize, usize), ctx: &mut EvalCtx<'_, '_>) {
+        if let (ChainOutcome::Final(verdict), None) = (outcome, self.number_of(target)) {
+            self.note_outcome(&InstrOutcome::Final(*verdict), at.0, at.1, ctx);
         }
     }
 

@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_types, reason = "the keys are of the ruleset, not a peer's")]
 use super::compiled::Program;
 use super::context::Verdict;
+use super::eval_expr::Evaluator;
 use super::instr::CompiledVerdict;
 use crate::ast::{Chain, Ruleset, Table};
 use std::collections::HashMap;
@@ -37,8 +38,9 @@ pub(super) enum Decision {
     Drop,
     Reject,
     Return,
-    Jump(usize),
-    Goto(usize),
+    /// To a chain; `None`: to one without a name.
+    Jump(Option<usize>),
+    Goto(Option<usize>),
     Synproxy,
 }
 
@@ -52,14 +54,14 @@ impl Decision {
         }
     }
 
-    pub(super) fn of_compiled(verdict: CompiledVerdict) -> Decision {
+    pub(super) fn of_compiled(verdict: CompiledVerdict, number_of: impl Fn(usize) -> Option<usize>) -> Decision {
         match verdict {
             CompiledVerdict::Accept => Decision::Accept,
             CompiledVerdict::Drop => Decision::Drop,
             CompiledVerdict::Continue => Decision::Continue,
             CompiledVerdict::Return => Decision::Return,
-            CompiledVerdict::Jump(chain) => Decision::Jump(chain),
-            CompiledVerdict::Goto(chain) => Decision::Goto(chain),
+            CompiledVerdict::Jump(chain) => Decision::Jump(number_of(chain)),
+            CompiledVerdict::Goto(chain) => Decision::Goto(number_of(chain)),
         }
     }
 
@@ -136,6 +138,13 @@ fn set_at(counts: &mut Vec<u64>, at: usize, value: u64) {
     }
 }
 
+impl Evaluator<'_> {
+    /// The number of a chain among those that have a name.
+    pub(super) fn number_of(&self, chain: usize) -> Option<usize> {
+        self.chains.get(chain)?.number
+    }
+}
+
 impl Program {
     /// A line for each step of a trace, in the words of `nft monitor trace`; of a trace that a rule has asked for, from that rule on.
     pub fn describe_trace(&self, trace: &RuleTrace, whole: bool) -> Vec<String> {
@@ -146,7 +155,10 @@ impl Program {
     fn describe_step(&self, step: &RuleStep) -> Option<String> {
         let (table, chain) = self.named_chain(step.chain)?;
         let mut line = format!("{} {} {} ", table.family, table.name, chain.name);
-        let name_of = |chain| self.named_chain(chain).map_or("", |(_, chain)| chain.name.as_str());
+        let name_of = |chain: Option<usize>| {
+            let named = chain.and_then(|chain| self.named_chain(chain));
+            named.map_or("its own chain", |(_, chain)| chain.name.as_str())
+        };
         let verdict = match step.decision {
             Decision::Continue => "continue".to_owned(),
             Decision::Accept => "accept".to_owned(),
