@@ -7,7 +7,7 @@
 use super::compile::compile;
 use super::compiled::{ListedTable, Listing, Program, StateSlots};
 use super::element_change::{PreparedChange, apply_changes, prepare_changes};
-use super::rule_trace::DropMoves;
+use super::rule_drops::DropMoves;
 use super::set::DynElement;
 use super::state::StatefulExpr;
 use crate::ast::{AddedItem, ObjectBody, Query, Ruleset, Table};
