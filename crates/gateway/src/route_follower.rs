@@ -202,7 +202,11 @@ impl FollowerThread {
 
     /// Logs what has changed, and shows it to the observer.
     fn observe(&mut self, seen: Seen<'_>) {
-        self.log.observe(&seen, Clock::now()).iter().for_each(|line| tracing::info!("{line}"));
+        let lines = match &seen {
+            Seen::All(messages) => self.log.observe_all(messages, Clock::now()),
+            Seen::Change(message) => self.log.observe_change(message, Clock::now()),
+        };
+        lines.iter().for_each(|line| tracing::info!("{line}"));
         (self.observer)(seen);
     }
 

@@ -1,7 +1,6 @@
 //! Changes of interfaces and addresses, as lines for the log: whoever reads why connections ended sees that the link was down.
 //!
 //! It compares what the kernel tells with what was known, so a message that changes nothing here makes no line; and it is bounded, since a host with containers makes and removes interfaces all day.
-use super::Seen;
 use keepstate_linux::rtnetlink::{RtAddress, RtLink, RtMessage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -53,12 +52,15 @@ impl LinkLog {
         log
     }
 
-    /// The lines of what has changed, as far as there may be so many.
-    pub(super) fn observe(&mut self, seen: &Seen<'_>, now: Clock) -> Vec<String> {
-        let lines = match seen {
-            Seen::Change(message) => self.apply(message),
-            Seen::All(messages) => self.compare(messages),
-        };
+    /// The lines of one change, as far as there may be so many.
+    pub(super) fn observe_change(&mut self, message: &RtMessage, now: Clock) -> Vec<String> {
+        let lines = self.apply(message);
+        self.limit(lines, now)
+    }
+
+    /// The same, after everything was read again.
+    pub(super) fn observe_all(&mut self, messages: &[RtMessage], now: Clock) -> Vec<String> {
+        let lines = self.compare(messages);
         self.limit(lines, now)
     }
 
@@ -175,7 +177,7 @@ mod tests {
     fn changes_make_lines_and_repetitions_make_none() {
         let now = Clock::now();
         let mut log = LinkLog::of_dump(&[link(2, "wan0", true, 1500), RtMessage::Address(address(2, 1))]);
-        let mut lines = |message: RtMessage| log.observe(&Seen::Change(&message), now);
+        let mut lines = |message: RtMessage| log.observe_change(&message, now);
         assert!(lines(link(2, "wan0", true, 1500)).is_empty());
         assert!(lines(RtMessage::Address(address(2, 1))).is_empty());
         assert_eq!(
@@ -197,7 +199,7 @@ mod tests {
             RtMessage::Address(address(2, 1)),
         ]);
         let all = [link(2, "wan0", false, 1500), RtMessage::Address(address(2, 2))];
-        let lines = log.observe(&Seen::All(&all), Clock::now());
+        let lines = log.observe_all(&all, Clock::now());
         let expected = [
             "address 10.0.0.1/24 removed from wan0",
             "interface lan0 is gone",
@@ -205,14 +207,14 @@ mod tests {
             "address 10.0.0.2/24 added to wan0",
         ];
         assert_eq!(lines, expected);
-        assert!(log.observe(&Seen::All(&all), Clock::now()).is_empty());
+        assert!(log.observe_all(&all, Clock::now()).is_empty());
     }
 
     #[test]
     fn lines_are_bounded_and_the_others_counted() {
         let now = Clock::now();
         let mut log = LinkLog::default();
-        let mut lines = |index, now| log.observe(&Seen::Change(&link(index, "veth", true, 1500)), now).len();
+        let mut lines = |index, now| log.observe_change(&link(index, "veth", true, 1500), now).len();
         let shown: usize = (1..=100).map(|index| lines(index, now)).sum();
         assert_eq!(shown, MAX_LINES as usize);
         assert_eq!(lines(101, now + INTERVAL), 2, "how many were left out, and the new one");

@@ -1,5 +1,4 @@
 //! Packets by interface, as the router counts them: those that a faster data path forwards are added when it reports them.
-use super::Router;
 use std::collections::BTreeMap;
 
 /// Interfaces with a small index are found without a search.
@@ -67,25 +66,8 @@ impl InterfaceCountTable {
         counts.sent_bytes += bytes;
     }
 
-    fn get(&self, index: u32) -> InterfaceCounts {
+    pub(super) fn get(&self, index: u32) -> InterfaceCounts {
         let found = self.direct.get(index as usize).or_else(|| self.others.get(&index));
         found.copied().unwrap_or_default()
-    }
-}
-
-impl Router {
-    /// Packets of the interface of this index so far.
-    pub fn interface_counts(&self, index: u32) -> InterfaceCounts {
-        self.interface_counts.get(index)
-    }
-
-    /// Lines of rules' `log` that found no room, since the start.
-    pub fn log_lines_lost(&self) -> u64 {
-        self.log_lines_lost
-    }
-
-    /// Dropped packets by reason: every reason there is.
-    pub fn drop_counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.drops.values()
     }
 }

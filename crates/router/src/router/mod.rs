@@ -7,6 +7,7 @@
 //! ```
 //! A dropped packet leaves no state behind. An ICMP error or a reset takes the path of locally generated packets (`output.rs`). The router lives as long as its
 //! driver, and its ruleset can be replaced between two packets. It must never read a clock, or do IO.
+mod count_api;
 mod drop_reason;
 mod duty;
 mod egress;
