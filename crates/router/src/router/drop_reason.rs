@@ -67,11 +67,13 @@ impl DropReason {
             DropReason::Draining => 13,
             DropReason::SynproxyAnswered => 14,
             DropReason::SynproxyBadCookie => 15,
+            DropReason::Standby => 16,
+            DropReason::Fenced => 17,
         }
     }
 }
 
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 18] = [
     "malformed",
     "fragment",
     "ruleset_drop",
@@ -88,6 +90,8 @@ const NAMES: [&str; 16] = [
     "draining",
     "synproxy_answered",
     "synproxy_bad_cookie",
+    "standby",
+    "fenced",
 ];
 
 /// Dropped packets by reason.
