@@ -82,7 +82,7 @@ impl TunTestbed {
     /// Gives a device to a namespace, with its addresses and the way to everybody.
     fn configure_side(&self, device: &str, side: &str, addresses: &[&str]) {
         let (from, to) = (format!("{}g", self.tag), format!("{}{side}", self.tag));
-        let until = Instant::now() + Duration::from_secs(20);
+        let until = Instant::now() + Duration::from_secs(60);
         while !run_ip(&["-n", &from, "link", "set", device, "netns", &to]) {
             assert!(Instant::now() < until, "{device} was never made");
             std::thread::sleep(Duration::from_millis(20));
@@ -329,7 +329,7 @@ fn control_commands_on_a_running_gateway() {
     use std::os::unix::fs::PermissionsExt;
     assert_eq!(std::fs::metadata(socket(&lab.tag)).unwrap().permissions().mode() & 0o777, 0o660);
     lab.signal("-TERM");
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_secs(60);
     while std::path::Path::new(&socket(&lab.tag)).exists() {
         assert!(Instant::now() < until, "the socket goes with the gateway");
         std::thread::sleep(Duration::from_millis(20));

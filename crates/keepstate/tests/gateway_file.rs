@@ -231,7 +231,7 @@ impl Running {
             .spawn()
             .ok()?;
         let log = BufReader::new(child.stderr.take().unwrap());
-        let until = Instant::now() + Duration::from_secs(30);
+        let until = Instant::now() + Duration::from_secs(60);
         while UnixStream::connect(folder.path().join("gateway.sock")).is_err() {
             if !matches!(child.try_wait(), Ok(None)) || Instant::now() > until {
                 report_skipped("a gateway of a file: it needs root, unshare and /dev/net/tun");

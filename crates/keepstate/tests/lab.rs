@@ -162,7 +162,7 @@ fn hold_commands_work_and_ctrl_c_cleans_up() {
     };
     let url = text.lines().find_map(|line| line.split_once("in a browser: ")).map(|(_, url)| url.trim().to_owned());
     if let Some(address) = url.as_deref().and_then(|url| url.strip_prefix("http://")?.strip_suffix('/')) {
-        let until = Instant::now() + Duration::from_secs(30);
+        let until = Instant::now() + Duration::from_secs(60);
         // The table is not read at once.
         while !get(address, "/metrics").contains("\nkeepstate_conntrack_entries ") {
             assert!(Instant::now() < until, "{}", get(address, "/metrics"));
@@ -201,7 +201,7 @@ fn killed_lab_leaves_no_process_and_next_run_removes_its_dir() {
     assert!(!processes_left(child.id()).is_empty(), "the gateway runs");
     child.kill().unwrap();
     child.wait().unwrap();
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_secs(60);
     while !processes_left(child.id()).is_empty() {
         assert!(Instant::now() < until, "{:?}", processes_left(child.id()));
         std::thread::sleep(Duration::from_millis(20));

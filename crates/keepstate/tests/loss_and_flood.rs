@@ -113,7 +113,7 @@ impl LossyTestbed {
 
     /// Moves a device of the gateway's into a namespace.
     fn move_interface(&self, device: &str, to: &str) {
-        let until = Instant::now() + Duration::from_secs(20);
+        let until = Instant::now() + Duration::from_secs(60);
         while !run_ip(&["-n", &self.name("g"), "link", "set", device, "netns", to]) {
             assert!(Instant::now() < until, "{device} was never made");
             std::thread::sleep(Duration::from_millis(20));
@@ -371,7 +371,7 @@ fn syn_flood_keeps_sessions_and_memory() {
         }
     };
     // Full, and warm: from now on nothing may grow.
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_secs(60);
     while lab.control(&["count"]).trim().parse::<usize>().unwrap() < LIMIT {
         assert!(Instant::now() < until, "the table never filled");
         std::thread::sleep(Duration::from_millis(50));

@@ -76,7 +76,7 @@ impl MqttTestbed {
 
     fn configure_side(&self, device: &str, side: &str, addresses: &[[u8; 4]]) {
         let (from, to) = (format!("{}g", self.tag), format!("{}{side}", self.tag));
-        let until = Instant::now() + Duration::from_secs(20);
+        let until = Instant::now() + Duration::from_secs(60);
         while !run_ip(&["-n", &from, "link", "set", device, "netns", &to]) {
             assert!(Instant::now() < until, "{device} was never made");
             std::thread::sleep(Duration::from_millis(20));

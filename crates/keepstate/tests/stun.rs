@@ -109,7 +109,7 @@ impl StunTestbed {
         command.args(["--device", "lan0=10.1.0.1/24", "--device", "wan0=192.0.2.1/24"]).args(words);
         self.children.push(command.spawn().unwrap());
         for (side, device) in [("c", "lan0"), ("s", "wan0")] {
-            let until = Instant::now() + Duration::from_secs(20);
+            let until = Instant::now() + Duration::from_secs(60);
             while !run_ip(&["-n", &self.netns("g"), "link", "set", device, "netns", &self.netns(side)]) {
                 assert!(Instant::now() < until, "{device} was never made");
                 std::thread::sleep(Duration::from_millis(20));

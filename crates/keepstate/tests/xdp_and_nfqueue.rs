@@ -130,7 +130,7 @@ fn xdp_transmits_by_sockets() {
 
 /// Waits until the gateway knows the way to `to`, where nothing listens yet: the server itself refuses the connection then.
 fn wait_until_routed(lab: &XdpTestbed, to: &'static str) {
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + Duration::from_secs(60);
     let connect = move || TcpStream::connect_timeout(&to.parse().unwrap(), Duration::from_secs(1)).map(drop);
     loop {
         let result = spawn_in_netns(&lab.name("c"), connect).join().unwrap();

@@ -73,7 +73,7 @@ fn has_tools(tools: &[&str]) -> bool {
 
 /// Waits until what a command prints in a namespace is as wanted.
 fn wait_until(lab: &TcTestbed, side: &str, words: &[&str], wanted: impl Fn(&str) -> bool) {
-    let until = Instant::now() + Duration::from_secs(40);
+    let until = Instant::now() + Duration::from_secs(60);
     loop {
         let name = lab.netns.name(side);
         let output = Command::new("ip").args(["netns", "exec", &name]).args(words).output().unwrap();

@@ -49,7 +49,7 @@ impl KernelLog {
 
     /// Level and text of the lines since the last call; waits until there are `expected`, for some seconds at most.
     pub fn read(&mut self, expected: usize) -> Vec<(u8, String)> {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(60);
         let mut lines = Vec::new();
         let mut record = [0; 16_384];
         loop {
