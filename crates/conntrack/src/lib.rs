@@ -12,7 +12,7 @@ pub mod format;
 mod output_args;
 mod parse_value;
 
-pub use command::FlowSelection;
+pub use command::{FlowSelection, parse_saved_line, saved_line};
 pub use filter_args::FilterArgs;
 pub use output_args::OutputArgs;
 

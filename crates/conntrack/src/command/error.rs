@@ -52,6 +52,14 @@ impl ConntrackError {
         ConntrackError::Failed(format!("Operation failed: {reason}"))
     }
 
+    /// What it says.
+    pub(super) fn into_text(self) -> String {
+        match self {
+            ConntrackError::Usage(text) | ConntrackError::Failed(text) => text,
+            ConntrackError::ClosedPipe => "the pipe was closed".into(),
+        }
+    }
+
     /// Prints it on standard error; returns the exit code.
     pub(super) fn report(&self) -> ExitCode {
         match self {

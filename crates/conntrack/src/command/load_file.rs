@@ -88,7 +88,7 @@ fn read_text(file: &str) -> Result<String, ConntrackError> {
 }
 
 /// The commands of a file, each with its line number. Blank lines and lines that begin with `#` are skipped.
-fn parse_lines(text: &str) -> Result<Vec<(usize, ConntrackRequest)>, ConntrackError> {
+pub(super) fn parse_lines(text: &str) -> Result<Vec<(usize, ConntrackRequest)>, ConntrackError> {
     let mut requests = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let mut words: Vec<String> = split_quoted(line);

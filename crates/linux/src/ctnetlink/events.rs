@@ -7,6 +7,7 @@ use super::{CtExpectation, CtFlow, EventKind, decode};
 use crate::netlink::message::flag;
 use crate::netlink::{MalformedNetlink, NetlinkError, NetlinkSocket, NlMessage};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 /// The object of an event.
@@ -114,5 +115,11 @@ impl CtEventSocket {
     /// The underlying socket, for its buffer size.
     pub fn socket(&mut self) -> &mut NetlinkSocket {
         &mut self.socket
+    }
+}
+
+impl AsFd for CtEventSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
