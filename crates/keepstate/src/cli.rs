@@ -14,6 +14,7 @@ use crate::replay::Replay;
 use crate::serve::Serve;
 use crate::simulate::Simulate;
 use crate::size::SizeCommand;
+use crate::sync::Sync;
 use crate::top::Top;
 use crate::tune::Tune;
 use crate::watch::Watch;
@@ -43,6 +44,7 @@ Examples:
   sudo keepstate watch eth0        the same, live; q or Ctrl-C ends
   sudo keepstate top               the table live: who fills it, until when there is room
   sudo keepstate serve             metrics for Prometheus, read only
+  sudo keepstate sync              Linux's table, carried to the machine that takes over
   keepstate simulate --clients 100k --memory 4G --as-linux 5.15    how a table fills
   sudo keepstate lab               a demonstration in network namespaces
   keepstate check /etc/nftables.conf    can the gateway load this ruleset?
@@ -70,6 +72,7 @@ impl Cli {
             Command::Simulate(simulate) => ("simulate", simulate.check()),
             Command::Top(top) => ("top", top.check()),
             Command::Serve(serve) => ("serve", serve.check()),
+            Command::Sync(_) => ("sync", Ok(())),
             Command::Check(check) => ("check", check.check()),
             Command::Gateway(gateway) => ("gateway", gateway.check()),
             Command::Control(control) => ("control", control.check()),
@@ -103,6 +106,7 @@ pub enum Command {
     Watch(Watch),
     Top(Top),
     Serve(Serve),
+    Sync(Sync),
     Check(CheckCommand),
     Gateway(GatewayArgs),
     Control(Control),

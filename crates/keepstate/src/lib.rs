@@ -29,6 +29,7 @@ pub mod simulate;
 pub mod size;
 pub mod stderr;
 pub mod stderr_queue;
+pub mod sync;
 pub mod time_arg;
 pub mod top;
 pub mod tui;

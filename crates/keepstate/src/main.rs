@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         Command::Simulate(simulate) => simulate.run(),
         Command::Top(top) => top.run().map(|()| ExitCode::SUCCESS),
         Command::Serve(serve) => serve.run(),
+        Command::Sync(sync) => sync.run(),
         Command::Check(check) => check.run(),
         Command::Gateway(gateway) => gateway.run(),
         Command::Control(control) => control.run(),
