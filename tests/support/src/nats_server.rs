@@ -44,12 +44,23 @@ impl NatsServers {
     /// # Panics
     /// They do not start.
     pub fn start_with(count: usize, extra: &str) -> Option<NatsServers> {
+        NatsServers::start_on(&NatsServers::address(), count, extra)
+    }
+
+    /// One server with JetStream on this address of this thread's network namespace.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn start_at(address: &str) -> Option<NatsServers> {
+        NatsServers::start_on(address, 1, "jetstream { store_dir: \"STORE\" }\n")
+    }
+
+    fn start_on(address: &str, count: usize, extra: &str) -> Option<NatsServers> {
         static NEXT_PORT: AtomicU16 = AtomicU16::new(14_000);
         if Command::new("nats-server").arg("--version").stdout(Stdio::null()).status().is_err() {
             report_skipped("nats-server is missing (Debian's package nats-server)");
             return None;
         }
-        let address = NatsServers::address();
         let ports = PORTS_PER_SERVER * u16::try_from(count).unwrap_or(u16::MAX);
         let base = NEXT_PORT.fetch_add(ports, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("keepstate-nats-{}-{base}", std::process::id()));
@@ -73,7 +84,7 @@ impl NatsServers {
             }
             let config = folder.join(format!("n{index}.conf"));
             std::fs::write(&config, text).unwrap_or_else(|error| panic!("{}: {error}", config.display()));
-            servers.push(Server { address: address.clone(), port, config, child: None });
+            servers.push(Server { address: address.to_owned(), port, config, child: None });
         }
         let mut all = NatsServers { servers, folder };
         all.servers.iter_mut().for_each(Server::spawn);

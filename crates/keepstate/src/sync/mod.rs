@@ -132,7 +132,12 @@ impl Sync {
         let requests = RequestServer::bind(&self.socket)?;
         let begun = Instant::now();
         let mut node = SyncNode::new(options, file.transport()?, file.epoch_store(), begun.elapsed())?;
-        tracing::info!("{} is a standby of shard {} of {}", file.cluster.node, file.cluster.shard, file.cluster.cluster);
+        tracing::info!(
+            "{} is a standby of shard {} of {}",
+            file.cluster.node,
+            file.cluster.shard,
+            file.cluster.cluster
+        );
         let mut serving = Serving { file, requests, waiting: Vec::new() };
         while !stop.load(Ordering::Relaxed) {
             let is_busy = node.turn(begun.elapsed())?;

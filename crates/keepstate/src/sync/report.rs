@@ -57,7 +57,8 @@ impl SyncReport {
         let SyncCounters { held, known, waiting, overruns, readings, malformed, restored } = &self.counters;
         let mut out = String::new();
         // Writing to a String does not fail.
-        let _ = writeln!(out, "shard {shard} of {cluster}: {node} is {} in epoch {epoch}, decided by {by}", role.name());
+        let _ =
+            writeln!(out, "shard {shard} of {cluster}: {node} is {} in epoch {epoch}, decided by {by}", role.name());
         let _ = match (role, sender) {
             (ShardRole::Active | ShardRole::Demoting, _) => {
                 writeln!(out, "entries {known} waiting {waiting} unacknowledged {unacknowledged} lost {lost}")

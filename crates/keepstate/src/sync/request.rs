@@ -100,7 +100,9 @@ impl RequestServer {
             let answer = SyncAnswer(stream);
             match answer.read() {
                 Some(request) => return Some((request, answer)),
-                None => answer.send(&Err("no such request: promote, demote, status, json or check, and a newline".into())),
+                None => {
+                    answer.send(&Err("no such request: promote, demote, status, json or check, and a newline".into()))
+                }
             }
         }
         None

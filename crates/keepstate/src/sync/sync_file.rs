@@ -27,7 +27,10 @@ impl SyncFile {
     /// Reads and checks it, with the files that it names.
     pub(super) fn read(path: &Path) -> Result<SyncFile> {
         let text = std::fs::read_to_string(path).with_context(|| {
-            format!("cannot read {}: it names the cluster and its NATS servers; keepstate sync --help has one", path.display())
+            format!(
+                "cannot read {}: it names the cluster and its NATS servers; keepstate sync --help has one",
+                path.display()
+            )
         })?;
         SyncFile::parse(path, &text)
     }
@@ -59,7 +62,9 @@ impl SyncFile {
     /// What writes epochs there.
     pub(super) fn epoch_store(&self) -> StoreEpoch {
         let path = self.epoch_file.clone();
-        Box::new(move |epoch| cluster::write_epoch(&path, epoch).map_err(|error| io::Error::other(format!("{error:#}"))))
+        Box::new(move |epoch| {
+            cluster::write_epoch(&path, epoch).map_err(|error| io::Error::other(format!("{error:#}")))
+        })
     }
 
     /// What carries the frames.
@@ -87,7 +92,8 @@ mod tests {
 
     #[test]
     fn a_file_names_the_cluster_and_nothing_else() {
-        let file = parse("version = 1\n[cluster]\nnode = \"fw1\"\nservers = [\"nats://a:4222\"]\ndirectory = \"here\"").unwrap();
+        let file = parse("version = 1\n[cluster]\nnode = \"fw1\"\nservers = [\"nats://a:4222\"]\ndirectory = \"here\"")
+            .unwrap();
         assert_eq!(file.epoch_file, Path::new("/etc/keepstate/here/sync.keepstate.main.epoch"));
         for (text, wanted) in [
             ("[cluster]\nnode = \"a\"", "version"),
