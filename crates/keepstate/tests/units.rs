@@ -12,10 +12,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Each unit and the most points that systemd may give it: 0 is nothing to complain of, a service without any protection has 96.
-const UNITS: [(&str, Option<u32>); 5] = [
+const UNITS: [(&str, Option<u32>); 6] = [
     ("keepstate-gateway.service", Some(32)),
     ("keepstate-gateway@.service", Some(32)),
     ("keepstate-serve.service", Some(20)),
+    ("keepstate-sync.service", Some(32)),
     ("keepstate-doctor.service", Some(55)),
     ("keepstate-doctor.timer", None),
 ];
