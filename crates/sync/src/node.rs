@@ -244,18 +244,16 @@ impl SyncNode {
     fn read_table(&mut self, now: Duration) -> Result<(), SyncError> {
         let Some(Sending { sender, reading, next_reading, is_complete, .. }) = &mut self.sending else { return Ok(()) };
         match reading {
-            Some(under_way) => {
-                if under_way.poll(sender)? {
-                    *reading = None;
-                    *is_complete = true;
-                    self.readings += 1;
-                }
+            Some(under_way) if under_way.poll(sender)? => {
+                *reading = None;
+                *is_complete = true;
+                self.readings += 1;
             }
             None if now >= *next_reading => {
                 *next_reading = now.saturating_add(self.read_interval);
                 *reading = Some(TableReading::start()?);
             }
-            None => {}
+            _ => {}
         }
         Ok(())
     }
