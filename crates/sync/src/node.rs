@@ -243,17 +243,15 @@ impl SyncNode {
     /// Goes on with a reading of the whole table, or begins one that is due.
     fn read_table(&mut self, now: Duration) -> Result<(), SyncError> {
         let Some(Sending { sender, reading, next_reading, is_complete, .. }) = &mut self.sending else { return Ok(()) };
-        match reading {
-            Some(under_way) if under_way.poll(sender)? => {
+        if let Some(under_way) = reading {
+            if under_way.poll(sender)? {
                 *reading = None;
                 *is_complete = true;
                 self.readings += 1;
             }
-            None if now >= *next_reading => {
-                *next_reading = now.saturating_add(self.read_interval);
-                *reading = Some(TableReading::start()?);
-            }
-            _ => {}
+        } else if now >= *next_reading {
+            *next_reading = now.saturating_add(self.read_interval);
+            *reading = Some(TableReading::start()?);
         }
         Ok(())
     }
