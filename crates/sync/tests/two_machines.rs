@@ -1,4 +1,5 @@
 //! Two machines, each a network namespace with its own connection table, and a transport in memory: what the standby's kernel has after it became active is what the active one's had.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 use keepstate_cluster::{
     Decider, Epoch, LeaseRequest, NodeName, QueueFull, ShardRole, StateFrame, StateTransport, TransportEvent,
 };
