@@ -167,7 +167,7 @@ fn one_line(message: &str) -> String {
 
 impl TomlFileError {
     /// The faults of the file `name`, whose content is `text`.
-    pub(crate) fn new(name: &str, text: &str, mut diagnostics: Vec<TomlDiagnostic>) -> TomlFileError {
+    pub fn new(name: &str, text: &str, mut diagnostics: Vec<TomlDiagnostic>) -> TomlFileError {
         diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
         TomlFileError { name: name.to_owned(), text: text.to_owned(), diagnostics }
     }

@@ -71,9 +71,10 @@ impl Pair {
         };
         for (side, number) in [("a", 1), ("b", 2)] {
             let at = |network: &str, host: u8| format!("{network}.{number}.{host}/24");
-            link(("c", side, &at("10.1", 2)), (side, "lan", &at("10.1", 1)));
-            link(("s", side, &at("10.2", 2)), (side, "wan", &at("10.2", 1)));
-            link(("h", side, &at("10.9", 2)), (side, "hub", &at("10.9", 1)));
+            let name = format!("to-{side}");
+            link(("c", &name, &at("10.1", 2)), (side, "lan", &at("10.1", 1)));
+            link(("s", &name, &at("10.2", 2)), (side, "wan", &at("10.2", 1)));
+            link(("h", &name, &at("10.9", 2)), (side, "hub", &at("10.9", 1)));
             assert!(run_ip(&["-n", &netns(side), "route", "add", "10.1.0.2", "via", &format!("10.1.{number}.2")]));
             assert!(run_ip(&["-n", &netns(side), "route", "add", "192.0.2.9", "via", &format!("10.2.{number}.2")]));
             assert!(run_ip(&["-n", &netns(side), "route", "add", "10.9.0.5", "via", &format!("10.9.{number}.2")]));
@@ -160,7 +161,7 @@ impl Pair {
 
     /// Packets of both sides go through this firewall from now on.
     fn use_firewall(&self, index: usize) {
-        let (side, number) = ([("a", 1), ("b", 2)])[index];
+        let (side, number) = ([("to-a", 1), ("to-b", 2)])[index];
         let replace = |netns: &str, words: &[&str]| {
             assert!(run_ip(&[&["-n", netns, "route", "replace"][..], words].concat()));
         };

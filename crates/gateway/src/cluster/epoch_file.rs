@@ -7,7 +7,7 @@ use keepstate_linux::atomic_file;
 use keepstate_linux::file_access::FileAccess;
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 
 /// What names are looked up by, and the system's certificates.
@@ -65,7 +65,11 @@ fn write_all(path: &Path, requests: &Receiver<Epoch>, answers: &Sender<Result<Ep
     }
 }
 
-fn read_epoch(path: &PathBuf) -> Result<Epoch> {
+/// The epoch in a file; 0 if there is none.
+///
+/// # Errors
+/// It cannot be read, or holds something else.
+pub fn read_epoch(path: &Path) -> Result<Epoch> {
     match fs::read_to_string(path) {
         Ok(text) => text.trim().parse().map(Epoch).map_err(|_| {
             anyhow!(
@@ -78,7 +82,11 @@ fn read_epoch(path: &PathBuf) -> Result<Epoch> {
     }
 }
 
-fn write_epoch(path: &Path, epoch: Epoch) -> Result<()> {
+/// Writes it, whole and for good.
+///
+/// # Errors
+/// The system's.
+pub fn write_epoch(path: &Path, epoch: Epoch) -> Result<()> {
     Ok(atomic_file::write(&SysRoot::live(), path, format!("{epoch}\n").as_bytes(), 0o600)?)
 }
 

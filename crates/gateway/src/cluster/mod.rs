@@ -13,6 +13,7 @@ mod table_receiver;
 mod table_sender;
 
 pub use config::{ClusterConfig, ClusterServers, DEFAULT_LEASE, StartTransport, TransportStarter};
+pub use epoch_file::{read_epoch, write_epoch};
 pub(crate) use handle::ClusterHandle;
 pub(crate) use shard_thread::ClusterNode;
 pub use standing_clock::StandingClock;

@@ -77,7 +77,7 @@ impl FromStr for LeaseSetting {
 
 impl ClusterSettings {
     /// What does not fit, and where; without a place it is about the whole table.
-    pub(super) fn faults(&self) -> Vec<(Option<SettingOrigin>, String)> {
+    pub fn faults(&self) -> Vec<(Option<SettingOrigin>, String)> {
         let mut faults = Vec::new();
         if self.node.is_none() {
             faults.push((None, "[cluster] needs node = \"NAME\": this gateway's name, which no other has".to_owned()));
@@ -134,7 +134,8 @@ impl ClusterSettings {
         [&self.credentials, &self.user_file, &self.ca_file, &self.certificate, &self.key].into_iter().flatten()
     }
 
-    pub(super) fn resolve_paths(&mut self, folder: &Path) {
+    /// Relative paths are relative to this folder: that of the file.
+    pub fn resolve_paths(&mut self, folder: &Path) {
         let paths = [
             &mut self.credentials,
             &mut self.user_file,
@@ -152,7 +153,7 @@ impl ClusterSettings {
     ///
     /// # Errors
     /// A name that is none.
-    pub(super) fn config(&self) -> Result<ClusterConfig> {
+    pub fn config(&self) -> Result<ClusterConfig> {
         let text = |given: &Option<Given<String>>, default: &str| {
             given.as_ref().map_or_else(|| default.to_owned(), |given| given.value.clone())
         };

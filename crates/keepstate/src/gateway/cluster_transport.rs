@@ -21,7 +21,11 @@ pub(crate) fn check(config: &ClusterConfig) -> Result<()> {
     nats_options(config).check().context("in [cluster]")
 }
 
-fn start(config: &ClusterConfig) -> Result<Box<dyn StateTransport>> {
+/// Starts it.
+///
+/// # Errors
+/// What cannot be used.
+pub(crate) fn start(config: &ClusterConfig) -> Result<Box<dyn StateTransport>> {
     let shards = vec![config.shard.clone()];
     let servers = config.servers.addresses.len();
     let mut options = ClusterOptions::new(config.cluster.clone(), config.node.clone(), shards, servers);
