@@ -30,7 +30,7 @@ pub struct CliBench {
 }
 
 /// Number of source addresses of the connections.
-const SOURCE_COUNT: u32 = 16;
+pub(crate) const SOURCE_COUNT: u32 = 16;
 const DEBIAN_CONNTRACK: &str = "/usr/sbin/conntrack";
 const SYSCTL_MAX: &str = "net.netfilter.nf_conntrack_max";
 const SYSCTL_BUCKETS: &str = "net.netfilter.nf_conntrack_buckets";
@@ -188,7 +188,7 @@ impl Comparison {
 }
 
 /// Creates the connections with numbers `from` to `to`, from the given number of sources; existing ones stay.
-fn fill_table(from: u32, to: u32, sources: &[u32]) -> Result<()> {
+pub(crate) fn fill_table(from: u32, to: u32, sources: &[u32]) -> Result<()> {
     let mut table = CtClient::open()?;
     let share = if sources.len() == 1 && to - from <= 300_000 { to - from } else { (to - from) / SOURCE_COUNT };
     for source in sources {
@@ -211,7 +211,7 @@ fn flush_table() -> Result<()> {
 }
 
 /// An established TCP connection.
-fn established_flow(source: u32, number: u32) -> CtFlow {
+pub(crate) fn established_flow(source: u32, number: u32) -> CtFlow {
     let [_, high, middle, low] = number.to_be_bytes();
     let original = CtTuple {
         source: Some(IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + source))),
@@ -240,12 +240,12 @@ fn established_flow(source: u32, number: u32) -> CtFlow {
 }
 
 /// The machine-wide limit, raised while this lives.
-struct RaisedLimits {
+pub(crate) struct RaisedLimits {
     before: [(&'static str, String); 2],
 }
 
 impl RaisedLimits {
-    fn raise_to(limit: u64) -> Result<RaisedLimits> {
+    pub(crate) fn raise_to(limit: u64) -> Result<RaisedLimits> {
         let root = SysRoot::live();
         let raised = RaisedLimits {
             before: [

@@ -1,5 +1,5 @@
 //! Benchmarks, as `cargo xtask bench NAME`: `table`, the engine beside Linux's conntrack table; `replay`, `keepstate replay`; `cli`, `keepstate conntrack` beside Debian's
-//! conntrack; `router`, the router alone; `rules`, long chains beside Linux; `gateway`, the gateway beside Linux's masquerade; `keep`, the state store.
+//! conntrack; `live`, what `top` and `serve` cost over a large table; `router`, the router alone; `rules`, long chains beside Linux; `gateway`, the gateway beside Linux's masquerade; `keep`, the state store.
 //!
 //! Run them from the root of the repository. Machines are noisy: compare only medians within one run.
 mod attack;
@@ -9,6 +9,7 @@ mod engine_bench;
 mod gateway;
 mod instructions;
 mod kernel_table;
+mod live;
 mod median;
 mod process;
 mod replay;
@@ -28,6 +29,7 @@ enum BenchCommand {
     Table(table::TableBench),
     Replay(replay::ReplayBench),
     Cli(conntrack_cli::CliBench),
+    Live(live::LiveBench),
     Router(router::RouterBench),
     Rules(rules::RulesBench),
     Gateway(gateway::GatewayBench),
@@ -39,6 +41,7 @@ fn main() -> anyhow::Result<()> {
         BenchCommand::Table(table) => table.run(),
         BenchCommand::Replay(replay) => replay.run(),
         BenchCommand::Cli(cli) => cli.run(),
+        BenchCommand::Live(live) => live.run(),
         BenchCommand::Router(router) => router.run(),
         BenchCommand::Rules(rules) => rules.run(),
         BenchCommand::Gateway(gateway) => gateway.run(),

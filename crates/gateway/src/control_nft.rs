@@ -22,9 +22,9 @@ const MAX_ATTEMPTS: usize = 100;
 /// Elements of sets that one job copies.
 const ELEMENTS_PER_JOB: usize = 2048;
 
-/// Carries out a request, and writes the answer.
-pub(super) fn serve(request: &NftRequest, mut stream: &UnixStream, jobs: &JobSender) -> Result<()> {
-    let answer = read_script(request, stream).and_then(|script| run(request, &script, jobs));
+/// Carries out a request, and writes the answer. A gateway of a cluster takes no `masquerade`.
+pub(super) fn serve(request: &NftRequest, mut stream: &UnixStream, jobs: &JobSender, is_clustered: bool) -> Result<()> {
+    let answer = read_script(request, stream).and_then(|script| run(request, &script, jobs, is_clustered));
     let (answer, error) = match answer {
         Ok(answer) => (answer, None),
         Err(error) => (Answer::default(), Some(format!("{error:#}"))),
@@ -55,7 +55,7 @@ fn read_script(request: &NftRequest, mut stream: &UnixStream) -> Result<NftScrip
     serde_json::from_slice(&bytes).context("invalid script: JSON with name, text and includes is expected")
 }
 
-fn run(request: &NftRequest, script: &NftScript, jobs: &JobSender) -> Result<Answer> {
+fn run(request: &NftRequest, script: &NftScript, jobs: &JobSender, is_clustered: bool) -> Result<Answer> {
     let mut text = Cow::Borrowed(script.text.as_str());
     if request.json && text.trim_start().starts_with('{') {
         let commands =
@@ -70,6 +70,9 @@ fn run(request: &NftRequest, script: &NftScript, jobs: &JobSender) -> Result<Ans
             Ok(update) => update,
             Err(refused) => bail!("nothing was changed\n{refused}"),
         };
+        if is_clustered && let Err(refused) = update.refuse_masquerade() {
+            bail!("nothing was changed\n{refused}");
+        }
         if request.check {
             return Ok(Answer { notes: update.notes, ..Answer::default() });
         }

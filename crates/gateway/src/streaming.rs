@@ -23,12 +23,13 @@ pub(super) fn serve_streaming(
     stream: &UnixStream,
     jobs: &JobSender,
     peer: PeerCred,
+    is_clustered: bool,
 ) -> Option<Result<()>> {
     Some(match request {
         ControlRequest::List(show) => list(show, stream, jobs),
         ControlRequest::Events(show) => events(show, stream, jobs),
         ControlRequest::Proc => proc_conntrack(stream, jobs),
-        ControlRequest::Nft(nft) => control_nft::serve(nft, stream, jobs),
+        ControlRequest::Nft(nft) => control_nft::serve(nft, stream, jobs, is_clustered),
         ControlRequest::Rules => control_nft::list_ruleset(stream, jobs),
         ControlRequest::Services => control_services::list(stream, jobs),
         ControlRequest::Shortages => shortages(stream, jobs),

@@ -257,6 +257,11 @@ fn a_planned_change_loses_nothing_and_a_foreign_ruleset_is_told() {
     cluster.start(0, "manual", RULES);
     cluster.start(1, "manual", &format!("{RULES}# another one\n"));
     assert_eq!(cluster.role(0), "standby", "nobody was promoted");
+    let (code, said) = cluster.control(0, &["nft", "add rule ip nat post masquerade"]);
+    assert!(
+        code == Some(1) && said.contains("nothing was changed") && said.contains("write snat to ADDRESS"),
+        "{said}"
+    );
     let (code, said) = cluster.control(0, &["promote", "other"]);
     assert!(code == Some(1) && said.contains("no shard \"other\""), "{said}");
     let (code, said) = cluster.control(0, &["promote", "main"]);

@@ -1,5 +1,6 @@
-//! `cargo xtask dist --check`: what Debian's own check says, and the packages installed, run and removed in a clean root.
-use super::tools::{DistFolders, output, run};
+//! `cargo xtask dist --check`: what the distributions' own checks say, and the packages installed, run and removed in a clean root.
+use super::check_static;
+use super::tools::{DistFolders, is_there, output, run};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,11 +17,14 @@ pub(super) fn check(folders: &DistFolders) -> Result<ExitCode> {
         Ok(found)
     };
     let debs = packages("deb")?;
+    let (mut skipped, mut checked) = check_static::check(folders, &packages("rpm")?)?;
+    if debs.is_empty() {
+        skipped.push("no .deb files were made".to_owned());
+        return Ok(report(&skipped, checked));
+    }
     if debs.len() != 2 {
         bail!("two .deb files are expected in {}, there are {}", folders.out.display(), debs.len());
     }
-    let mut skipped = Vec::new();
-    let mut checked = 0;
     if is_there("lintian") {
         run(Command::new("lintian")
             .args(["--fail-on", "error,warning", "--allow-root", "--suppress-tags", LINTIAN_SUPPRESSED])
@@ -28,31 +32,32 @@ pub(super) fn check(folders: &DistFolders) -> Result<ExitCode> {
         println!("lintian: no error, no warning");
         checked += 1;
     } else {
-        skipped.push("lintian; type: apt-get install lintian");
+        skipped.push("lintian; type: apt-get install lintian".to_owned());
     }
     if output(Command::new("id").arg("-u"))?.trim() != "0" || !is_there("debootstrap") {
-        skipped.push("installed in a clean root: it needs root and debootstrap (apt-get install debootstrap)");
+        skipped
+            .push("installed in a clean root: it needs root and debootstrap (apt-get install debootstrap)".to_owned());
     } else {
         install_run_remove(folders, &debs)?;
         println!("installed, run, removed in a clean root: nothing is left but conffiles");
         checked += 1;
     }
-    for what in &skipped {
+    Ok(report(&skipped, checked))
+}
+
+fn report(skipped: &[String], checked: usize) -> ExitCode {
+    for what in skipped {
         eprintln!("######## SKIPPED: {what}");
     }
     println!("{checked} checks passed, {} skipped", skipped.len());
-    Ok(if checked > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if checked > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// What lintian says of packages for an archive: who uploads them, where its mail goes. The scripts call systemctl only where systemd runs, and start nothing.
 const LINTIAN_SUPPRESSED: &str = "initial-upload-closes-no-bugs,bogus-mail-host,bogus-mail-host-in-debian-changelog,maintainer-script-calls-systemctl";
 
-fn is_there(tool: &str) -> bool {
-    Command::new(tool).arg("--version").output().is_ok()
-}
-
-/// A Debian root of our own, made once; the installation in it is thrown away.
-fn install_run_remove(folders: &DistFolders, debs: &[PathBuf]) -> Result<()> {
+/// A Debian root of our own, made once.
+pub(super) fn clean_root(folders: &DistFolders) -> Result<PathBuf> {
     let clean = folders.target.join("dist-root");
     if !clean.join("usr/bin/dpkg").exists() {
         let partial = folders.target.join("dist-root.partial");
@@ -66,6 +71,12 @@ fn install_run_remove(folders: &DistFolders, debs: &[PathBuf]) -> Result<()> {
             .stdout(std::process::Stdio::null()))?;
         fs::rename(partial, &clean)?;
     }
+    Ok(clean)
+}
+
+/// Installs in a copy of the clean root, which is thrown away.
+fn install_run_remove(folders: &DistFolders, debs: &[PathBuf]) -> Result<()> {
+    let clean = clean_root(folders)?;
     let root = folders.target.join("dist-root.used");
     if root.exists() {
         fs::remove_dir_all(&root)?;
@@ -136,7 +147,7 @@ rm -rf /tmp/state* /tmp/count
 "#;
 
 /// Runs a script in the root, with its own network and processes of proc.
-fn enter(root: &Path, script: &str) -> Result<()> {
+pub(super) fn enter(root: &Path, script: &str) -> Result<()> {
     let setup = r#"mount --rbind /proc "$0/proc" && mount --rbind /sys "$0/sys" && mount --rbind /dev "$0/dev" && exec chroot "$0" /bin/sh -c "$1""#;
     run(Command::new("unshare")
         .args(["--net", "--mount", "sh", "-c", setup])
@@ -149,7 +160,7 @@ fn enter(root: &Path, script: &str) -> Result<()> {
 }
 
 /// Every file of the root that a package could leave: not dpkg's own records, nor what was copied there.
-fn files(root: &Path) -> Result<BTreeSet<String>> {
+pub(super) fn files(root: &Path) -> Result<BTreeSet<String>> {
     let found =
         output(Command::new("find").current_dir(root).args([".", "-xdev", "-mindepth", "1", "-printf", "%P\\n"]))?;
     let is_of_a_package = |path: &&str| {

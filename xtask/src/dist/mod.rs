@@ -1,6 +1,11 @@
-//! `cargo xtask dist`: packages for Debian, in `target/dist`, made of one list of files ([`tree`]) by dpkg-deb: nothing has to be built for it but the program.
+//! `cargo xtask dist`: packages for Debian and for RPM, a static program as an archive and as a container image, in `target/dist`. All are made of one list of files ([`tree`]) by the distributions' own
+//! tools; nothing has to be built for it but the program, once for glibc and once static.
+mod archive;
 mod check;
+mod check_static;
 mod deb;
+mod rpm;
+mod third_party;
 mod tools;
 mod tree;
 
@@ -10,16 +15,28 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use tools::{DistFolders, run};
 
-/// Make the Debian packages keepstate and keepstate-gateway
+/// Make the packages keepstate and keepstate-gateway for Debian and RPM, the static archive, the container image
 #[derive(clap::Args)]
 pub struct Dist {
-    /// Check the packages that were made: lintian; install, run and remove in a clean Debian root
+    /// Check what was made: lintian, rpmlint; install, run and remove in a clean root; read and run the image
     #[arg(long)]
     check: bool,
     /// Take the binaries of this profile; dev is quick to build, and not for others
     #[arg(long, default_value = "release", value_parser = ["release", "dev"])]
     profile: String,
+    /// Make only these
+    #[arg(long, value_delimiter = ',', default_values = KINDS, value_parser = KINDS)]
+    only: Vec<String>,
 }
+
+/// What can be made.
+const KINDS: [&str; 4] = ["deb", "static", "rpm", "image"];
+
+/// The target of the static program.
+#[cfg(target_arch = "aarch64")]
+const STATIC_TARGET: &str = "aarch64-unknown-linux-musl";
+#[cfg(not(target_arch = "aarch64"))]
+const STATIC_TARGET: &str = "x86_64-unknown-linux-musl";
 
 impl Dist {
     /// Makes the packages, or checks them.
@@ -34,8 +51,19 @@ impl Dist {
             fs::remove_dir_all(&folders.out).context("removing the last run's packages")?;
         }
         fs::create_dir_all(&folders.out)?;
-        let binary = self.build(&folders)?;
-        deb::make(&folders, &binary)?;
+        let wants = |kind: &str| self.only.iter().any(|wanted| wanted == kind);
+        if wants("deb") {
+            deb::make(&folders, &self.build(&folders, None)?)?;
+        }
+        if KINDS[1..].iter().any(|kind| wants(kind)) {
+            let binary = self.build(&folders, Some(STATIC_TARGET)).with_context(|| {
+                format!("the static program needs: rustup target add {STATIC_TARGET}, apt-get install musl-tools")
+            })?;
+            type Make = fn(&DistFolders, &Path) -> Result<()>;
+            let makers: [(&str, Make); 3] =
+                [("static", archive::tarball), ("rpm", rpm::make), ("image", archive::image)];
+            makers.iter().filter(|(kind, _)| wants(kind)).try_for_each(|(_, make)| make(&folders, &binary))?;
+        }
         for entry in fs::read_dir(&folders.out)? {
             let path = entry?.path();
             if path.is_file() {
@@ -45,8 +73,8 @@ impl Dist {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Builds the program; its path.
-    fn build(&self, folders: &DistFolders) -> Result<PathBuf> {
+    /// Builds the program, for this machine or for another target; its path.
+    fn build(&self, folders: &DistFolders, target: Option<&str>) -> Result<PathBuf> {
         let mut cargo = Command::new("cargo");
         cargo.current_dir(&folders.root).args([
             "build",
@@ -56,8 +84,9 @@ impl Dist {
             "--profile",
             &self.profile,
         ]);
+        target.into_iter().for_each(|target| _ = cargo.args(["--target", target]));
         run(&mut cargo)?;
         let folder = if self.profile == "dev" { "debug" } else { "release" };
-        Ok(folders.target.join(folder).join("keepstate"))
+        Ok(folders.target.join(target.unwrap_or_default()).join(folder).join("keepstate"))
     }
 }

@@ -19,6 +19,11 @@ pub(super) fn strip(from: &Path, to: &Path) -> Result<()> {
     run(Command::new("strip").args(["--strip-unneeded", "-R", ".comment", "-o"]).arg(to).arg(from))
 }
 
+/// Is this program installed?
+pub(super) fn is_there(tool: &str) -> bool {
+    Command::new(tool).arg("--version").output().is_ok()
+}
+
 /// The version of all packages.
 pub(super) fn version() -> &'static str {
     env!("CARGO_PKG_VERSION")

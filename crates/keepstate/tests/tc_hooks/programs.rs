@@ -275,7 +275,7 @@ fn wireguard_in_user_space_works() {
         let device = format!("wg{side}{tag}");
         programs.push(Program::start(&lab, side, &["wireguard-go", &device]));
         let made = format!(
-            "umask 077; wg genkey >{0}; wg pubkey <{0} >{0}.pub; until wg show {device} >/dev/null 2>&1; do sleep 0.05; done",
+            "umask 077; wg genkey >{0}; wg pubkey <{0} >{0}.pub; for _ in $(seq 1200); do wg show {device} >/dev/null 2>&1 && exit 0; sleep 0.05; done; exit 1",
             path(side)
         );
         assert!(in_netns(&lab, side, &made));

@@ -11,6 +11,7 @@ use super::rule_drops::DropMoves;
 use super::set::DynElement;
 use super::state::StatefulExpr;
 use crate::ast::{AddedItem, ObjectBody, Query, Ruleset, Table};
+use crate::check::refuse_masquerade;
 use crate::diagnostic::RulesetError;
 use crate::parse::{ParsedScript, parse_script};
 use crate::source::{IncludeResolver, Sources};
@@ -214,6 +215,17 @@ impl Program {
                 *used = 0;
             }
         }
+    }
+}
+
+impl RulesetUpdate {
+    /// Refuses an update by which the ruleset has a `masquerade`, which no gateway of a cluster may have.
+    ///
+    /// # Errors
+    /// It has one.
+    pub fn refuse_masquerade(&self) -> Result<(), RulesetError> {
+        let Some(program) = &self.program else { return Ok(()) };
+        refuse_masquerade(&program.listing.tree, self.sources.clone()).map(drop)
     }
 }
 

@@ -1,0 +1,96 @@
+//! The text of the licences of everything that is linked into the program: a static binary carries their code.
+use super::tools::{DistFolders, output};
+use anyhow::{Context, Result};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// For each crate its name, version and licence; below, each licence file once, with the crates that have it.
+pub(super) fn text(folders: &DistFolders, target: &str) -> Result<String> {
+    let mut metadata = Command::new("cargo");
+    metadata.current_dir(&folders.root);
+    metadata.args(["metadata", "--format-version", "1", "--locked", "--filter-platform", target]);
+    let document: Value = serde_json::from_str(&output(&mut metadata)?).context("cargo metadata")?;
+    let linked = linked_packages(&document);
+    let packages = document.get("packages").and_then(Value::as_array).into_iter().flatten();
+    let mut list = String::from("keepstate contains code of these crates.\n\n");
+    let mut files: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for package in packages {
+        let field = |name: &str| package.get(name).and_then(Value::as_str).unwrap_or_default();
+        // The workspace's own have no source.
+        if !linked.contains(field("id")) || package.get("source").is_none_or(Value::is_null) {
+            continue;
+        }
+        let name = format!("{} {}", field("name"), field("version"));
+        list.push_str(&format!("{name}: {}\n", field("license")));
+        let folder = Path::new(field("manifest_path")).parent().unwrap_or(Path::new("."));
+        for text in licence_files(folder)? {
+            files.entry(text).or_default().push(name.clone());
+        }
+    }
+    for (text, owners) in files {
+        list.push_str(&format!("\n{}\n{}\n\n{}\n", "=".repeat(78), owners.join(", "), text.trim_end()));
+    }
+    Ok(list)
+}
+
+/// The ids of the packages that `keepstate` links, at any depth: not what only builds or tests it.
+fn linked_packages(document: &Value) -> BTreeSet<String> {
+    let nodes = document.pointer("/resolve/nodes").and_then(Value::as_array).into_iter().flatten();
+    let text = |of: &Value, name: &str| of.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let needs: BTreeMap<String, Vec<String>> = nodes
+        .map(|node| {
+            let needed = node.get("deps").and_then(Value::as_array).into_iter().flatten().filter(|dependency| {
+                let kinds = dependency.get("dep_kinds").and_then(Value::as_array);
+                kinds.is_some_and(|kinds| kinds.iter().any(|kind| kind.get("kind").is_none_or(Value::is_null)))
+            });
+            (text(node, "id"), needed.map(|dependency| text(dependency, "pkg")).collect())
+        })
+        .collect();
+    let packages = document.get("packages").and_then(Value::as_array).into_iter().flatten();
+    let program = packages.filter(|package| text(package, "name") == "keepstate").map(|package| text(package, "id"));
+    let (mut found, mut left) = (BTreeSet::new(), program.collect::<Vec<_>>());
+    while let Some(id) = left.pop() {
+        if let (true, Some(needed)) = (found.insert(id.clone()), needs.get(&id)) {
+            left.extend(needed.iter().cloned());
+        }
+    }
+    found
+}
+
+/// The licence files of a crate.
+fn licence_files(folder: &Path) -> Result<Vec<String>> {
+    const NAMES: [&str; 5] = ["LICENSE", "LICENCE", "COPYING", "NOTICE", "UNLICENSE"];
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_uppercase();
+        if path.is_file() && NAMES.iter().any(|known| name.starts_with(known)) {
+            found.push(String::from_utf8_lossy(&fs::read(&path)?).into_owned());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_linked_is_named() {
+        let dependency = |id: &str, kind: Value| serde_json::json!({"pkg": id, "dep_kinds": [{"kind": kind}]});
+        let document = serde_json::json!({
+            "packages": [{"name": "keepstate", "id": "k"}, {"name": "a", "id": "a"}],
+            "resolve": {"nodes": [
+                {"id": "k", "deps": [dependency("a", Value::Null), dependency("t", "dev".into())]},
+                {"id": "a", "deps": [dependency("b", Value::Null), dependency("g", "build".into())]},
+                {"id": "b", "deps": []},
+            ]},
+        });
+        let expected: BTreeSet<String> = ["k", "a", "b"].map(str::to_owned).into();
+        assert_eq!(linked_packages(&document), expected);
+    }
+}
