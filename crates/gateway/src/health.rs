@@ -245,7 +245,14 @@ fn probe_tcp(to: SocketAddr, source: Option<IpAddr>, timeout: Duration) -> std::
     }
     // Closed by a reset: no check leaves a connection in TIME_WAIT.
     socket.set_linger(Some(Duration::ZERO))?;
-    socket.connect_timeout(&to.into(), timeout)
+    socket.connect_timeout(&to.into(), timeout)?;
+    refuse_itself(&socket)
+}
+
+/// A local port at which nobody listens may be the one that the probe itself was given: then TCP connects it with itself, and the backend is down.
+fn refuse_itself(socket: &Socket) -> std::io::Result<()> {
+    let (ours, theirs) = (socket.local_addr()?.as_socket(), socket.peer_addr()?.as_socket());
+    if ours == theirs { Err(std::io::Error::from_raw_os_error(libc::ECONNREFUSED)) } else { Ok(()) }
 }
 
 impl RiseFall {
@@ -338,8 +345,14 @@ mod tests {
         let from = [(); 2].map(|()| listener.accept().unwrap().1.ip().to_string());
         assert_eq!(from, ["127.0.0.1", "127.0.0.9"]);
         assert!(probe(port, Some("192.0.2.1")).is_err(), "not an address of this host");
-        drop(listener);
+        // Held, so that nobody else listens there.
+        let silent = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        silent.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let port = silent.local_addr().unwrap().as_socket().map(|address| address.port());
         assert!(probe(port, None).unwrap_err().contains("refused"));
+        // What such a probe may be given is its own port.
+        silent.connect(&silent.local_addr().unwrap()).unwrap();
+        assert!(refuse_itself(&silent).is_err());
     }
 
     #[test]

@@ -71,11 +71,11 @@ fn scripts_change_the_running_ruleset_and_reload_keeps_state() {
     // A table of its own, from standard input; more than fits into the request's line.
     let addresses: Vec<String> = (0..10_000).map(|number| format!("10.{}.{}.1", number / 250, number % 250)).collect();
     let script = format!(
-        "add table ip blocker\nadd set ip blocker list {{ type ipv4_addr; }}\nadd element ip blocker list {{ {} }}\n",
+        "add table ip blocker\nadd set ip blocker blocked {{ type ipv4_addr; }}\nadd element ip blocker blocked {{ {} }}\n",
         addresses.join(", ")
     );
     gateway.control(&["nft", "-f", "-"], &script).unwrap();
-    let listed = gateway.nft("list set ip blocker list").unwrap();
+    let listed = gateway.nft("list set ip blocker blocked").unwrap();
     assert_eq!(listed.matches(".1,").count() + 1, addresses.len());
 
     // A reload of the file keeps the ban and the other table.

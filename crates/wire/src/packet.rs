@@ -211,7 +211,8 @@ impl<'a> Packet<'a> {
             checksum_unnecessary: false,
         };
         if ipv6_ext::is_extension(next) {
-            if next == ipv6_ext::HOP_BY_HOP {
+            // Linux looks at these options when a packet arrives: not at those that were inside of fragments.
+            if next == ipv6_ext::HOP_BY_HOP && mode != SkipMode::ThroughFragments {
                 ipv6_ext::check_hop_by_hop(bytes, total_len)?;
             }
             let end = Self::skip_v6_exthdrs(bytes, total_len, next, mode)?;

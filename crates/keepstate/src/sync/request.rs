@@ -29,8 +29,8 @@ const WORDS: [(SyncRequest, &str); 5] = [
 /// The first byte of an answer.
 const DONE: u8 = b'+';
 const FAILED: u8 = b'-';
-/// No request is longer.
-const MAX_REQUEST: usize = 16;
+/// No line is read further.
+const MAX_REQUEST: usize = 1024;
 /// A client that says nothing is not waited for.
 const READ_TIMEOUT: Duration = Duration::from_millis(200);
 /// How long the running one may take: longer than what it waits for itself.
@@ -124,7 +124,8 @@ impl SyncAnswer {
         self.0.set_nonblocking(false).and_then(|()| self.0.set_read_timeout(Some(READ_TIMEOUT))).ok()?;
         let mut line = Vec::new();
         let mut byte = [0];
-        while line.len() < MAX_REQUEST {
+        // Read to its end even if it is none: what is left unread would reset the connection before the answer is read.
+        for _ in 0..MAX_REQUEST {
             match (&self.0).read(&mut byte) {
                 Ok(1) if byte == *b"\n" => break,
                 Ok(1) => line.push(byte[0]),

@@ -109,4 +109,16 @@ mod tests {
             assert!(error.contains(wanted) && error.contains("sync.toml"), "{text}: {error}");
         }
     }
+    #[test]
+    fn the_books_file_is_taken() {
+        let page =
+            std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../book/src/two-firewalls.md"));
+        let page = page.unwrap();
+        let block = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+        // Its files are those of the machine it is for.
+        let block: String =
+            block.lines().filter(|line| !line.contains("-file =")).map(|line| format!("{line}\n")).collect();
+        let file = parse(&block.replace("tls://", "nats://")).unwrap();
+        assert_eq!((file.cluster.node.as_str(), file.cluster.shared_addresses.len()), ("fw1", 2));
+    }
 }

@@ -90,7 +90,8 @@ fn documented_files() -> Vec<(String, String)> {
                 let blocks = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap().to_owned());
                 found.extend(
                     blocks
-                        .filter(|block| block.contains("version = 1"))
+                        // That of `keepstate sync` has the cluster alone; the program's own tests read it.
+                        .filter(|block| block.contains("version = 1") && !path.ends_with("two-firewalls.md"))
                         .map(|block| (path.to_string_lossy().into_owned(), block)),
                 );
             }
