@@ -1,6 +1,6 @@
 //! The static program as a tar archive, and as a container image (OCI image layout), both the same bytes whenever they are made of the same commit.
-use super::tools::{DistFolders, output, run, strip, version};
-use super::{STATIC_TARGET, third_party, tree};
+use super::tools::{DistFolders, STATIC_TARGET, output, run, strip, version};
+use super::{third_party, tree};
 use anyhow::{Context, Result};
 use serde_json::json;
 use std::fs;

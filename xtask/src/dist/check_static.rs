@@ -1,6 +1,6 @@
 //! Checks of what holds the static program: the archive, the RPM packages, the container image.
 use super::archive::{image_file, tarball_file};
-use super::check::{clean_root, enter, files};
+use super::clean_root::{clean_root, enter, files};
 use super::tools::{DistFolders, is_there, output, run, version};
 use anyhow::{Context, Result, bail};
 use std::fs;

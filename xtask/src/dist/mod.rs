@@ -3,6 +3,7 @@
 mod archive;
 mod check;
 mod check_static;
+mod clean_root;
 mod deb;
 mod rpm;
 mod third_party;
@@ -13,7 +14,7 @@ use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use tools::{DistFolders, run};
+use tools::{DistFolders, STATIC_TARGET, run};
 
 /// Make the packages keepstate and keepstate-gateway for Debian and RPM, the static archive, the container image
 #[derive(clap::Args)]
@@ -31,12 +32,6 @@ pub struct Dist {
 
 /// What can be made.
 const KINDS: [&str; 4] = ["deb", "static", "rpm", "image"];
-
-/// The target of the static program.
-#[cfg(target_arch = "aarch64")]
-const STATIC_TARGET: &str = "aarch64-unknown-linux-musl";
-#[cfg(not(target_arch = "aarch64"))]
-const STATIC_TARGET: &str = "x86_64-unknown-linux-musl";
 
 impl Dist {
     /// Makes the packages, or checks them.

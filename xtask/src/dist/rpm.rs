@@ -1,6 +1,6 @@
 //! The RPM packages, by rpmbuild, with the static program: it runs whatever glibc a distribution has.
-use super::tools::{DistFolders, output, run, version};
-use super::{STATIC_TARGET, third_party, tree};
+use super::tools::{DistFolders, STATIC_TARGET, output, run, version};
+use super::{third_party, tree};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::Path;

@@ -4,6 +4,12 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// The target of the static program.
+#[cfg(target_arch = "aarch64")]
+pub(super) const STATIC_TARGET: &str = "aarch64-unknown-linux-musl";
+#[cfg(not(target_arch = "aarch64"))]
+pub(super) const STATIC_TARGET: &str = "x86_64-unknown-linux-musl";
+
 /// Where everything is.
 pub(super) struct DistFolders {
     /// The repository.
