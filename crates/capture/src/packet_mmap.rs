@@ -263,6 +263,9 @@ fn interface_index(name: &CString) -> Option<i32> {
 
 /// The ARPHRD type of an interface: the family of its hardware address.
 fn arphrd_type(interface: &str, name: &CString) -> Result<u16> {
+    // glibc and musl have different types for it; the number fits both.
+    const REQUEST: libc::Ioctl = 0x8927;
+    const _: () = assert!(libc::SIOCGIFHWADDR == 0x8927);
     // SAFETY: zeros are a valid ifreq.
     let mut request: libc::ifreq = unsafe { zeroed() };
     let bytes = name.as_bytes();
@@ -276,7 +279,7 @@ fn arphrd_type(interface: &str, name: &CString) -> Result<u16> {
         .context("cannot open a socket")?;
     // SAFETY: a live ifreq with a name that ends in a zero; the kernel fills in the address.
     unsafe {
-        if libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut request) != 0 {
+        if libc::ioctl(socket.as_raw_fd(), REQUEST, &raw mut request) != 0 {
             return Err(io::Error::last_os_error()).with_context(|| format!("cannot get the link type of {interface}"));
         }
         Ok(request.ifr_ifru.ifru_hwaddr.sa_family)

@@ -69,14 +69,27 @@ fn file_list(stage: &Path) -> Result<String> {
     if lines.is_empty() {
         bail!("nothing is staged in {}", stage.display());
     }
-    for folder in ["/etc/keepstate", "/usr/share/keepstate", "/usr/share/doc/keepstate"] {
-        if found.lines().any(|file| file.starts_with(folder)) {
+    for folder in OWNED_FOLDERS {
+        if found.lines().any(|file| Path::new(file).starts_with(folder)) {
             lines.push(format!("%dir {folder}"));
         }
     }
     lines.sort();
     Ok(lines.join("\n"))
 }
+
+/// Ours alone; and those of shells, which a machine without that shell has from us.
+const OWNED_FOLDERS: [&str; 9] = [
+    "/etc/keepstate",
+    "/usr/share/keepstate",
+    "/usr/share/keepstate/grafana",
+    "/usr/share/keepstate/prometheus",
+    "/usr/share/doc/keepstate",
+    "/usr/share/fish",
+    "/usr/share/fish/vendor_completions.d",
+    "/usr/share/zsh",
+    "/usr/share/zsh/site-functions",
+];
 
 fn spec_text([program, gateway]: &[String; 2]) -> String {
     SPEC.replace("@VERSION@", version()).replace("@PROGRAM@", program).replace("@GATEWAY@", gateway)
