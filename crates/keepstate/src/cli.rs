@@ -72,7 +72,7 @@ impl Cli {
             Command::Simulate(simulate) => ("simulate", simulate.check()),
             Command::Top(top) => ("top", top.check()),
             Command::Serve(serve) => ("serve", serve.check()),
-            Command::Sync(_) => ("sync", Ok(())),
+            Command::Sync(sync) => ("sync", sync.check()),
             Command::Check(check) => ("check", check.check()),
             Command::Gateway(gateway) => ("gateway", gateway.check()),
             Command::Control(control) => ("control", control.check()),

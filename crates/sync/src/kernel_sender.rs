@@ -67,7 +67,7 @@ impl KernelTableSender {
     pub(crate) fn handle_listed(&mut self, flow: &CtFlow) -> Option<u32> {
         let key = self.key(flow)?;
         match self.slots.get(&key) {
-            Some(slot) if self.sent.get(*slot as usize) == Some(&digest(flow)) => Some(*slot),
+            Some(slot) if self.sent.get(*slot as usize) == Some(&digest(&saved_line(flow))) => Some(*slot),
             _ => Some(self.changed(key)),
         }
     }
@@ -151,7 +151,10 @@ impl KernelTableSender {
             return Ok(false);
         }
         if shard.begin_snapshot(now) {
+            // It tells of all that waits: of those that are gone by leaving them out.
             self.cursor = 0;
+            self.waiting.clear();
+            self.is_waiting.clear();
         }
         let mut left = ENTRIES_PER_TURN;
         while left > 0 && shard.has_room() && !self.waiting.is_empty() {
@@ -211,10 +214,11 @@ impl KernelTableSender {
         let Some(key) = self.keys.get(slot as usize).copied().flatten() else { return Ok(None) };
         match table.get(&key.to_flow()) {
             Ok(flow) => Ok(flow.map(|flow| {
+                let line = saved_line(&flow);
                 if let Some(sent) = self.sent.get_mut(slot as usize) {
-                    *sent = digest(&flow);
+                    *sent = digest(&line);
                 }
-                saved_line(&flow)
+                line
             })),
             Err(error) if error.errno() == Some(libc::ENOENT) => {
                 // The event that said so was lost, or comes behind others.
@@ -226,10 +230,24 @@ impl KernelTableSender {
     }
 }
 
-/// Of what an entry is, apart from what changes with each packet. Not zero.
-fn digest(flow: &CtFlow) -> u64 {
-    let lasting = CtFlow { timeout: None, ..flow.clone() };
+/// Of an entry's line without its timeout, which changes with each packet. Not zero.
+fn digest(line: &str) -> u64 {
+    let without_timeout =
+        line.strip_prefix("-A -t ").and_then(|rest| rest.split_once(' ')).map_or(line, |(_, rest)| rest);
     let mut hasher = DefaultHasher::new();
-    saved_line(&lasting).hash(&mut hasher);
+    without_timeout.hash(&mut hasher);
     hasher.finish() | 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_timeout_makes_no_difference() {
+        let line =
+            |timeout: &str, mark: u32| format!("-A {timeout}-u ASSURED -s 10.0.0.1 -d 10.0.0.2 -p tcp -m {mark}");
+        assert_eq!(digest(&line("-t 119 ", 7)), digest(&line("-t 5 ", 7)));
+        assert_ne!(digest(&line("-t 119 ", 7)), digest(&line("-t 119 ", 8)));
+    }
 }

@@ -70,6 +70,8 @@ pub struct SyncCounters {
     pub readings: u64,
     /// Records that were none.
     pub malformed: u64,
+    /// Why the cluster cannot be reached.
+    pub unreachable: Option<String>,
     /// What has come of the entries held, when this machine became active last.
     pub restored: RestoreCounts,
 }
@@ -86,6 +88,7 @@ pub struct SyncNode {
     held: HeldTable,
     restoring: Option<Restoring>,
     restored: RestoreCounts,
+    unreachable: Option<String>,
     overruns: u64,
     readings: u64,
     read_interval: Duration,
@@ -124,6 +127,7 @@ impl SyncNode {
             held: HeldTable::default(),
             restoring: None,
             restored: RestoreCounts::default(),
+            unreachable: None,
             overruns: 0,
             readings: 0,
             read_interval: options.read_interval,
@@ -138,9 +142,7 @@ impl SyncNode {
     pub fn turn(&mut self, now: Duration) -> Result<bool, SyncError> {
         for _ in 0..MAX_EVENTS_PER_TURN {
             let Some(event) = self.transport.poll() else { break };
-            if let TransportEvent::Disconnected { reason } = &event {
-                tracing::debug!("the cluster cannot be reached: {reason}");
-            }
+            self.note_connection(&event);
             self.shard.handle_event(event, now);
             self.take_actions(now)?;
         }
@@ -171,6 +173,17 @@ impl SyncNode {
     pub fn wait<'a>(&'a self, others: impl IntoIterator<Item = BorrowedFd<'a>>, limit: i32) -> io::Result<()> {
         let events = self.sending.as_ref().map(|sending| sending.events.as_fd());
         poll_readable(self.transport.wake_fd().into_iter().chain(events).chain(others), limit).map(drop)
+    }
+
+    fn note_connection(&mut self, event: &TransportEvent) {
+        match event {
+            TransportEvent::Connected => self.unreachable = None,
+            TransportEvent::Disconnected { reason } if self.unreachable.as_ref() != Some(reason) => {
+                tracing::warn!("the cluster cannot be reached: {reason}");
+                self.unreachable = Some(reason.clone());
+            }
+            _ => {}
+        }
     }
 
     fn take_actions(&mut self, now: Duration) -> Result<(), SyncError> {
@@ -306,6 +319,7 @@ impl SyncNode {
             overruns: self.overruns,
             readings: self.readings,
             malformed: self.held.refused(),
+            unreachable: self.unreachable.clone(),
             restored: self.restored.clone(),
         }
     }

@@ -91,6 +91,17 @@ const WAIT_MS: i32 = 5;
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl Sync {
+    /// Refuses what makes no sense.
+    ///
+    /// # Errors
+    /// A sentence for the user.
+    pub fn check(&self) -> Result<(), String> {
+        if self.read_interval < Duration::from_secs(1) {
+            return Err("--read-interval is at least 1s: the whole table is read each time".into());
+        }
+        Ok(())
+    }
+
     /// Runs the command.
     ///
     /// # Errors

@@ -54,7 +54,8 @@ impl SyncReport {
         let ShardStatus { role, epoch, in_step, lag, unacknowledged, lost, connected, sender, .. } = &self.status;
         let [cluster, node, shard] = &self.names;
         let by = if self.decider == Decider::Hand { "manual" } else { "lease" };
-        let SyncCounters { held, known, waiting, overruns, readings, malformed, restored } = &self.counters;
+        let SyncCounters { held, known, waiting, overruns, readings, malformed, unreachable, restored } =
+            &self.counters;
         let mut out = String::new();
         // Writing to a String does not fail.
         let _ =
@@ -76,7 +77,8 @@ impl SyncReport {
             let _ = writeln!(out, "last takeover: restored {done} incomplete {incomplete} refused {refused}{why}");
         }
         if !connected {
-            let _ = writeln!(out, "the cluster cannot be reached");
+            let why = unreachable.as_deref().unwrap_or("it was not reached yet");
+            let _ = writeln!(out, "the cluster cannot be reached: {why}");
         }
         for difference in &self.status.differences {
             let sender = sender.as_ref().map_or("the active machine", |sender| sender.as_str());
@@ -136,7 +138,10 @@ impl SyncReport {
         }
         is_late.then(|| {
             let why = match (&self.status.sender, self.status.connected, self.decider) {
-                (_, false, _) => "the cluster cannot be reached".to_owned(),
+                (_, false, _) => {
+                    let why = self.counters.unreachable.as_deref().unwrap_or("it was not reached yet");
+                    format!("the cluster cannot be reached: {why}")
+                }
                 (Some(sender), _, Decider::Lease(_)) => {
                     format!("{sender} holds the lease: on that machine, keepstate sync demote")
                 }
