@@ -26,7 +26,7 @@ fn mixed_packets() -> Vec<Arrival> {
 fn rates_and_bursts_are_those_of_linux() {
     let mut rules = "table inet t {
         limit slow { rate 2/hour burst 4 packets; }
-        limit octets { rate over 300 bytes/day burst 200 bytes; }
+        limit volume { rate over 300 bytes/day burst 200 bytes; }
         set plain { type ipv4_addr; size 90; flags dynamic; }
         set ports { type ipv4_addr . inet_service; size 90; flags dynamic; }
         set shared { type inet_service; size 90; flags dynamic; limit rate 1/day burst 2 packets; }
@@ -54,7 +54,7 @@ fn rates_and_bursts_are_those_of_linux() {
         }
     }
     rules += "limit name \"slow\" counter
-            limit name \"octets\" counter
+            limit name \"volume\" counter
             limit name \"slow\" counter
             add @plain { ip saddr limit rate 1/hour burst 3 packets } counter
             update @ports { ip saddr . udp dport limit rate over 1/hour burst 2 packets } counter
