@@ -8,7 +8,7 @@ mod common;
 mod peers;
 
 use common::{keepstate, report_skipped};
-use keepstate_test_support::NatsServers;
+use keepstate_test_support::{NatsServers, uninterrupted};
 use peers::{connect, run_ip, spawn_in_netns};
 use serde_json::Value;
 use std::fs;
@@ -168,7 +168,7 @@ impl Cluster {
                 let Ok(mut stream) = stream else { return };
                 std::thread::spawn(move || {
                     let mut bytes = [0; 64];
-                    while let Ok(length @ 1..) = stream.read(&mut bytes) {
+                    while let Ok(length @ 1..) = uninterrupted(|| uninterrupted(|| stream.read(&mut bytes))) {
                         if stream.write_all(&bytes[..length]).is_err() {
                             return;
                         }

@@ -4,6 +4,7 @@
 mod common;
 
 use common::{TempFile, keepstate, report_skipped};
+use keepstate_test_support::{uninterrupted};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -212,7 +213,7 @@ fn sd_notify_reports_state() {
     let gateway = RunningGateway::start("notify", &environment);
     let heard = || {
         let mut buffer = [0; 512];
-        let length = systemd.recv(&mut buffer).unwrap();
+        let length = uninterrupted(|| uninterrupted(|| systemd.recv(&mut buffer))).unwrap();
         String::from_utf8(buffer[..length].to_vec()).unwrap()
     };
     // Signs of life come in between.

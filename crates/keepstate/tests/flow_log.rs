@@ -6,6 +6,7 @@ mod common;
 mod peers;
 
 use common::{keepstate, report_skipped};
+use keepstate_test_support::{uninterrupted};
 use peers::{run_ip, spawn_in_netns};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -219,7 +220,7 @@ fn receive(socket: &UdpSocket) -> Vec<Vec<u8>> {
     let mut messages = Vec::new();
     let mut buffer = [0; 2048];
     loop {
-        let length = socket.recv(&mut buffer).unwrap();
+        let length = uninterrupted(|| uninterrupted(|| socket.recv(&mut buffer))).unwrap();
         if &buffer[..length] == b"end" {
             return messages;
         }

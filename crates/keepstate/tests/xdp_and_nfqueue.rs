@@ -8,6 +8,7 @@ mod peers;
 mod router_netns;
 
 use common::{TempFile, keepstate, report_skipped};
+use keepstate_test_support::{uninterrupted};
 use peers::{enable_icmp_errors, run_ip, spawn_in_netns};
 use router_netns::RouterNetns;
 use std::io::{ErrorKind, Read, Write};
@@ -195,7 +196,7 @@ fn unresolved_neighbour_sends_icmp_unreachable() {
             socket.connect(to).unwrap();
             socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
             socket.send(b"hello").unwrap();
-            socket.recv(&mut [0; 9]).unwrap_err().kind()
+            uninterrupted(|| uninterrupted(|| socket.recv(&mut [0; 9]))).unwrap_err().kind()
         });
         assert_eq!(asked.join().unwrap(), ErrorKind::HostUnreachable, "{to}");
     }

@@ -54,9 +54,11 @@ fn answer_request(stream: &mut TcpStream) -> io::Result<()> {
     let mut request = Vec::new();
     let mut buffer = [0; 1024];
     while !request.windows(4).any(|end| end == b"\r\n\r\n") && request.len() < MAX_LEN as usize {
-        match stream.read(&mut buffer)? {
-            0 => return Ok(()),
-            length => request.extend_from_slice(buffer.get(..length).unwrap_or_default()),
+        match stream.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+            Ok(0) => return Ok(()),
+            Ok(length) => request.extend_from_slice(buffer.get(..length).unwrap_or_default()),
+            Err(error) => return Err(error),
         }
     }
     let page = format!("I am {}, you are {}\n", stream.local_addr()?.ip(), stream.peer_addr()?.ip());
@@ -85,9 +87,11 @@ pub(super) fn measure_download(at: SocketAddr, time: Duration) -> io::Result<f64
     let mut buffer = vec![0; 1 << 18];
     let (start, mut bytes) = (Instant::now(), 0_u64);
     while start.elapsed() < time {
-        match stream.read(&mut buffer)? {
-            0 => break,
-            length => bytes += length as u64,
+        match stream.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+            Ok(0) => break,
+            Ok(length) => bytes += length as u64,
+            Err(error) => return Err(error),
         }
     }
     Ok(bytes as f64 * 8.0 / start.elapsed().as_secs_f64())

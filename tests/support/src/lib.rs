@@ -28,6 +28,20 @@ pub fn report_skipped(reason: &str) {
     }
 }
 
+/// Makes a system call again for as long as it is interrupted. With a time limit on its socket a call ends by `EINTR` also where no signal
+/// has a handler: when the machine is stopped and goes on, as with a snapshot of a virtual machine or a frozen cgroup.
+///
+/// # Errors
+/// The call's, but for `Interrupted`.
+pub fn uninterrupted<T>(mut call: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => (),
+            result => return result,
+        }
+    }
+}
+
 /// A test may find several things missing; it is skipped once.
 fn is_first_report(test: &str, reason: &str) -> bool {
     static REPORTED: Mutex<Option<HashSet<String>>> = Mutex::new(None);
@@ -58,6 +72,13 @@ mod tests {
         assert_eq!(text, "a::test\tneeds root and more\nb::test\tneeds ip\n");
         assert!(is_first_report("a::test", "x") && !is_first_report("a::test", "y") && is_first_report("b::test", "x"));
         assert!(is_first_report("main", "x") && is_first_report("main", "y") && !is_first_report("main", "x"));
+    }
+
+    #[test]
+    fn an_interrupted_call_is_made_again() {
+        let mut results = [Err(std::io::ErrorKind::Interrupted.into()), Ok(7), Ok(8)].into_iter();
+        assert_eq!(uninterrupted(|| results.next().unwrap_or(Ok(0))).ok(), Some(7));
+        assert!(uninterrupted(|| Err::<(), _>(std::io::ErrorKind::TimedOut.into())).is_err());
     }
 
     #[test]

@@ -129,6 +129,7 @@ impl SyncAnswer {
             match (&self.0).read(&mut byte) {
                 Ok(1) if byte == *b"\n" => break,
                 Ok(1) => line.push(byte[0]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => (),
                 _ => return None,
             }
         }

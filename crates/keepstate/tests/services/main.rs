@@ -8,6 +8,7 @@ mod peers;
 mod testbed;
 
 use common::{TempFile, keepstate};
+use keepstate_test_support::{uninterrupted};
 use std::io::{BufRead, BufReader};
 use std::net::UdpSocket;
 use std::process::Command;
@@ -120,7 +121,9 @@ fn active_udp_sender_leaves_a_backend_that_is_removed_from_the_file() {
     let reads = socket.clone();
     let answers = lab.spawn_in_netns("c", move || {
         let mut answer = [0];
-        std::iter::from_fn(|| reads.recv(&mut answer).ok().map(|_| answer[0])).take(400).collect::<Vec<u8>>()
+        std::iter::from_fn(|| uninterrupted(|| uninterrupted(|| reads.recv(&mut answer))).ok().map(|_| answer[0]))
+            .take(400)
+            .collect::<Vec<u8>>()
     });
     let answers = answers.join().unwrap();
     stop.store(true, Ordering::Relaxed);

@@ -1,5 +1,6 @@
 //! Real connections through a gateway that ends in the middle, and comes back.
 use super::gateway_testbed::GatewayTestbed;
+use keepstate_test_support::{uninterrupted};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
@@ -32,7 +33,7 @@ fn exchange(stream: &TcpStream, length: usize, got: &AtomicUsize, allowed: &Atom
     let mut all = Vec::new();
     let mut piece = vec![0; 65_536];
     while all.len() < length {
-        let read = (&mut &*stream).read(&mut piece).unwrap();
+        let read = uninterrupted(|| uninterrupted(|| (&mut &*stream).read(&mut piece))).unwrap();
         assert!(read > 0, "it ended after {} octets", all.len());
         all.extend_from_slice(&piece[..read]);
         got.fetch_add(read, Ordering::Relaxed);
@@ -101,7 +102,7 @@ fn transfers_survive_repeated_gateway_kills() {
         let socket = UdpSocket::bind("192.0.2.9:53").unwrap();
         ready.send(()).unwrap();
         let mut word = [0; 8];
-        let (length, from) = socket.recv_from(&mut word).unwrap();
+        let (length, from) = uninterrupted(|| uninterrupted(|| socket.recv_from(&mut word))).unwrap();
         ready.send(()).unwrap();
         told.recv().unwrap();
         // The way may not be there again at once.
@@ -116,7 +117,7 @@ fn transfers_survive_repeated_gateway_kills() {
         socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         socket.send_to(b"who?", "192.0.2.9:53").unwrap();
         let mut word = [0; 8];
-        socket.recv_from(&mut word).unwrap().0
+        uninterrupted(|| uninterrupted(|| socket.recv_from(&mut word))).unwrap().0
     });
     waits.recv().unwrap();
     transfers.iter().for_each(|transfer| transfer.wait_for(MEGABYTE));

@@ -2,6 +2,7 @@
 use crate::offload::{offloaded, stat};
 use crate::peers::{enable_icmp_errors, run_ip, spawn_in_netns};
 use crate::{PATIENCE, RULES, TcTestbed};
+use keepstate_test_support::{uninterrupted};
 use std::io::ErrorKind;
 use std::net::UdpSocket;
 use std::time::Instant;
@@ -19,7 +20,7 @@ fn error_of_datagram(lab: &TcTestbed, to: &'static str, hops: u32, length: usize
         socket.connect(to).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.send(&vec![1; length]).unwrap();
-        socket.recv(&mut [0; 9]).unwrap_err().kind()
+        uninterrupted(|| uninterrupted(|| socket.recv(&mut [0; 9]))).unwrap_err().kind()
     };
     spawn_in_netns(&lab.netns.name("c"), asks).join().unwrap()
 }

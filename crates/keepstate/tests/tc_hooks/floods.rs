@@ -3,6 +3,7 @@ use crate::offload::wait_for;
 use crate::peers::spawn_in_netns;
 use crate::routes::{in_netns, with_second_way};
 use crate::{PATIENCE, TcTestbed, bind_to_device};
+use keepstate_test_support::{uninterrupted};
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -41,7 +42,9 @@ impl Flood {
             flood.threads.push(std::thread::spawn(move || {
                 let mut number = [0; 8];
                 while !stop.load(Ordering::Relaxed) {
-                    let Ok((_, from)) = socket.recv_from(&mut number) else { continue };
+                    let Ok((_, from)) = uninterrupted(|| uninterrupted(|| socket.recv_from(&mut number))) else {
+                        continue;
+                    };
                     let number = u64::from_be_bytes(number);
                     arrived.lock().unwrap().push(Arrival { number, from: from.ip(), by });
                     let _ = socket.send_to(b"seen", from);

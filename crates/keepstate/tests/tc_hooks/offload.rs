@@ -1,6 +1,7 @@
 //! Known flows: established connections whose packets go on in the kernel, and what keeps them from it or takes them back.
 use crate::peers::spawn_in_netns;
 use crate::{PATIENCE, TcTestbed};
+use keepstate_test_support::{uninterrupted};
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
@@ -199,9 +200,9 @@ fn exchange_datagrams(lab: &TcTestbed, at: &'static str, bind: &'static str) {
     let exchange = |length: usize| {
         client.send(&vec![3; length]).unwrap();
         let mut bytes = [0; 2000];
-        let (received, from) = server.recv_from(&mut bytes).unwrap();
+        let (received, from) = uninterrupted(|| uninterrupted(|| server.recv_from(&mut bytes))).unwrap();
         server.send_to(&bytes[..received], from).unwrap();
-        assert_eq!((received, client.recv(&mut bytes).unwrap()), (length, length));
+        assert_eq!((received, uninterrupted(|| uninterrupted(|| client.recv(&mut bytes))).unwrap()), (length, length));
     };
     // Assured only two seconds after it began, as in Linux.
     let until = Instant::now() + PATIENCE;

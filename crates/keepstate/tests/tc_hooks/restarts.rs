@@ -2,6 +2,7 @@
 use crate::offload::{Conversation, offloaded, stat, wait_for};
 use crate::peers::spawn_in_netns;
 use crate::{PATIENCE, RULES, TcTestbed};
+use keepstate_test_support::{uninterrupted};
 use std::io::{Read, Write};
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -54,7 +55,7 @@ fn connections_go_on_however_often_the_gateway_dies() {
                 scope.spawn(move || {
                     let mut bytes = [0; 65_536];
                     loop {
-                        let length = to.read(&mut bytes).unwrap();
+                        let length = uninterrupted(|| uninterrupted(|| to.read(&mut bytes))).unwrap();
                         assert!(bytes[..length].iter().all(|byte| *byte == number as u8));
                         moved.fetch_add(length as u64, Ordering::Relaxed);
                         if length == 0 {
@@ -114,9 +115,9 @@ fn counts_and_timeouts_go_on_over_restarts() {
     let mut exchanged = 0;
     let mut exchange = || {
         client.send(&[3; 100]).unwrap();
-        let (_, from) = server.recv_from(&mut [0; 200]).unwrap();
+        let (_, from) = uninterrupted(|| uninterrupted(|| server.recv_from(&mut [0; 200]))).unwrap();
         server.send_to(&[4; 100], from).unwrap();
-        client.recv(&mut [0; 200]).unwrap();
+        uninterrupted(|| uninterrupted(|| client.recv(&mut [0; 200]))).unwrap();
         exchanged += 1;
         exchanged
     };

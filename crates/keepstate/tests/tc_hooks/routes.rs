@@ -2,6 +2,7 @@
 use crate::offload::{offloaded, set_socket_option, stat};
 use crate::peers::{bind_udp, run_ip, spawn_in_netns};
 use crate::{PATIENCE, SILENCE, TcTestbed};
+use keepstate_test_support::{uninterrupted};
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::process::Command;
@@ -72,7 +73,7 @@ fn ways_taken(lab: &TcTestbed, side: &str, v6: bool, dport: u16) -> Vec<IpAddr> 
             };
             spawn_in_netns(&client, asks).join().unwrap();
             let mut question = [0; 2];
-            let (_, from) = server.recv_from(&mut question).unwrap();
+            let (_, from) = uninterrupted(|| uninterrupted(|| server.recv_from(&mut question))).unwrap();
             assert_eq!(question, number.to_be_bytes());
             from.ip()
         })
@@ -258,7 +259,7 @@ fn own_packets_learn_of_a_smaller_link() {
             socket.connect(to).unwrap();
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
             socket.send(b"?").unwrap();
-            socket.recv(&mut [0; 9]).unwrap_err().kind()
+            uninterrupted(|| uninterrupted(|| socket.recv(&mut [0; 9]))).unwrap_err().kind()
         };
         let refused = spawn_in_netns(&lab.netns.name("r"), asks).join().unwrap();
         assert_eq!(refused, ErrorKind::ConnectionRefused, "{to}: rejected");
