@@ -37,6 +37,10 @@ pub struct GatewayBench {
 /// The router under test.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Forwarder {
+    /// No router: what a packet costs that arrives and is dropped at the door.
+    Door,
+    /// The kernel without rules or tracking.
+    NoRules,
     Linux,
     LinuxThreadedNapi,
     XdpSockets,
@@ -49,18 +53,47 @@ enum Forwarder {
 const GSO_FORWARDERS: [(Forwarder, &str); 3] =
     [(Forwarder::Linux, "Linux, veth"), (Forwarder::Tc, "keepstate, tc"), (Forwarder::Tun, "keepstate, TUN")];
 
-const FORWARDERS: [(Forwarder, &str); 4] = [
+/// What runs on the processor that sends: its nanoseconds a packet can be compared.
+const ON_ONE_PROCESSOR: [Forwarder; 3] = [Forwarder::Door, Forwarder::Linux, Forwarder::Tc];
+
+const FORWARDERS: [(Forwarder, &str); 6] = [
+    (Forwarder::Door, "dropped at the door"),
     (Forwarder::Linux, "Linux, as it falls"),
     (Forwarder::LinuxThreadedNapi, "Linux, two processors"),
     (Forwarder::XdpSockets, "keepstate, sockets"),
     (Forwarder::XdpBatched, "keepstate, bursts"),
+    (Forwarder::Tc, "keepstate, tc"),
 ];
 
-/// Streams, without GSO packets. A flood of datagrams that nobody answers offloads nothing, so tc's hooks are measured here only.
+/// Streams, without GSO packets.
 const STREAM_FORWARDERS: [(Forwarder, &str); 5] = {
-    let [linux, napi, sockets, batched] = FORWARDERS;
-    [linux, napi, sockets, batched, (Forwarder::Tc, "keepstate, tc")]
+    let [_, linux, napi, sockets, batched, tc] = FORWARDERS;
+    [linux, napi, sockets, batched, tc]
 };
+
+/// A server on the router itself, behind the usual rules.
+const LOCAL_FORWARDERS: [(Forwarder, &str); 3] =
+    [(Forwarder::NoRules, "no rules"), (Forwarder::Linux, "Linux"), (Forwarder::Tc, "keepstate, tc")];
+
+const DOOR_RULESET: &str = "
+table netdev door {
+	chain door { type filter hook ingress device \"r0\" priority 0; policy drop; }
+}
+";
+
+const LOCAL_RULESET: &str = "
+table inet filter {
+	chain input {
+		type filter hook input priority filter; policy drop
+		ct state established,related accept
+		ct state invalid drop
+		iifname \"lo\" accept
+		meta l4proto { icmp, ipv6-icmp } accept
+		iifname \"r0\" tcp dport 5000-5008 ct state new accept
+		iifname \"r0\" udp dport 9 ct state new accept
+	}
+}
+";
 
 /// The result of one round with one router.
 #[derive(Clone, Copy, Debug, Default)]
@@ -90,7 +123,10 @@ impl GatewayBench {
         std::fs::write(rules.path(), RULESET)?;
         let tun_rules = tempfile::Builder::new().prefix("keepstate-bench").suffix(".nft").tempfile()?;
         std::fs::write(tun_rules.path(), RULESET.replace("r1", "r3").replace("r0", "r2"))?;
-        let bench = GatewayRuns {
+        let local_rules = tempfile::Builder::new().prefix("keepstate-bench").suffix(".nft").tempfile()?;
+        std::fs::write(local_rules.path(), LOCAL_RULESET)?;
+        let mut bench = GatewayRuns {
+            program: std::env::current_exe()?.with_file_name("keepstate"),
             stage,
             rules: rules.path().to_owned(),
             tun_rules: tun_rules.path().to_owned(),
@@ -103,11 +139,18 @@ impl GatewayBench {
             let rounds = self.measure_rounds(&FORWARDERS, |way| bench.measure_flood(way, *flows))?;
             print_flood(*flows, &rounds);
         }
+        let forwarded = BenchHost::Server;
         println!("TCP and round trips, packets of 1,500 bytes\n");
-        print_streams(&STREAM_FORWARDERS, &self.measure_rounds(&STREAM_FORWARDERS, |way| bench.measure_streams(way))?);
+        let rounds = self.measure_rounds(&STREAM_FORWARDERS, |way| bench.measure_streams(way, forwarded))?;
+        print_streams(&STREAM_FORWARDERS, &rounds);
         println!("\nThe same with GSO packets and partial checksums\n");
         bench.stage.set_offloads(true)?;
-        print_streams(&GSO_FORWARDERS, &self.measure_rounds(&GSO_FORWARDERS, |way| bench.measure_streams(way))?);
+        let rounds = self.measure_rounds(&GSO_FORWARDERS, |way| bench.measure_streams(way, forwarded))?;
+        print_streams(&GSO_FORWARDERS, &rounds);
+        println!("\nThe same with a server on the router itself\n");
+        bench.rules = local_rules.path().to_owned();
+        let rounds = self.measure_rounds(&LOCAL_FORWARDERS, |way| bench.measure_streams(way, BenchHost::Router))?;
+        print_streams(&LOCAL_FORWARDERS, &rounds);
         Ok(())
     }
 
@@ -128,6 +171,7 @@ impl GatewayBench {
 }
 
 struct GatewayRuns {
+    program: PathBuf,
     stage: BenchTopology,
     rules: PathBuf,
     /// The same router between other interfaces.
@@ -140,7 +184,7 @@ struct GatewayRuns {
 struct RunningForwarder<'a> {
     bench: &'a GatewayRuns,
     gateway: Option<Child>,
-    through_tun: bool,
+    way: Forwarder,
 }
 
 impl GatewayRuns {
@@ -155,28 +199,29 @@ impl GatewayRuns {
         Ok(FloodResult { rates, cpu_ns: spent as f64 * 1e7 / packets.max(1.0) })
     }
 
-    fn measure_streams(&self, way: Forwarder) -> Result<StreamResults> {
+    fn measure_streams(&self, way: Forwarder, server: BenchHost) -> Result<StreamResults> {
         let _running = self.start(way, false)?;
-        streams::measure(&self.stage, self.time)
+        streams::measure(&self.stage, server, self.time)
     }
 
     fn start(&self, way: Forwarder, pinned: bool) -> Result<RunningForwarder<'_>> {
         let router = self.stage.netns(BenchHost::Router);
-        let ours = !matches!(way, Forwarder::Linux | Forwarder::LinuxThreadedNapi);
-        let mut running = RunningForwarder { bench: self, gateway: None, through_tun: way == Forwarder::Tun };
-        run(&format!("ip netns exec {router} sysctl -qw net.ipv4.ip_forward={}", u8::from(!ours)))?;
+        let ours = matches!(way, Forwarder::XdpSockets | Forwarder::XdpBatched | Forwarder::Tun | Forwarder::Tc);
+        let mut running = RunningForwarder { bench: self, gateway: None, way };
+        // At tc's hooks the kernel is asked for routes, and tells them only where it forwards.
+        let forwards = !ours || way == Forwarder::Tc;
+        run(&format!("ip netns exec {router} sysctl -qw net.ipv4.ip_forward={}", u8::from(forwards)))?;
         if ours {
             let spin = self.spin.to_string();
             let devices: &[&str] = match way {
                 Forwarder::Tun => &["--device", "r2=10.0.1.1/24", "--device", "r3=10.0.2.1/24"],
-                Forwarder::Tc => &["--interface", "r0,r1", "--on-exit", "open", "--spin", &spin],
+                Forwarder::Tc => &["--interface", "r0,r1", "--spin", &spin],
                 Forwarder::XdpBatched => &["--xdp", "r0,r1", "--spin", &spin],
                 _ => &["--xdp", "r0,r1", "--xdp-send", "sockets", "--spin", &spin],
             };
-            let program = std::env::current_exe()?.with_file_name("keepstate");
             let child = Command::new("ip")
                 .args(["netns", "exec", &router, "taskset", "-c", if pinned { "1" } else { "0,1" }])
-                .arg(program)
+                .arg(&self.program)
                 .arg("gateway")
                 .args(devices)
                 .arg("--ruleset")
@@ -188,7 +233,11 @@ impl GatewayRuns {
             if way == Forwarder::Tun {
                 self.stage.switch_to_tun(true)?;
             }
-        } else {
+        } else if way == Forwarder::Door {
+            let dropped = tempfile::Builder::new().prefix("keepstate-bench").suffix(".nft").tempfile()?;
+            std::fs::write(dropped.path(), DOOR_RULESET)?;
+            run(&format!("ip netns exec {router} nft -f {}", dropped.path().display()))?;
+        } else if way != Forwarder::NoRules {
             run(&format!("ip netns exec {router} nft -f {}", self.rules.display()))?;
             set_threaded_napi(&router, way == Forwarder::LinuxThreadedNapi)?;
         }
@@ -215,8 +264,12 @@ impl Drop for RunningForwarder<'_> {
             crate::process::interrupt(gateway);
             // The process has ended, or will end with its namespace.
             let _ = gateway.wait();
-            if self.through_tun {
+            if self.way == Forwarder::Tun {
                 let _ = self.bench.stage.switch_to_tun(false);
+            }
+            if self.way == Forwarder::Tc {
+                // Else its programs stay at the interfaces.
+                let _ = run(&format!("ip netns exec {router} {} gateway --detach", self.bench.program.display()));
             }
         } else {
             let _ = run(&format!("ip netns exec {router} nft flush ruleset"));
@@ -234,44 +287,62 @@ fn cpu_ticks(id: u32) -> u64 {
 
 fn print_flood(flows: u32, rounds: &[Vec<FloodResult>]) {
     println!(
-        "{:<24} {:>9} {:>10} {:>12} {:>14} {:>7}",
+        "{:<24} {:>9} {:>10} {:>12} {:>14} {:>7} {:>10} {:>8}",
         format!("{flows} flows"),
         "offered",
         "received",
         "ns a packet",
         "of our process",
-        "ratio"
+        "ratio",
+        "over door",
+        "cheaper"
     );
     let of = |found: &[FloodResult], part: fn(&FloodResult) -> f64| {
         median(found.iter().map(part).collect()).unwrap_or_default()
     };
-    let linux = rounds.first().map_or(0.0, |found| of(found, |found| found.rates.received));
-    for ((_, name), found) in FORWARDERS.iter().zip(rounds) {
-        let received = of(found, |found| found.rates.received);
+    let rows = || FORWARDERS.iter().zip(rounds);
+    let found_of = |wanted: Forwarder| rows().find(|((way, _), _)| *way == wanted).map(|(_, found)| found.as_slice());
+    let linux = found_of(Forwarder::Linux).map_or(0.0, |found| of(found, |found| found.rates.received));
+    let door = found_of(Forwarder::Door).map_or(0.0, |found| 1e9 / of(found, |found| found.rates.offered));
+    for ((way, name), found) in rows() {
+        let [offered, received, cpu_ns] =
+            [|found: &FloodResult| found.rates.offered, |found| found.rates.received, |found| found.cpu_ns]
+                .map(|part| of(found, part));
+        let each = 1e9 / if *way == Forwarder::Door { offered } else { received };
+        let compared = ON_ONE_PROCESSOR.contains(way) && *way != Forwarder::Door;
+        let over_door = each + cpu_ns - door;
+        let [over, cheaper] = if compared {
+            [format!("{over_door:.0}"), format!("{:.2}", (1e9 / linux - door) / over_door)]
+        } else {
+            ["-", "-"].map(str::to_owned)
+        };
         println!(
-            "{name:<24} {:>7.3} M {:>8.3} M {:>12.0} {:>14.0} {:>7.2}",
-            of(found, |found| found.rates.offered) / 1e6,
+            "{name:<24} {:>7.3} M {:>8.3} M {each:>12.0} {cpu_ns:>14.0} {:>7.2} {over:>10} {cheaper:>8}",
+            offered / 1e6,
             received / 1e6,
-            1e9 / received,
-            of(found, |found| found.cpu_ns),
-            received / linux
+            received / linux,
         );
     }
     println!();
 }
 
 fn print_streams(ways: &[(Forwarder, &str)], rounds: &[Vec<StreamResults>]) {
-    println!("{:<24} {:>12} {:>15} {:>24}", "", "TCP, Gbit/s", "connections/s", "round trip p50/99/99.9 µs");
+    println!(
+        "{:<24} {:>12} {:>15} {:>11} {:>26}",
+        "", "TCP, Gbit/s", "connections/s", "64 at once", "round trip p50/99/99.9 µs"
+    );
     let of = |found: &[StreamResults], part: &dyn Fn(&StreamResults) -> f64| {
         median(found.iter().map(part).collect()).unwrap_or_default()
     };
     for ((_, name), found) in ways.iter().zip(rounds) {
         let [half, hundred, thousand] =
             [0, 1, 2].map(|at| of(found, &|found| found.latency.get(at).copied().unwrap_or(0.0)));
+        let [one, many] =
+            [|found: &StreamResults| found.connections_per_second[0], |found| found.connections_per_second[1]]
+                .map(|part| of(found, &part));
         println!(
-            "{name:<24} {:>12.2} {:>15.0} {half:>10.0} {hundred:>6.0} {thousand:>6.0}",
+            "{name:<24} {:>12.2} {one:>15.0} {many:>11.0} {half:>12.0} {hundred:>6.0} {thousand:>6.0}",
             of(found, &|found| found.throughput),
-            of(found, &|found| found.connections_per_second)
         );
     }
 }

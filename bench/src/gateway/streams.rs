@@ -2,7 +2,7 @@
 use super::topology::{BenchHost, BenchTopology};
 use anyhow::{Context, Result, anyhow};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 pub struct StreamResults {
     /// Gbit/s of one TCP stream.
     pub throughput: f64,
-    /// Connections per second, sequential, each with a request and a response.
-    pub connections_per_second: f64,
+    /// Connections per second, each with a request and a response: one after another, and with many at once.
+    pub connections_per_second: [f64; 2],
     /// UDP round trip in µs: 50th, 99th and 99.9th percentile.
     pub latency: [f64; 3],
 }
@@ -24,19 +24,24 @@ const IO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Number of round trips.
 const ROUND_TRIPS: usize = 20_000;
 
-/// Measures all three, each for the given time.
-pub fn measure(stage: &BenchTopology, time: Duration) -> Result<StreamResults> {
+/// Connections at once.
+const CONCURRENCY: usize = 64;
+
+/// Measures all of it between the client and a server on this host, each for the given time.
+pub fn measure(stage: &BenchTopology, host: BenchHost, time: Duration) -> Result<StreamResults> {
+    let server_address = if host == BenchHost::Router { ROUTER } else { SERVER };
     let ended = Arc::new(AtomicBool::new(false));
     let taken = Arc::new(AtomicU64::new(0));
     let (over, bytes) = (ended.clone(), taken.clone());
-    let server = stage.spawn_in_netns(BenchHost::Server, None, move || run_server(&over, &bytes));
+    let server = stage.spawn_in_netns(host, None, move || run_server(&over, &bytes));
     std::thread::sleep(Duration::from_millis(300));
     let count = taken.clone();
     let client = stage.spawn_in_netns(BenchHost::Client, None, move || {
-        let latency = measure_round_trips()?;
-        let throughput = measure_throughput(time, &count)?;
-        let connections = measure_connection_rate(time)?;
-        Ok(StreamResults { throughput, connections_per_second: connections, latency })
+        let latency = measure_round_trips(server_address)?;
+        let throughput = measure_throughput(server_address, time, &count)?;
+        let one = connections_in(server_address, 0, time)?;
+        let many = connections_at_once(server_address, time)?;
+        Ok(StreamResults { throughput, connections_per_second: [one, many], latency })
     });
     let found = client.join().map_err(|_| anyhow!("the client has failed"))?;
     ended.store(true, Ordering::Relaxed);
@@ -96,12 +101,12 @@ fn echo_byte(mut peer: TcpStream) {
     }
 }
 
-fn address(port: u16) -> SocketAddr {
-    ([10, 0, 2, 2], port).into()
-}
+const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 1);
+const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 
-fn measure_throughput(time: Duration, bytes: &AtomicU64) -> Result<f64> {
-    let mut peer = TcpStream::connect_timeout(&address(5000), IO_TIMEOUT).context("cannot connect to the server")?;
+fn measure_throughput(server: Ipv4Addr, time: Duration, bytes: &AtomicU64) -> Result<f64> {
+    let mut peer =
+        TcpStream::connect_timeout(&(server, 5000).into(), IO_TIMEOUT).context("cannot connect to the server")?;
     peer.set_write_timeout(Some(IO_TIMEOUT))?;
     let (buffer, clock) = (vec![7; 1 << 17], Instant::now());
     // The first fifth is not counted: TCP slow start.
@@ -115,23 +120,34 @@ fn measure_throughput(time: Duration, bytes: &AtomicU64) -> Result<f64> {
     Ok((bytes.load(Ordering::Relaxed) - before) as f64 * 8.0 / clock.elapsed().as_nanos() as f64)
 }
 
-fn measure_connection_rate(time: Duration) -> Result<f64> {
-    let (clock, mut count) = (Instant::now(), 0u32);
+/// Connections a second of one client, to the listening ports in turn.
+fn connections_in(server: Ipv4Addr, first: usize, time: Duration) -> Result<f64> {
+    let (clock, mut count) = (Instant::now(), 0);
     while clock.elapsed() < time {
-        let port = PORTS.start + (count % u32::from(PORTS.end - PORTS.start)) as u16;
+        let port = PORTS.start + ((first + count) % PORTS.len()) as u16;
         let mut peer =
-            TcpStream::connect_timeout(&address(port), IO_TIMEOUT).context("cannot connect to the server")?;
+            TcpStream::connect_timeout(&(server, port).into(), IO_TIMEOUT).context("cannot connect to the server")?;
         peer.set_read_timeout(Some(IO_TIMEOUT))?;
         peer.write_all(&[1])?;
         peer.read_exact(&mut [0])?;
         count += 1;
     }
-    Ok(f64::from(count) / clock.elapsed().as_secs_f64())
+    Ok(count as f64 / clock.elapsed().as_secs_f64())
 }
 
-fn measure_round_trips() -> Result<[f64; 3]> {
+/// The same of many clients.
+fn connections_at_once(server: Ipv4Addr, time: Duration) -> Result<f64> {
+    // Threads of this one are in its namespace.
+    let clients: Vec<_> =
+        (0..CONCURRENCY).map(|number| std::thread::spawn(move || connections_in(server, number, time))).collect();
+    let rates: Result<Vec<f64>> =
+        clients.into_iter().map(|client| client.join().map_err(|_| anyhow!("a client has failed"))?).collect();
+    Ok(rates?.iter().sum())
+}
+
+fn measure_round_trips(server: Ipv4Addr) -> Result<[f64; 3]> {
     let socket = UdpSocket::bind(("0.0.0.0", 0))?;
-    socket.connect(address(9))?;
+    socket.connect((server, 9))?;
     socket.set_read_timeout(Some(IO_TIMEOUT))?;
     let mut times = Vec::with_capacity(ROUND_TRIPS);
     let mut buffer = [0; 64];

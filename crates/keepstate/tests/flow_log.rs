@@ -6,7 +6,7 @@ mod common;
 mod peers;
 
 use common::{keepstate, report_skipped};
-use keepstate_test_support::{uninterrupted};
+use keepstate_test_support::uninterrupted;
 use peers::{run_ip, spawn_in_netns};
 use serde_json::Value;
 use std::collections::BTreeSet;

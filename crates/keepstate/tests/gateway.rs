@@ -8,7 +8,7 @@ mod common;
 mod peers;
 
 use common::{TempFile, keepstate, report_skipped};
-use keepstate_test_support::{uninterrupted};
+use keepstate_test_support::uninterrupted;
 use peers::{download, run_ip, serve_once, spawn_in_netns, test_bytes};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};

@@ -6,7 +6,7 @@ mod peers;
 
 use common::{ByteOrder, TempFile, keepstate, linktype, pcap, report_skipped};
 use keepstate_capture::packet_mmap::PacketRing;
-use keepstate_test_support::{uninterrupted};
+use keepstate_test_support::uninterrupted;
 use peers::{download, run_ip, serve_once, spawn_in_netns};
 use std::net::UdpSocket;
 use std::process::Command;

@@ -8,7 +8,7 @@ mod peers;
 mod router_netns;
 
 use common::{TempFile, keepstate, report_skipped};
-use keepstate_test_support::{uninterrupted};
+use keepstate_test_support::uninterrupted;
 use peers::{enable_icmp_errors, run_ip, spawn_in_netns};
 use router_netns::RouterNetns;
 use std::io::{ErrorKind, Read, Write};

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant as Clock};
 const MAX_LINES: u32 = 32;
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// The gateway's: what becomes of it says nothing of the network.
+const OWN_INTERFACE: &str = keepstate_linux::tc::CARRIER_NAME;
+
 /// What is known, and how many lines there were.
 #[derive(Debug, Default)]
 pub(super) struct LinkLog {
@@ -87,7 +90,8 @@ impl LinkLog {
             RtMessage::Link(link) => self.set_link(link),
             RtMessage::LinkGone(index) => {
                 self.addresses.retain(|(owner, ..)| owner != index);
-                self.links.remove(index).map(|gone| format!("interface {} is gone", gone.name)).into_iter().collect()
+                let gone = self.links.remove(index).filter(|gone| gone.name != OWN_INTERFACE);
+                gone.map(|gone| format!("interface {} is gone", gone.name)).into_iter().collect()
             }
             RtMessage::Address(RtAddress { ifindex, address, prefix_length, .. }) => {
                 let is_new = self.addresses.insert((*ifindex, *address, *prefix_length));
@@ -108,6 +112,9 @@ impl LinkLog {
     fn set_link(&mut self, link: &RtLink) -> Vec<String> {
         let new = LoggedLink::of(link);
         let old = self.links.insert(link.index, new.clone());
+        if link.name == OWN_INTERFACE {
+            return Vec::new();
+        }
         let Some(old) = old else { return vec![format!("interface {} is new: {}", new.name, new.state())] };
         let mut lines = Vec::new();
         if old.name != new.name {
@@ -189,6 +196,8 @@ mod tests {
         assert_eq!(lines(link(3, "ppp0", true, 1492)), ["interface ppp0 is new: up"]);
         assert_eq!(lines(link(3, "dsl0", true, 1492)), ["interface ppp0 is now named dsl0"]);
         assert_eq!(lines(RtMessage::LinkGone(3)), ["interface dsl0 is gone"]);
+        let own = [link(4, "keepstate0", true, 1500), link(4, "keepstate0", false, 1500), RtMessage::LinkGone(4)];
+        assert!(own.into_iter().all(|message| lines(message).is_empty()));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 use crate::netns_fixture::{Connections, DoctorOutput, NetnsFixture, run, send_datagrams, unreachable};
 use crate::stale_translations::{KUBE_IPTABLES, KUBE_NFT, load};
 use keepstate_linux::netns;
-use keepstate_test_support::{uninterrupted};
+use keepstate_test_support::uninterrupted;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};

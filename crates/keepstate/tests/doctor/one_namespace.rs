@@ -2,7 +2,7 @@
 use crate::netns_fixture::{Connections, NetnsFixture, UNREACHABLE_ADDR, send_datagrams, unreachable};
 use crate::raw_segments::{ACK, RawTcpSocket};
 use crate::stalled_listener::StalledListener;
-use keepstate_test_support::{uninterrupted};
+use keepstate_test_support::uninterrupted;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;

@@ -8,7 +8,7 @@ mod peers;
 mod testbed;
 
 use common::{TempFile, keepstate};
-use keepstate_test_support::{uninterrupted};
+use keepstate_test_support::uninterrupted;
 use std::io::{BufRead, BufReader};
 use std::net::UdpSocket;
 use std::process::Command;

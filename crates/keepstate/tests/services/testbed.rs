@@ -1,7 +1,7 @@
 //! The testbed: a client, two servers and the gateway in namespaces of their own, which go at the end, even of a failed test.
 use crate::common::{TempFile, keepstate, report_skipped};
 use crate::peers::{run_ip, spawn_in_netns};
-use keepstate_test_support::{uninterrupted};
+use keepstate_test_support::uninterrupted;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};

@@ -1,6 +1,6 @@
 //! Real connections through a gateway that ends in the middle, and comes back.
 use super::gateway_testbed::GatewayTestbed;
-use keepstate_test_support::{uninterrupted};
+use keepstate_test_support::uninterrupted;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;

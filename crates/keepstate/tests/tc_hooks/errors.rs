@@ -2,7 +2,7 @@
 use crate::offload::{offloaded, stat};
 use crate::peers::{enable_icmp_errors, run_ip, spawn_in_netns};
 use crate::{PATIENCE, RULES, TcTestbed};
-use keepstate_test_support::{uninterrupted};
+use keepstate_test_support::uninterrupted;
 use std::io::ErrorKind;
 use std::net::UdpSocket;
 use std::time::Instant;

@@ -3,7 +3,7 @@ use crate::offload::wait_for;
 use crate::peers::spawn_in_netns;
 use crate::routes::{in_netns, with_second_way};
 use crate::{PATIENCE, TcTestbed, bind_to_device};
-use keepstate_test_support::{uninterrupted};
+use keepstate_test_support::uninterrupted;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

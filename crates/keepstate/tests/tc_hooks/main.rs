@@ -19,7 +19,7 @@ mod routes;
 mod watching;
 
 use common::{ProgramOutput, TempFile, keepstate, report_skipped};
-use keepstate_test_support::{uninterrupted};
+use keepstate_test_support::uninterrupted;
 use peers::{bind_udp, run_ip, spawn_in_netns};
 use router_netns::RouterNetns;
 use std::io::ErrorKind;

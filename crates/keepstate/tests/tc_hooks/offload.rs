@@ -1,7 +1,7 @@
 //! Known flows: established connections whose packets go on in the kernel, and what keeps them from it or takes them back.
 use crate::peers::spawn_in_netns;
 use crate::{PATIENCE, TcTestbed};
-use keepstate_test_support::{uninterrupted};
+use keepstate_test_support::uninterrupted;
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;

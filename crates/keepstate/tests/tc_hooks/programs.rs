@@ -2,7 +2,7 @@
 use crate::peers::{run_ip, spawn_in_netns};
 use crate::routes::in_netns;
 use crate::{PATIENCE, SILENCE, TcTestbed, report_skipped};
-use keepstate_test_support::{uninterrupted};
+use keepstate_test_support::uninterrupted;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};

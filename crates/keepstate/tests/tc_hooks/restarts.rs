@@ -2,7 +2,7 @@
 use crate::offload::{Conversation, offloaded, stat, wait_for};
 use crate::peers::spawn_in_netns;
 use crate::{PATIENCE, RULES, TcTestbed};
-use keepstate_test_support::{uninterrupted};
+use keepstate_test_support::uninterrupted;
 use std::io::{Read, Write};
 use std::net::UdpSocket;
 use std::sync::Arc;

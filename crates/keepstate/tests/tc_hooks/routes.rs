@@ -2,7 +2,7 @@
 use crate::offload::{offloaded, set_socket_option, stat};
 use crate::peers::{bind_udp, run_ip, spawn_in_netns};
 use crate::{PATIENCE, SILENCE, TcTestbed};
-use keepstate_test_support::{uninterrupted};
+use keepstate_test_support::uninterrupted;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::process::Command;
