@@ -305,9 +305,9 @@ fn print_flood(flows: u32, rounds: &[Vec<FloodResult>]) {
     let linux = found_of(Forwarder::Linux).map_or(0.0, |found| of(found, |found| found.rates.received));
     let door = found_of(Forwarder::Door).map_or(0.0, |found| 1e9 / of(found, |found| found.rates.offered));
     for ((way, name), found) in rows() {
-        let [offered, received, cpu_ns] =
-            [|found: &FloodResult| found.rates.offered, |found| found.rates.received, |found| found.cpu_ns]
-                .map(|part| of(found, part));
+        let offered = of(found, |found| found.rates.offered);
+        let received = of(found, |found| found.rates.received);
+        let cpu_ns = of(found, |found| found.cpu_ns);
         let each = 1e9 / if *way == Forwarder::Door { offered } else { received };
         let compared = ON_ONE_PROCESSOR.contains(way) && *way != Forwarder::Door;
         let over_door = each + cpu_ns - door;
@@ -338,8 +338,7 @@ fn print_streams(ways: &[(Forwarder, &str)], rounds: &[Vec<StreamResults>]) {
         let [half, hundred, thousand] =
             [0, 1, 2].map(|at| of(found, &|found| found.latency.get(at).copied().unwrap_or(0.0)));
         let [one, many] =
-            [|found: &StreamResults| found.connections_per_second[0], |found| found.connections_per_second[1]]
-                .map(|part| of(found, &part));
+            [0, 1].map(|at| of(found, &|found| found.connections_per_second.get(at).copied().unwrap_or(0.0)));
         println!(
             "{name:<24} {:>12.2} {one:>15.0} {many:>11.0} {half:>12.0} {hundred:>6.0} {thousand:>6.0}",
             of(found, &|found| found.throughput),
