@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! a packet of an established connection has passed ─▶ note: by which way, and what the rules have consulted
-//! both directions have passed, and nothing that may differ for the next packet was consulted
+//! both directions have passed, and nothing that may differ for the next packet was consulted; once the connection is assured (of TCP: by its third segment)
 //!      ─▶ the engine offloads the connection ─▶ Router::poll_offload: a KnownFlow for each direction
 //! the connection closes, or rules, sets or routes change ─▶ Router::poll_revoked
 //! ```
@@ -172,8 +172,9 @@ impl FlowTracker {
         if self.known.contains_key(&conn_id) || self.refused.get(&conn_id).is_some_and(|until| now < *until) {
             return;
         }
-        if !engine.is_assured(conn_id) {
-            // Its status changes still, which rules may have asked for.
+        let is_assured = engine.is_assured(conn_id);
+        if !is_assured && trace.status_read {
+            // It changes still.
             return;
         }
         if self.candidates.len() >= MAX_CANDIDATES {
@@ -198,7 +199,7 @@ impl FlowTracker {
                 conn_mark,
             });
         }
-        if ways.iter().any(Option::is_none) {
+        if !is_assured || ways.iter().any(Option::is_none) {
             return;
         }
         let flow = match engine.offload(conn_id, now) {

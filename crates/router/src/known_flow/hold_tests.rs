@@ -2,6 +2,7 @@
 use super::tests::{CLIENT, SERVER, at, router_with, try_router_with};
 use super::*;
 use crate::Router;
+use etherparse::PacketBuilder;
 use keepstate_rules::HoldReasons as Hold;
 use keepstate_wire::checksum::Sum;
 use std::net::Ipv4Addr;
@@ -239,6 +240,33 @@ fn a_status_that_still_changes_is_not_relied_upon() {
     }
     assert_eq!(passes(&mut router, CLIENT, SERVER, Variation::default(), 4002), None);
     assert_eq!(router.poll_offload(), None, "the rules drop its packets now");
+}
+
+/// A handshake's second and third segment are enough, unless rules have asked for what the third one changes.
+#[test]
+fn a_tcp_connection_is_offered_with_its_third_segment() {
+    for (rule, offered_at) in [("ct state established,related accept", 3), ("ct status assured counter", 5)] {
+        let mut router = router_with(&format!(
+            "table ip t {{ chain f {{ type filter hook forward priority 0; policy accept; {rule}; }} }}"
+        ));
+        let (client, server) = (CLIENT.octets(), SERVER.octets());
+        let to_server = || PacketBuilder::ipv4(client, server, 64);
+        let to_client = || PacketBuilder::ipv4(server, client, 64);
+        let segments = [
+            to_server().tcp(4000, 80, 100, 9000).syn(),
+            to_client().tcp(80, 4000, 500, 9000).syn().ack(101),
+            to_server().tcp(4000, 80, 101, 9000).ack(501),
+            to_server().tcp(4000, 80, 101, 9000).ack(501),
+            to_client().tcp(80, 4000, 501, 9000).ack(101),
+        ];
+        for (number, segment) in segments.into_iter().enumerate() {
+            let mut packet = Vec::new();
+            segment.write(&mut packet, b"").unwrap();
+            router.handle(&packet, if [1, 4].contains(&number) { 2 } else { 1 }, at(1000)).unwrap();
+            let is_offered = router.poll_offload().is_some();
+            assert_eq!(is_offered, number + 1 == offered_at, "{rule}: segment {}", number + 1);
+        }
+    }
 }
 
 /// Rules that ask for routes are asked again when those have changed, of connections of the machine itself too.

@@ -36,7 +36,10 @@ pub(super) fn eval_selector(selector: Selector, ctx: &EvalCtx<'_, '_>, state: &m
         Selector::Payload(field) => eval_payload(&field, packet, ctx),
         Selector::Exthdr(piece) => exthdr::eval_exthdr(piece, packet),
         Selector::Meta(meta) => eval_meta(meta, ctx, state),
-        Selector::Ct(ct) => eval_ct(ct, ctx),
+        Selector::Ct(ct) => {
+            state.trace.status_read |= ct == CtKey::Status;
+            eval_ct(ct, ctx)
+        }
         Selector::CtTuple(direction, field) => eval_ct_tuple(direction, field, ctx),
         Selector::CtCounter(direction, counts) => eval_ct_counter(direction, counts, &connection(ctx)?),
         // Forwarded packets belong to no socket.

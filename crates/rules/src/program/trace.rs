@@ -73,6 +73,8 @@ pub struct EvalTrace {
     pub mark_set: bool,
     /// Routes to the packet's addresses, or what kind of addresses they are, were consulted (`fib`).
     pub fib_read: bool,
+    /// The connection's status was consulted, which changes until it is assured.
+    pub status_read: bool,
 }
 
 /// Counters that are noted, at most: so many need no allocation.
@@ -98,6 +100,7 @@ impl EvalTrace {
         self.mark_read |= other.mark_read;
         self.mark_set |= other.mark_set;
         self.fib_read |= other.fib_read;
+        self.status_read |= other.status_read;
         other.counters.iter().for_each(|counter| self.note_counter(*counter));
     }
 
@@ -107,6 +110,7 @@ impl EvalTrace {
         self.counters.clear();
         self.mark_read = false;
         self.fib_read = false;
+        self.status_read = false;
         self.mark_set = mark_set;
     }
 }
