@@ -1,8 +1,10 @@
 //! Benchmarks, as `cargo xtask bench NAME`: `table`, the engine beside Linux's conntrack table; `replay`, `keepstate replay`; `cli`, `keepstate conntrack` beside Debian's
-//! conntrack; `live`, what `top` and `serve` cost over a large table; `router`, the router alone; `rules`, long chains beside Linux; `gateway`, the gateway beside Linux's masquerade; `keep`, the state store.
+//! conntrack; `live`, what `top` and `serve` cost over a large table; `router`, the router alone; `rules`, long chains beside Linux; `gateway`, the gateway beside Linux's masquerade; `keep`, the state store;
+//! `cluster`, a table shared over NATS.
 //!
 //! Run them from the root of the repository. Machines are noisy: compare only medians within one run.
 mod attack;
+mod cluster;
 mod conntrack_cli;
 mod counting_alloc;
 mod engine_bench;
@@ -34,6 +36,7 @@ enum BenchCommand {
     Rules(rules::RulesBench),
     Gateway(gateway::GatewayBench),
     Keep(state_store::StateStoreBench),
+    Cluster(cluster::ClusterBench),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -46,5 +49,6 @@ fn main() -> anyhow::Result<()> {
         BenchCommand::Rules(rules) => rules.run(),
         BenchCommand::Gateway(gateway) => gateway.run(),
         BenchCommand::Keep(keep) => keep.run(),
+        BenchCommand::Cluster(cluster) => cluster.run(),
     }
 }

@@ -106,7 +106,7 @@ fn idle_turn_ns(keep: &mut StateStore, engine: &mut Engine) -> f64 {
     begun.elapsed().as_nanos() as f64 / f64::from(TURNS)
 }
 
-fn engine() -> Result<Engine> {
+pub(crate) fn engine() -> Result<Engine> {
     let mut sysctls = Sysctls::default();
     for (knob, value) in [(Sysctl::Max, 4_000_000), (Sysctl::Buckets, 2_000_000), (Sysctl::Checksum, 0)] {
         sysctls.set(knob, value)?;
@@ -114,13 +114,13 @@ fn engine() -> Result<Engine> {
     Ok(Engine::new(sysctls, Secret([7; 16])))
 }
 
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Instant(since.as_nanos() as u64)
 }
 
 /// SYN, SYN-ACK to the translated address, ACK.
-fn handshake(number: u32) -> [Vec<u8>; 3] {
+pub(crate) fn handshake(number: u32) -> [Vec<u8>; 3] {
     // Each port connects to every server once.
     let (port, server) = ((1024 + number % 60_000) as u16, [198, 51, (number / 60_000) as u8, 9]);
     let client = [10, 0, (port >> 8) as u8, port as u8];

@@ -347,6 +347,8 @@ impl Shard {
             return;
         }
         self.epoch = epoch;
+        // It was left to others, and one has taken it: should that one die, nobody has to be waited for.
+        self.stand_back_until = self.stand_back_until.min(now);
         self.claimed = self.claimed.filter(|claimed| *claimed > epoch);
         self.inbox.follow(None);
         if self.role != ShardRole::Standby {

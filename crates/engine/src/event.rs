@@ -29,6 +29,8 @@ pub struct Event {
     pub entry: Entry,
     /// When it happened, by the wall clock.
     pub at: crate::UnixTime,
+    /// Another node has decided it and has told it here ([`Engine::set_replicated`](crate::Engine::set_replicated)).
+    pub is_replicated: bool,
 }
 
 #[allow(clippy::disallowed_types, reason = "keyed by slot, which no peer chooses")]
@@ -44,6 +46,8 @@ pub(crate) struct EventQueue {
     /// Changes that packets made and that no event has told yet, by slot: has the protocol state changed? An event is sent when the packet has
     /// passed the last rule; if it is dropped, when a later packet of the connection has (`nf_ct_deliver_cached_events`).
     undelivered: ChangesBySlot,
+    /// Events are of changes that another node has decided.
+    pub(crate) is_replicated: bool,
 }
 
 impl EventQueue {

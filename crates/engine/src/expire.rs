@@ -80,7 +80,12 @@ impl Engine {
             if !state_changed {
                 entry.protocol = ProtocolInfo::Stateless;
             }
-            self.events.push(Event { kind: EventKind::Update, entry, at: now.to_unix(self.wall_clock_offset) });
+            self.events.push(Event {
+                kind: EventKind::Update,
+                entry,
+                at: now.to_unix(self.wall_clock_offset),
+                is_replicated: self.events.is_replicated,
+            });
         }
     }
 
@@ -108,7 +113,7 @@ impl Engine {
                 entry.status |= Status::DYING;
                 entry.stop = entry.start.map(|_| at);
             }
-            self.events.push(Event { kind, entry, at });
+            self.events.push(Event { kind, entry, at, is_replicated: self.events.is_replicated });
         }
     }
 }

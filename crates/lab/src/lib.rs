@@ -3,6 +3,7 @@
 //! A run checks its requirements, builds a topology, runs the scenario step by step, prints what it measured and removes
 //! everything again, however it ends. It changes nothing on the machine outside of its own namespaces and its work directory.
 mod builtin_servers;
+mod cluster;
 mod config;
 mod hold;
 pub mod mqtt;
@@ -19,6 +20,7 @@ mod table_full;
 mod topology;
 mod work_dir;
 
+pub use cluster::{ClusterLabConfig, run_cluster};
 pub use config::LabConfig;
 
 use anyhow::Result;

@@ -11,12 +11,24 @@ type Program = (&'static str, &'static str);
 
 const IP: Program = ("ip", "iproute2");
 const NFT: Program = ("nft", "nftables");
+/// For `--cluster`.
+const NATS: Program = ("nats-server", "nats-server");
 /// For the scripts of `--hold`.
 const NSENTER: Program = ("nsenter", "util-linux");
 
 /// Checks programs and permissions. Without root it makes this process root of a user namespace, so it must have no threads yet.
 pub(super) fn check(config: &LabConfig) -> Result<()> {
-    check_programs(config, find_program)?;
+    check_programs(&needed_programs(config), find_program)?;
+    check_permissions()
+}
+
+/// As [`check`], for a cluster.
+pub(super) fn check_cluster() -> Result<()> {
+    check_programs(&[IP, NATS], find_program)?;
+    check_permissions()
+}
+
+fn check_permissions() -> Result<()> {
     ensure_netns_allowed()?;
     std::fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun").context(
         "cannot open /dev/net/tun. Type: modprobe tun; in a container, give it that device (--device /dev/net/tun)",
@@ -24,13 +36,13 @@ pub(super) fn check(config: &LabConfig) -> Result<()> {
     Ok(())
 }
 
-fn check_programs(config: &LabConfig, find: impl Fn(&str) -> Option<PathBuf>) -> Result<()> {
-    let needed = [(true, IP), (config.compare_with_linux, NFT), (config.hold, NSENTER)];
-    let missing: Vec<Program> = needed
-        .into_iter()
-        .filter(|(needed, (name, _))| *needed && find(name).is_none())
-        .map(|(_, program)| program)
-        .collect();
+fn needed_programs(config: &LabConfig) -> Vec<Program> {
+    let all = [(true, IP), (config.compare_with_linux, NFT), (config.hold, NSENTER)];
+    all.into_iter().filter(|(needed, _)| *needed).map(|(_, program)| program).collect()
+}
+
+fn check_programs(needed: &[Program], find: impl Fn(&str) -> Option<PathBuf>) -> Result<()> {
+    let missing: Vec<Program> = needed.iter().filter(|(name, _)| find(name).is_none()).copied().collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -61,7 +73,7 @@ mod tests {
 
     fn error(config: LabConfig, installed: &[&str]) -> Option<String> {
         let find = |name: &str| installed.contains(&name).then(|| PathBuf::from(name));
-        check_programs(&config, find).err().map(|error| error.to_string())
+        check_programs(&needed_programs(&config), find).err().map(|error| error.to_string())
     }
 
     #[test]

@@ -209,7 +209,7 @@ impl Drop for Router {
 }
 
 /// Whether the namespace has this interface: by /proc, so that no program is run while waiting.
-fn has_interface(netns: &AnonNetns, interface: &str) -> Result<bool> {
+pub(super) fn has_interface(netns: &AnonNetns, interface: &str) -> Result<bool> {
     let interfaces = netns.enter(|| std::fs::read_to_string("/proc/thread-self/net/dev"))?;
     let interfaces = interfaces.context("cannot read /proc/thread-self/net/dev")?;
     Ok(interfaces.lines().any(|line| line.split_once(':').is_some_and(|(name, _)| name.trim() == interface)))

@@ -53,6 +53,13 @@ impl Engine {
         self.nat.eim.port_blocks.pop_event()
     }
 
+    /// From now on, until it is set again: are the changes of the table those that another node has decided and told? Their connection events are marked so, and of port blocks there are none:
+    /// whoever has decided has both in its logs.
+    pub fn set_replicated(&mut self, is_replicated: bool) {
+        self.events.is_replicated = is_replicated;
+        self.nat.eim.port_blocks.set_replicated(is_replicated);
+    }
+
     /// Number of port block events lost because the queue was full.
     pub fn port_block_events_lost(&self) -> u64 {
         self.nat.eim.port_blocks.events_lost()

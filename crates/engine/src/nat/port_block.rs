@@ -48,6 +48,8 @@ pub(super) struct PortBlocks {
     allocated: PortBitmap,
     events: VecDeque<PortBlockEvent>,
     events_lost: u64,
+    /// Changes are those that another node has decided: they are no events of ours.
+    is_replicated: bool,
 }
 
 /// First port of the first block.
@@ -65,6 +67,7 @@ impl PortBlocks {
             allocated: PortBitmap::new(key.derive(1)),
             events: VecDeque::new(),
             events_lost: 0,
+            is_replicated: false,
         }
     }
 
@@ -164,12 +167,16 @@ impl PortBlocks {
         self.events.pop_front()
     }
 
+    pub(super) fn set_replicated(&mut self, is_replicated: bool) {
+        self.is_replicated = is_replicated;
+    }
+
     pub(super) fn events_lost(&self) -> u64 {
         self.events_lost
     }
 
     fn queue_event(&mut self, taken: bool, subscriber: Subscriber, address: IpAddr, block: Option<u16>, at: Instant) {
-        let Some(block) = block else { return };
+        let Some(block) = block.filter(|_| !self.is_replicated) else { return };
         if self.events.len() < MAX_QUEUED_EVENTS {
             let ports = self.block_ports(block);
             self.events.push_back(PortBlockEvent { allocated: taken, subscriber: subscriber.0, address, ports, at });

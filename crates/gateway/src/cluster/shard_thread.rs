@@ -255,8 +255,7 @@ impl ShardThread<'_> {
                 router.engine_mut().set_port_part(port_part(epoch, PartUse::Only));
                 if !router.services().is_empty() {
                     // What was taken over counts for its backends.
-                    let now = self.node.time.now();
-                    router.adopt_connections(now);
+                    router.begin_adoption();
                 }
                 self.receiver.forget();
             }

@@ -38,6 +38,7 @@ const SWEEP_SLOTS_PER_TURN: u32 = 2048;
 impl TableReceiver {
     /// Takes over a change. After a [`TableChange::Sweep`] call [`TableReceiver::poll_sweep`] until it is done, before the next change.
     pub fn apply(&mut self, change: &TableChange, engine: &mut Engine, now: Instant) {
+        engine.set_replicated(true);
         match change {
             TableChange::NewSender => {
                 self.slots.clear();
@@ -50,6 +51,7 @@ impl TableReceiver {
             TableChange::Records(bytes) => self.apply_records(bytes, engine, now),
             TableChange::Sweep => self.sweep = Some(0).filter(|_| self.is_marked),
         }
+        engine.set_replicated(false);
     }
 
     /// Nobody is followed any more.
@@ -102,9 +104,11 @@ impl TableReceiver {
                 gone.push(entry.conn_id);
             }
         });
+        engine.set_replicated(true);
         for conn_id in gone {
             self.counters.deleted += u64::from(engine.remove(conn_id, now));
         }
+        engine.set_replicated(false);
         if self.sweep.is_none() {
             self.is_marked = false;
             let kept = std::mem::take(&mut self.put_since_mark);

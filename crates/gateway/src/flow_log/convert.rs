@@ -7,6 +7,10 @@ use keepstate_flowlog::{
 
 /// The record of a connection event; `None` for one that this log does not have.
 pub(super) fn record_of_event(event: &Event, sessions: LoggedSessions) -> Option<LogRecord> {
+    if event.is_replicated {
+        // The gateway that has decided it has it in its own log.
+        return None;
+    }
     let session = session_of(&event.entry);
     let is_logged = match sessions {
         LoggedSessions::Nat => session.is_translated,

@@ -41,7 +41,10 @@ struct PooledSession {
     stream: TcpStream,
     client: MqttClient,
     state: SessionState,
-    pinged: bool,
+    /// When the ping was sent that has no answer yet.
+    pinged: Option<Instant>,
+    /// The longest wait for an answer since the last [`ClientPool::take_silences`].
+    silence: Duration,
 }
 
 /// Thousands of clients in one thread.
@@ -49,6 +52,9 @@ pub struct ClientPool {
     poll: Poll,
     sessions: Vec<PooledSession>,
     totals: SessionTotals,
+    /// Of [`ClientPool::ping_steadily`]: whose turn it is, and how many are due.
+    next_ping: usize,
+    pings_due: f64,
 }
 
 impl ClientPool {
@@ -57,7 +63,8 @@ impl ClientPool {
     /// # Errors
     /// epoll_create(2) fails.
     pub fn new() -> io::Result<ClientPool> {
-        Ok(ClientPool { poll: Poll::new()?, sessions: Vec::new(), totals: SessionTotals::default() })
+        let (poll, totals) = (Poll::new()?, SessionTotals::default());
+        Ok(ClientPool { poll, sessions: Vec::new(), totals, next_ping: 0, pings_due: 0.0 })
     }
 
     /// The counts so far.
@@ -126,7 +133,8 @@ impl ClientPool {
         self.poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
         let version = if number.is_multiple_of(2) { MqttVersion::V4 } else { MqttVersion::V5 };
         let state = SessionState::Connecting(Instant::now());
-        self.sessions.push(PooledSession { stream, client: MqttClient::new(version), state, pinged: false });
+        let client = MqttClient::new(version);
+        self.sessions.push(PooledSession { stream, client, state, pinged: None, silence: Duration::ZERO });
         Ok(())
     }
 
@@ -184,26 +192,75 @@ impl ClientPool {
             let Some(session) = self.sessions.get_mut(at) else { break };
             if matches!(session.state, SessionState::Open) {
                 let ping = session.client.ping();
-                session.pinged = session.stream.write_all(&ping).is_ok();
-                waiting += usize::from(session.pinged);
+                session.pinged = session.stream.write_all(&ping).is_ok().then(Instant::now);
+                waiting += usize::from(session.pinged.is_some());
             }
             if at % 1024 == 0 {
                 self.poll_events(Duration::ZERO)?;
             }
         }
         let unanswered = |pool: &ClientPool| {
-            let waits = |session: &&PooledSession| session.pinged && matches!(session.state, SessionState::Open);
+            let waits =
+                |session: &&PooledSession| session.pinged.is_some() && matches!(session.state, SessionState::Open);
             pool.sessions.iter().filter(waits).count()
         };
         while Instant::now() < until && unanswered(self) > 0 {
             self.poll_events(Duration::from_millis(20))?;
         }
-        let left = self.sessions.iter().filter(|session| session.pinged).count();
+        let left = self.sessions.iter().filter(|session| session.pinged.is_some()).count();
         Ok(waiting.saturating_sub(left))
+    }
+
+    /// Handles events until `until`, and meanwhile pings every open session once each `interval`; one that still waits for its answer is left to wait.
+    ///
+    /// # Errors
+    /// A system call fails.
+    pub fn ping_steadily(&mut self, interval: Duration, until: Instant) -> io::Result<()> {
+        let mut last = Instant::now();
+        while Instant::now() < until {
+            // One after the other, all of them in an interval: as a crowd of its own accord would be.
+            self.pings_due += self.sessions.len() as f64 * last.elapsed().as_secs_f64() / interval.as_secs_f64();
+            last = Instant::now();
+            let due = (self.pings_due as usize).min(self.sessions.len());
+            self.pings_due = if due < self.sessions.len() { self.pings_due - due as f64 } else { 0.0 };
+            for _ in 0..due {
+                self.next_ping = if self.next_ping < self.sessions.len() { self.next_ping } else { 0 };
+                self.sessions.get_mut(self.next_ping).into_iter().for_each(PooledSession::ping_if_idle);
+                self.next_ping += 1;
+            }
+            self.poll_events(Duration::from_millis(2))?;
+        }
+        Ok(())
+    }
+
+    /// Sessions that wait for the answer to a ping sent before `when`.
+    pub fn waiting_since(&self, when: Instant) -> usize {
+        let waits = |session: &&PooledSession| {
+            matches!(session.state, SessionState::Open) && session.pinged.is_some_and(|since| since < when)
+        };
+        self.sessions.iter().filter(waits).count()
+    }
+
+    /// The longest wait of each open session for an answer, since this was last called; a wait that goes on counts as far as it has come.
+    pub fn take_silences(&mut self) -> Vec<Duration> {
+        let open = self.sessions.iter_mut().filter(|session| matches!(session.state, SessionState::Open));
+        open.map(|session| {
+            let waiting = session.pinged.map_or(Duration::ZERO, |since| since.elapsed());
+            std::mem::take(&mut session.silence).max(waiting)
+        })
+        .collect()
     }
 }
 
 impl PooledSession {
+    fn ping_if_idle(&mut self) {
+        if matches!(self.state, SessionState::Open) && self.pinged.is_none() {
+            let ping = self.client.ping();
+            // A session that has ended is found by its event.
+            self.pinged = self.stream.write_all(&ping).is_ok().then(Instant::now);
+        }
+    }
+
     /// Handles readiness of its socket. False if the session has ended.
     fn handle_ready(&mut self, number: usize) -> bool {
         if let SessionState::Connecting(since) = self.state {
@@ -228,7 +285,11 @@ impl PooledSession {
                         if received.accepted {
                             self.state = SessionState::Open;
                         }
-                        self.pinged &= received.pongs == 0;
+                        if received.pongs > 0
+                            && let Some(since) = self.pinged.take()
+                        {
+                            self.silence = self.silence.max(since.elapsed());
+                        }
                     }
                     Err(_) => return false,
                 },

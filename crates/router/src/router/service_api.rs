@@ -37,6 +37,11 @@ impl Router {
         self.services.adopt_connections(&self.fib, &mut self.engine, now);
     }
 
+    /// As [`Router::adopt_connections`], but a piece with each [`Router::poll`]: beside traffic.
+    pub fn begin_adoption(&mut self) {
+        self.services.begin_adoption();
+    }
+
     /// The services, with connection counts as of now (of up to 65,536 connections), not as of the last sweep.
     pub fn services_with_fresh_counts(&mut self, now: Instant) -> &Services {
         self.services.expire_connections(&self.fib, &mut self.engine, true, now);

@@ -262,6 +262,11 @@ impl Services {
         }
     }
 
+    /// As [`Services::adopt_connections`], a piece a turn: packets pass meanwhile, as those of a known connection do.
+    pub(crate) fn begin_adoption(&mut self) {
+        self.adopt_cursor = Some(0);
+    }
+
     /// Searches a piece of the table for connections older than their service. Those to one of its backends are counted for it. Those to a host that is not (any more) its backend
     /// end, and UDP connections that are not translated, as kube-proxy does, so that the next packet reaches the service.
     fn adopt_step(&mut self, fib: &FibTable, engine: &mut Engine, now: Instant) {

@@ -5,7 +5,7 @@ use super::*;
 fn render_event(kind: EventKind, entry: Entry, at: u64, options: &str) -> String {
     let mut text = Vec::new();
     let mut writer = test_writer(&mut text, options);
-    writer.write_event(&Event { kind, entry, at: UnixTime(at) }).unwrap();
+    writer.write_event(&Event { kind, entry, at: UnixTime(at), is_replicated: false }).unwrap();
     writer.finish().unwrap();
     let text = String::from_utf8(text).unwrap();
     if !options.starts_with("xml") {
@@ -146,7 +146,8 @@ fn helper_in_new_event_and_listing_not_in_destroy() {
 fn events_share_one_xml_document() {
     let mut text = Vec::new();
     let mut writer = test_writer(&mut text, "xml");
-    let event = Event { kind: EventKind::New, entry: tcp(TcpState::SynSent, 120), at: UnixTime(0) };
+    let event =
+        Event { kind: EventKind::New, entry: tcp(TcpState::SynSent, 120), at: UnixTime(0), is_replicated: false };
     writer.write_event(&event).unwrap();
     writer.write_event(&event).unwrap();
     writer.finish().unwrap();

@@ -39,7 +39,13 @@ fn json_entries_are_an_array_events_are_lines() {
     out.write_entry(&entry).unwrap();
     out.write_entry(&entry).unwrap();
     out.finish().unwrap();
-    out.write_event(&Event { kind: EventKind::Update, entry, at: UnixTime(1_795_443_359_250_000_000) }).unwrap();
+    out.write_event(&Event {
+        kind: EventKind::Update,
+        entry,
+        at: UnixTime(1_795_443_359_250_000_000),
+        is_replicated: false,
+    })
+    .unwrap();
     out.finish().unwrap();
     assert_eq!(
         String::from_utf8(text).unwrap(),

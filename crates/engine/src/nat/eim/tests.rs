@@ -1,6 +1,6 @@
 use super::super::tests::{CLIENT, OUTSIDE, SERVER, endpoints, engine, route_packet, syn, udp};
 use super::*;
-use crate::{CtInfo, Reason};
+use crate::{CtInfo, EventMask, Reason};
 use crate::{DeterministicNat, FilteringBehaviour, MappingBehaviour};
 use alloc::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
@@ -272,4 +272,18 @@ fn mapping_survives_export_and_import() {
     assert_eq!(outside_port(&mut heir, (CLIENT, 4000), [203, 0, 113, 77]), port);
     heir.flush(NOW);
     assert!(heir.nat.eim.is_empty());
+    // What another node has decided is in that node's logs.
+    let mut standby = engine_with_policy(heir.nat_policy().clone());
+    standby.subscribe(EventMask { new: true, destroy: true, ..EventMask::default() }, 16);
+    standby.set_replicated(true);
+    for described in engine.export_all(NOW) {
+        standby.import(&described, core::time::Duration::ZERO, crate::WindowTrust::Exact, NOW).unwrap();
+    }
+    assert_eq!((standby.count(), standby.poll_port_block()), (2, None));
+    assert!(core::iter::from_fn(|| standby.poll_event()).all(|event| event.is_replicated));
+    standby.set_replicated(false);
+    standby.flush(NOW);
+    assert_eq!(standby.poll_port_block().map(|change| change.allocated), Some(false));
+    let ended: Vec<bool> = core::iter::from_fn(|| standby.poll_event()).map(|event| event.is_replicated).collect();
+    assert_eq!(ended, [false, false]);
 }

@@ -1,5 +1,7 @@
 //! What becomes of connections when backends come, go, fail and are drained.
 use super::*;
+use core::time::Duration;
+use keepstate_engine::WindowTrust;
 
 #[test]
 fn drained_backend_keeps_connections_and_gets_no_new_ones() {
@@ -269,6 +271,29 @@ fn restored_connections_are_adopted() {
     assert_eq!(open_connection(&mut router, 1, 4000, at(1)), Some(ip("10.0.0.12")));
     router.replace_services(vec![service(Transport::Tcp, 2)], at(2));
     assert_eq!(connection_counts(&mut router, at(2)), [(0, 0), (1, 0)]);
+}
+
+#[test]
+fn connections_taken_over_are_adopted_in_bounded_steps() {
+    let mut active = router("", vec![service(Transport::Udp, 1)]);
+    for port in 1..=6000 {
+        let asked = endpoints(("192.0.2.7", port), ("203.0.113.80", 53));
+        assert_eq!(send_packet(&mut active, 1, &udp(asked), at(1)).0, Ok(()));
+    }
+    let mut standby = router("", vec![service(Transport::Udp, 1)]);
+    for connection in active.engine_mut().export_all(at(1)) {
+        standby.engine_mut().import(&connection, Duration::ZERO, WindowTrust::Lenient, at(1)).unwrap();
+    }
+    let live = |router: &mut Router| {
+        router.services().iter().flat_map(ServiceState::backends).map(BackendState::active).sum::<u64>()
+    };
+    standby.begin_adoption();
+    assert_eq!(live(&mut standby), 0, "nothing in the turn of the promotion");
+    standby.poll(at(1));
+    let first = live(&mut standby);
+    assert!((1..=4096).contains(&first), "{first} in one turn");
+    (0..3).for_each(|_| standby.poll(at(1)));
+    assert_eq!(live(&mut standby), 6000);
 }
 
 #[test]
