@@ -1,6 +1,5 @@
 //! What becomes of connections when backends come, go, fail and are drained.
 use super::*;
-use core::time::Duration;
 use keepstate_engine::WindowTrust;
 
 #[test]
@@ -282,7 +281,7 @@ fn connections_taken_over_are_adopted_in_bounded_steps() {
     }
     let mut standby = router("", vec![service(Transport::Udp, 1)]);
     for connection in active.engine_mut().export_all(at(1)) {
-        standby.engine_mut().import(&connection, Duration::ZERO, WindowTrust::Lenient, at(1)).unwrap();
+        standby.engine_mut().import(&connection, std::time::Duration::ZERO, WindowTrust::Lenient, at(1)).unwrap();
     }
     let live = |router: &mut Router| {
         router.services().iter().flat_map(ServiceState::backends).map(BackendState::active).sum::<u64>()
