@@ -10,8 +10,7 @@ mod known;
 #[cfg(test)]
 mod tests;
 
-use crate::table::TupleRef;
-use crate::{CtInfo, Engine, Instant, Outcome, PacketCtx, Reason, Zone, ZoneDirection};
+use crate::{Engine, Instant, Outcome, PacketCtx, Reason, Zone, ZoneDirection};
 use alloc::vec::Vec;
 use hints::{GROUP, LookupHint, LookupHints};
 use keepstate_wire::Packet;
@@ -33,7 +32,7 @@ impl Engine {
     pub fn handle(&mut self, packet: &Packet<'_>, zone: Zone, now: Instant) -> Outcome {
         let hint = self.find_hint(packet, zone);
         match self.track_known(packet, zone, &hint, now) {
-            Some((info, reference)) => self.known_outcome(info, reference),
+            Some(outcome) => outcome,
             None => self.slow_path(packet, zone, &hint, now),
         }
     }
@@ -45,13 +44,12 @@ impl Engine {
         outcomes.reserve(packets.len());
         let mut hints = LookupHints::EMPTY;
         for group in packets.chunks(GROUP) {
-            self.hash_group(group, zone, &mut hints);
-            self.prefetch_records(group, zone, &mut hints);
+            self.look_ahead(group, zone, &mut hints);
             for (at, packet) in group.iter().enumerate() {
                 // The outcome is built in place: building it elsewhere and copying it causes a store-forwarding stall.
                 match self.track_known(packet, zone, &hints.get(at), now) {
-                    Some((info, reference)) => outcomes.push(self.known_outcome(info, reference)),
-                    None => self.push_slow_path(packet, zone, &hints.get(at), now, outcomes),
+                    Some(outcome) => outcomes.push(outcome),
+                    None => self.push_slow_path(packet, zone, (&hints, at), now, outcomes),
                 }
             }
         }
@@ -63,16 +61,11 @@ impl Engine {
         &mut self,
         packet: &Packet<'_>,
         zone: Zone,
-        hint: &LookupHint,
+        (hints, at): (&LookupHints, usize),
         now: Instant,
         outcomes: &mut Vec<Outcome>,
     ) {
-        outcomes.push(self.slow_path(packet, zone, hint, now));
-    }
-
-    #[inline(always)]
-    fn known_outcome(&self, info: CtInfo, reference: TupleRef) -> Outcome {
-        Outcome::tracked(info, reference.direction(), self.conn_id(reference.slot()))
+        outcomes.push(self.slow_path(packet, zone, &hints.get(at), now));
     }
 
     /// Tracks one packet. A connection it begins is only inserted by [`Engine::confirm`]. If a rule drops the packet, drop the [`PacketCtx`].
@@ -80,7 +73,7 @@ impl Engine {
     pub fn track(&mut self, packet: &Packet<'_>, zone: Zone, now: Instant) -> PacketCtx {
         let hint = self.memo_hint(packet, zone);
         match self.track_known(packet, zone, &hint, now) {
-            Some((info, reference)) => PacketCtx::finished(self.known_outcome(info, reference)),
+            Some(outcome) => PacketCtx::finished(outcome),
             None => self.track_slowly(packet, zone, &hint, now),
         }
     }
@@ -90,8 +83,7 @@ impl Engine {
     pub fn prefetch(&mut self, packets: &[Packet<'_>], zone: Zone) {
         let mut hints = LookupHints::EMPTY;
         for group in packets.chunks(GROUP) {
-            self.hash_group(group, zone, &mut hints);
-            self.prefetch_records(group, zone, &mut hints);
+            self.look_ahead(group, zone, &mut hints);
             if zone.direction == ZoneDirection::Both {
                 self.remember_hashes(group, &hints);
             }

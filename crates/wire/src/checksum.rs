@@ -58,6 +58,28 @@ impl Sum {
         }
     }
 
+    /// Adds `bytes` from `from` on. `from` is even and at least 8: a last incomplete word is read together with bytes before it, which takes no branch for each length.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn add_end_of(self, bytes: &[u8], from: usize) -> Self {
+        let (long, rest) = bytes.get(from..).unwrap_or(&[]).as_chunks::<8>();
+        let mut sum = self;
+        if long.len() < 16 {
+            for bytes in long {
+                sum = sum.add_word(u64::from_ne_bytes(*bytes));
+            }
+        } else {
+            sum = self.add_long(long);
+        }
+        match bytes.last_chunk() {
+            Some(last) if !rest.is_empty() => {
+                let (word, missing) = (u64::from_ne_bytes(*last), 64 - 8 * rest.len());
+                sum.add_word(if cfg!(target_endian = "little") { word >> missing } else { word << missing })
+            }
+            _ => sum,
+        }
+    }
+
     /// Long data: independent sums, which the compiler vectorizes. Each addend is below 2³³, so the sum cannot overflow for any packet
     /// length.
     #[inline(never)]

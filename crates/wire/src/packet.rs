@@ -9,7 +9,10 @@ use crate::{Addresses, Family, ParseError, ipv4_options, protocol};
 use core::fmt;
 use core::net::SocketAddr;
 
+mod plain_tcp;
 mod transport_checksum;
+
+pub use plain_tcp::PlainTcp;
 
 /// The fragment fields of a packet: the IPv6 fragment header, or the fields of the IPv4 header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

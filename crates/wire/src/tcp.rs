@@ -141,16 +141,7 @@ impl<'a> TcpSegment<'a> {
 
     /// The options of a SYN, as Linux reads them: an option of a wrong size is skipped, and reading ends at a malformed one.
     pub fn syn_options(&self) -> SynOptions {
-        let mut options = SynOptions::default();
-        for option in self.options() {
-            match option {
-                TcpOption::WindowScale(shift) => options.window_scale = Some(shift.min(MAX_WINDOW_SCALE)),
-                TcpOption::SackPermitted => options.sack_permitted = true,
-                TcpOption::Mss(mss) => options.mss = Some(mss),
-                _ => {}
-            }
-        }
-        options
+        SynOptions::read(self.options)
     }
 
     /// The highest right edge of the SACK blocks that is after `ack` (modulo 2³²), else `ack`. As in Linux, only the first SACK
@@ -281,6 +272,22 @@ pub struct SynOptions {
     pub sack_permitted: bool,
     /// Maximum segment size.
     pub mss: Option<u16>,
+}
+
+impl SynOptions {
+    /// Reads them as [`TcpSegment::syn_options`] does.
+    pub fn read(options: &[u8]) -> SynOptions {
+        let mut found = SynOptions::default();
+        for option in (TcpOptions { rest: options }) {
+            match option {
+                TcpOption::WindowScale(shift) => found.window_scale = Some(shift.min(MAX_WINDOW_SCALE)),
+                TcpOption::SackPermitted => found.sack_permitted = true,
+                TcpOption::Mss(mss) => found.mss = Some(mss),
+                _ => {}
+            }
+        }
+        found
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::time::Ticks;
 use crate::{CtInfo, Direction, Engine, EventKind, Instant, Outcome, Status, Sysctl, Zone, ZoneDirection};
 use keepstate_types::ipproto;
 use keepstate_wire::tcp::TcpSegment;
-use keepstate_wire::{Packet, udp};
+use keepstate_wire::{Packet, PlainTcp, udp};
 
 impl Engine {
     /// Begins a connection with `packet`. `None` if the packet may belong to a known connection, is not ordinary, or finds the table full.
@@ -32,15 +32,99 @@ impl Engine {
         }
         // Without NAT the reply tuple is free if the original is.
         let is_simple = !self.nat.in_use && self.expectations.is_empty() && self.auto_helpers.is_empty();
-        if !is_simple || !packet.ipv4_options_ok() {
+        if !is_simple {
             return None;
         }
-        let addresses = match packet.flow_key_v4() {
-            Some((word, _)) => PackedAddrs::V4(word),
-            None => PackedAddrs::V6(packet.flow_key_v6()?.0),
+        if zone.id == 0
+            && let Some(plain) = packet.plain_tcp()
+        {
+            return self.begin_plain_segment(packet, &plain, hint, limit, now);
+        }
+        self.begin_other(packet, zone, hint, limit, now)
+    }
+
+    /// Begins a connection with a SYN in an ordinary IPv4 packet, in the default zone.
+    #[inline(always)]
+    fn begin_plain_segment(
+        &mut self,
+        packet: &Packet<'_>,
+        plain: &PlainTcp<'_>,
+        hint: &LookupHint,
+        limit: usize,
+        now: Instant,
+    ) -> Option<Outcome> {
+        let (word, keys) = (hint.addresses, hint.keys());
+        let (answer, answer_keys) = (word.rotate_left(32), keys.rotate_left(16));
+        if answer == word && answer_keys == keys {
+            return None;
+        }
+        let key = |addresses, keys| TupleKey { addresses: PackedAddrs::V4(addresses), keys, protocol: ipproto::TCP };
+        let needs_more = self.sysctls.is_enabled(Sysctl::Acct) || self.sysctls.is_enabled(Sysctl::Timestamp);
+        if needs_more || !self.shard.owns(&key(word, keys)) {
+            return self.begin_other(packet, Zone::default(), hint, limit, now);
+        }
+        if self.sysctls.is_enabled(Sysctl::Checksum) && !plain.checksum_ok() {
+            return None;
+        }
+        let [hash, reply_hash] = match hint.hashes() {
+            [hash, 0] => [hash, self.table.reply_hash(&key(answer, answer_keys))],
+            known => known,
         };
-        let original = TupleKey { addresses, keys: hint.keys(), protocol: packet.protocol() };
-        let reply = original.invert()?;
+        let tick = now.tick();
+        let (tcp, timeout) = Tcp::from_plain_syn(&plain.segment()?, &self.sysctls)?;
+        let mut hot = HotRecord {
+            addresses: word,
+            keys,
+            deadline: tick.wrapping_add(timeout),
+            status: Status::CONFIRMED.bits() as u16,
+            kind: RecordKind::new(ipproto::TCP, RecordKind::UNTRANSLATED),
+            ..HotRecord::default()
+        };
+        tcp.store(&mut hot);
+        if !self.shard.take_entry(limit) {
+            return None;
+        }
+        let slot = self.table.insert_plain(hot, [hash, reply_hash], tick);
+        self.begun(slot, now)
+    }
+
+    /// The end of every short beginning. `slot` is `None` if there was no memory.
+    #[inline(always)]
+    fn begun(&mut self, slot: Option<u32>, now: Instant) -> Option<Outcome> {
+        let Some(slot) = slot else {
+            self.shard.give_entry_back();
+            return None;
+        };
+        self.dirty.mark_dirty(slot);
+        if self.wants_event(EventKind::New) {
+            self.emit_event(EventKind::New, slot, now);
+        }
+        Some(Outcome::tracked(CtInfo::New, Direction::Original, self.conn_id(slot)))
+    }
+
+    /// Begins a connection with any other first packet: UDP, IPv6, in a zone, with counters.
+    #[inline(never)]
+    fn begin_other(
+        &mut self,
+        packet: &Packet<'_>,
+        zone: Zone,
+        hint: &LookupHint,
+        limit: usize,
+        now: Instant,
+    ) -> Option<Outcome> {
+        if !matches!(packet.protocol(), ipproto::TCP | ipproto::UDP) || !packet.ipv4_options_ok() {
+            return None;
+        }
+        let (addresses, answer) = match packet.flow_key_v4() {
+            Some((word, _)) => (PackedAddrs::V4(word), PackedAddrs::V4(word.rotate_left(32))),
+            None => {
+                let ([source, destination], _) = packet.flow_key_v6()?;
+                (PackedAddrs::V6([source, destination]), PackedAddrs::V6([destination, source]))
+            }
+        };
+        let (keys, protocol) = (hint.keys(), packet.protocol());
+        let original = TupleKey { addresses, keys, protocol };
+        let reply = TupleKey { addresses: answer, keys: keys.rotate_left(16), protocol };
         if reply == original || !self.shard.owns(&original) {
             return None;
         }
@@ -53,12 +137,11 @@ impl Engine {
                 tcp.store(&mut hot);
                 timeout
             }
-            ipproto::UDP => {
+            _ => {
                 udp::UdpHeader::parse(packet.transport(), packet.transport_len()).ok()?;
                 Stateless::first_udp(tick).store(&mut hot);
                 self.fast_timeouts.udp
             }
-            _ => return None,
         };
         if self.sysctls.is_enabled(Sysctl::Checksum) && !packet.transport_checksum_ok() {
             return None;
@@ -78,14 +161,7 @@ impl Engine {
         if !self.shard.take_entry(limit) {
             return None;
         }
-        let Some(slot) = self.table.insert(&record, tick) else {
-            self.shard.give_entry_back();
-            return None;
-        };
-        self.dirty.mark_dirty(slot);
-        if self.wants_event(EventKind::New) {
-            self.emit_event(EventKind::New, slot, now);
-        }
-        Some(Outcome::tracked(CtInfo::New, Direction::Original, self.conn_id(slot)))
+        let slot = self.table.insert(&record, tick);
+        self.begun(slot, now)
     }
 }

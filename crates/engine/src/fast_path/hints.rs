@@ -4,7 +4,7 @@
 use super::hash_memo::HashMemo;
 use crate::classify::Classification;
 use crate::table::key::{PackedAddrs, TupleKey, key_tail};
-use crate::table::{LookupKey, TupleRef};
+use crate::table::{Bucket, LookupKey, TupleRef};
 use crate::{Direction, Engine, Zone, ZoneDirection};
 use keepstate_wire::Packet;
 
@@ -32,7 +32,7 @@ pub(super) struct LookupHints {
     addresses: [u64; GROUP],
     tails: [u64; GROUP],
     candidates: [Option<TupleRef>; GROUP],
-    /// One bit for each IPv4 packet with ports.
+    /// One bit for each IPv4 packet with ports; bits beyond the group mean nothing.
     plain: u32,
     /// One bit for each packet without a candidate: only those have a reply hash.
     missing: u32,
@@ -84,48 +84,18 @@ impl LookupHints {
 }
 
 impl Engine {
-    /// First stage: hash each packet, then prefetch all buckets together, so that the TLB misses overlap too.
+    /// The first two stages: hash each packet, then prefetch all buckets together, so that the TLB misses overlap too; then the records that the buckets refer to.
     #[inline(always)]
-    pub(super) fn hash_group(&self, packets: &[Packet<'_>], zone: Zone, hints: &mut LookupHints) {
-        let zone_id = zone.id_for(Direction::Original);
-        hints.plain = 0;
-        let mut others = 0;
-        for (at, packet) in packets.iter().enumerate() {
-            let place = at & (GROUP - 1);
-            match packet.flow_key_v4() {
-                Some((word, keys)) => {
-                    hints.addresses[place] = word;
-                    hints.tails[place] = key_tail(keys, zone_id, packet.protocol());
-                    hints.plain |= 1 << place;
-                }
-                None => others |= 1 << place,
-            }
+    pub(super) fn look_ahead(&self, packets: &[Packet<'_>], zone: Zone, hints: &mut LookupHints) {
+        self.hash_group(packets, zone, hints);
+        let mut buckets: [Option<&Bucket>; GROUP] = [None; GROUP];
+        for (bucket, hash) in buckets.iter_mut().zip(&hints.hashes).take(packets.len()) {
+            *bucket = self.table.prefetched_bucket(*hash);
         }
-        self.table.hash_group(&hints.addresses, &hints.tails, &mut hints.hashes);
-        if others != 0 {
-            self.hash_others(packets, zone, others, hints);
-        }
-        for at in 0..packets.len() {
-            self.table.prefetch_bucket(hints.hashes[at & (GROUP - 1)]);
-        }
-    }
-
-    /// The hashes of packets that are not IPv4 with ports.
-    #[inline(never)]
-    fn hash_others(&self, packets: &[Packet<'_>], zone: Zone, others: u32, hints: &mut LookupHints) {
-        for (at, packet) in packets.iter().enumerate().filter(|(at, _)| others >> at & 1 != 0) {
-            let hint = self.hint_of_other(packet, zone);
-            (hints.hashes[at], hints.addresses[at], hints.tails[at]) = (hint.hash, hint.addresses, hint.tail);
-        }
-    }
-
-    /// Second stage: prefetch the records that the buckets refer to.
-    #[inline(always)]
-    pub(super) fn prefetch_records(&self, packets: &[Packet<'_>], zone: Zone, hints: &mut LookupHints) {
         let mut missing: u32 = 0;
         for (at, packet) in packets.iter().enumerate() {
             let place = at & (GROUP - 1);
-            let candidate = self.table.candidate(hints.hashes[place]);
+            let candidate = self.table.candidate_in(buckets[place], hints.hashes[place]);
             hints.candidates[place] = candidate;
             match candidate {
                 Some(reference) => self.table.prefetch_record(reference, packet.family()),
@@ -135,6 +105,38 @@ impl Engine {
         hints.missing = missing;
         if missing != 0 {
             self.prefetch_reply_buckets(packets, zone, missing, hints);
+        }
+    }
+
+    /// Hashes each packet.
+    #[inline(always)]
+    fn hash_group(&self, packets: &[Packet<'_>], zone: Zone, hints: &mut LookupHints) {
+        let zone_id = zone.id_for(Direction::Original);
+        let mut others: u32 = 0;
+        for (at, packet) in packets.iter().enumerate() {
+            let place = at & (GROUP - 1);
+            match packet.flow_key_v4() {
+                Some((word, keys)) => {
+                    hints.addresses[place] = word;
+                    hints.tails[place] = key_tail(keys, zone_id, packet.protocol());
+                }
+                None => others |= 1 << place,
+            }
+        }
+        // Of a group that is not full, the rest means nothing.
+        hints.plain = !others;
+        self.table.hash_group(&hints.addresses, &hints.tails, &mut hints.hashes);
+        if others != 0 {
+            self.hash_others(packets, zone, others, hints);
+        }
+    }
+
+    /// The hashes of packets that are not IPv4 with ports.
+    #[inline(never)]
+    fn hash_others(&self, packets: &[Packet<'_>], zone: Zone, others: u32, hints: &mut LookupHints) {
+        for (at, packet) in packets.iter().enumerate().filter(|(at, _)| others >> at & 1 != 0) {
+            let hint = self.hint_of_other(packet, zone);
+            (hints.hashes[at], hints.addresses[at], hints.tails[at]) = (hint.hash, hint.addresses, hint.tail);
         }
     }
 

@@ -1,7 +1,9 @@
 //! The short way and the full one give the same results, whatever the traffic; and every kind of flow takes the short way.
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 use super::*;
-use crate::{ConnUpdate, Direction, Manip, NatRange, NatResult, Secret, Status, Sysctl, Sysctls, ZoneDirection};
+use crate::{
+    ConnUpdate, CtInfo, Direction, Manip, NatRange, NatResult, Secret, Status, Sysctl, Sysctls, ZoneDirection,
+};
 use alloc::vec;
 use core::net::IpAddr;
 use keepstate_wire::checksum::Sum;
@@ -175,7 +177,7 @@ impl Pair {
             let hint = self.short.memo_hint(packet, flow.zone());
             let known = self.short.track_known(packet, flow.zone(), &hint, self.now);
             let outcome = match known {
-                Some((info, reference)) => self.short.known_outcome(info, reference),
+                Some(outcome) => outcome,
                 None if !flow.is_translated() => self.short.slow_path(packet, flow.zone(), &hint, self.now),
                 None => {
                     let ctx = self.short.track_slowly(packet, flow.zone(), &hint, self.now);

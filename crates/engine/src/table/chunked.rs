@@ -34,8 +34,13 @@ impl<T: FromZeros, const N: usize> ChunkedArray<T, N> {
     }
 
     /// Allocates the chunk of `at` unless it exists. False if out of memory.
+    #[inline(always)]
     pub(crate) fn ensure_chunk(&mut self, at: usize) -> bool {
-        let chunk = at >> Self::SHIFT;
+        self.get(at).is_some() || self.add_chunk(at >> Self::SHIFT)
+    }
+
+    #[cold]
+    fn add_chunk(&mut self, chunk: usize) -> bool {
         if self.chunks.len() <= chunk {
             if self.chunks.try_reserve(chunk + 1 - self.chunks.len()).is_err() {
                 return false;

@@ -28,7 +28,7 @@ const ENTRIES_PER_20_BUCKETS: usize = 140;
 
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
-struct Bucket {
+pub(crate) struct Bucket {
     fingerprints: [u16; ENTRIES_PER_BUCKET],
     references: [u32; ENTRIES_PER_BUCKET],
     /// Number of an overflow bucket plus one; 0 for none.
@@ -143,10 +143,23 @@ impl Index {
         }
     }
 
+    /// Prefetches the bucket of `hash` and returns it. `None` if it has no memory yet, being empty.
+    #[inline(always)]
+    pub(crate) fn prefetched(&self, hash: u64) -> Option<&Bucket> {
+        let bucket = self.buckets.get(self.bucket_of(hash))?;
+        simd::prefetch(bucket);
+        Some(bucket)
+    }
+
     /// The first reference with the fingerprint of `hash`, in its bucket or those that continue it.
     #[inline(always)]
     pub(crate) fn first_match(&self, hash: u64) -> Option<TupleRef> {
-        let bucket = self.buckets.get(self.bucket_of(hash))?;
+        self.first_match_in(self.buckets.get(self.bucket_of(hash))?, hash)
+    }
+
+    /// As [`Index::first_match`], of a hash whose bucket is known.
+    #[inline(always)]
+    pub(crate) fn first_match_in(&self, bucket: &Bucket, hash: u64) -> Option<TupleRef> {
         let fits = bucket.match_mask(fingerprint(hash));
         match bucket.references.get(fits.trailing_zeros() as usize) {
             Some(reference) => Some(TupleRef(*reference)),
@@ -214,12 +227,17 @@ impl Index {
     }
 
     /// Inserts `reference` under `hash`. False if out of memory for an overflow bucket.
+    #[inline(always)]
     pub(crate) fn insert(&mut self, hash: u64, reference: TupleRef) -> bool {
-        let done = self.insert_entry(self.bucket_of(hash), fingerprint(hash), reference);
+        let home = self.bucket_of(hash);
+        let has_place =
+            self.buckets.get_mut(home).is_some_and(|bucket| bucket.insert_slot(fingerprint(hash), reference));
+        let done = has_place || self.insert_entry(home, fingerprint(hash), reference);
         self.entries += usize::from(done);
         done
     }
 
+    #[inline(never)]
     fn insert_entry(&mut self, home: usize, mark: u16, reference: TupleRef) -> bool {
         if !self.buckets.ensure_chunk(home) {
             return false;
@@ -360,6 +378,7 @@ impl Bucket {
         found.map(|(_, reference)| *reference = new.0).is_some()
     }
 
+    #[inline(always)]
     fn insert_slot(&mut self, mark: u16, reference: TupleRef) -> bool {
         let free = self.match_mask(0).trailing_zeros() as usize;
         match (self.fingerprints.get_mut(free), self.references.get_mut(free)) {

@@ -13,7 +13,7 @@ mod siphash;
 mod timer_bounds;
 
 pub(crate) use chunked::ChunkedArray;
-pub(crate) use index::{Index, TupleRef};
+pub(crate) use index::{Bucket, Index, TupleRef};
 pub(crate) use new_record::NewRecord;
 pub(crate) use records::Records;
 #[cfg(test)]
@@ -88,6 +88,12 @@ impl Table {
         key.hash(zone.id_for(Direction::Original), &self.keys)
     }
 
+    /// The hash of a reply's key in the default zone.
+    #[inline(always)]
+    pub(crate) fn reply_hash(&self, key: &TupleKey) -> u64 {
+        key.hash(Zone::default().id_for(Direction::Reply), &self.keys)
+    }
+
     /// The hashes of a group of IPv4 keys: see [`HashKeys::hash_group`].
     #[inline(always)]
     pub(crate) fn hash_group<const N: usize>(&self, addresses: &[u64; N], tails: &[u64; N], hashes: &mut [u64; N]) {
@@ -99,13 +105,19 @@ impl Table {
         LookupKey { key, zone, hash: self.hash(&key, zone), candidate: None, reply_hash: 0 }
     }
 
-    /// First stage of a batched lookup: prefetch the bucket.
+    /// First stage of a batched lookup: prefetch the bucket. `None` if it has no memory yet.
     #[inline(always)]
-    pub(crate) fn prefetch_bucket(&self, hash: u64) {
-        self.index.prefetch(hash);
+    pub(crate) fn prefetched_bucket(&self, hash: u64) -> Option<&Bucket> {
+        self.index.prefetched(hash)
     }
 
     /// Second stage: the reference of the bucket's first matching fingerprint. It is most likely the right one, but unchecked.
+    #[inline(always)]
+    pub(crate) fn candidate_in(&self, bucket: Option<&Bucket>, hash: u64) -> Option<TupleRef> {
+        self.index.first_match_in(bucket?, hash)
+    }
+
+    /// As [`Table::candidate_in`] the hash's bucket.
     #[inline(always)]
     pub(crate) fn candidate(&self, hash: u64) -> Option<TupleRef> {
         self.index.first_match(hash)
@@ -115,7 +127,12 @@ impl Table {
     #[inline(always)]
     pub(crate) fn prefetch_record(&self, reference: TupleRef, family: Family) {
         self.records.prefetch(reference, family);
-        self.timer_bounds.prefetch(reference.slot() as usize);
+    }
+
+    /// Prefetches the bucket of a hash.
+    #[inline(always)]
+    pub(crate) fn prefetch_bucket(&self, hash: u64) {
+        self.index.prefetch(hash);
     }
 
     /// Third stage, for a packet without a candidate: prefetch the bucket where the reply key will be inserted. Returns its hash, or 0 if the key
@@ -176,18 +193,30 @@ impl Table {
     /// Inserts a connection under both keys; neither may be in the table yet. Returns its slot; `None` if out of memory.
     pub(crate) fn insert(&mut self, record: &NewRecord<'_>, now: u32) -> Option<u32> {
         let slot = self.records.insert(record)?;
-        if !self.timer_bounds.grow(self.records.slot_count(), now) {
-            self.records.free_slot(slot);
-            return None;
-        }
         let hash = |known: u64, key: &TupleKey, direction| match known {
             0 => key.hash(record.zone.id_for(direction), &self.keys),
             known => known,
         };
         let original = hash(record.hashes[0], record.original, Direction::Original);
         let reply = hash(record.hashes[1], record.reply, Direction::Reply);
+        self.link(slot, [original, reply], record.hot.deadline, now)
+    }
+
+    /// As [`Table::insert`], for an untranslated IPv4 connection in the default zone that has nothing but its hot record, with both hashes.
+    #[inline(always)]
+    pub(crate) fn insert_plain(&mut self, record: HotRecord, hashes: [u64; 2], now: u32) -> Option<u32> {
+        let deadline = record.deadline;
+        let slot = self.records.insert_plain(record)?;
+        self.link(slot, hashes, deadline, now)
+    }
+
+    /// Enters a new record in index and timers, or frees it.
+    #[inline(always)]
+    fn link(&mut self, slot: u32, [original, reply]: [u64; 2], deadline: u32, now: u32) -> Option<u32> {
         // Insert both entries or neither.
-        if !self.index.insert(original, TupleRef::new(slot, Direction::Original)) {
+        if !self.timer_bounds.grow(self.records.slot_count(), now)
+            || !self.index.insert(original, TupleRef::new(slot, Direction::Original))
+        {
             self.records.free_slot(slot);
             return None;
         }
@@ -196,11 +225,13 @@ impl Table {
             self.records.free_slot(slot);
             return None;
         }
-        self.timer_bounds.lower(slot as usize, record.hot.deadline);
+        self.timer_bounds.lower(slot as usize, deadline);
         self.count += 1;
         self.epoch += 1;
         // Each connection adds two entries, a fraction of a bucket: two splits per insert are several times what is needed to keep up.
-        self.grow_index(2);
+        if self.index.needs_growth() {
+            self.grow_index(2);
+        }
         Some(slot)
     }
 
@@ -244,7 +275,7 @@ impl Table {
     }
 
     /// Must be called when the deadline of `slot` has become earlier.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn lower_timer_bound(&mut self, slot: u32, deadline: u32) {
         self.timer_bounds.lower(slot as usize, deadline);
     }

@@ -103,6 +103,12 @@ impl RecordKind {
         }
     }
 
+    /// Is it a TCP connection over IPv4 in the default zone?
+    #[inline(always)]
+    pub(crate) const fn is_tcp_v4(self) -> bool {
+        self.class_and_layout() & !RecordKind::UNTRANSLATED == 0
+    }
+
     /// All that says where the tuples are and what they mean.
     #[inline(always)]
     const fn class_and_layout(self) -> u8 {

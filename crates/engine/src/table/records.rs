@@ -2,14 +2,17 @@
 //! tuples, marks, IPv6 addresses, counters, start times, zones.
 //!
 //! A slot is allocated on insert and returned to its family's free list on removal. It never changes its family.
-use super::chunked::{ChunkedArray, DenseArray};
+use super::chunked::ChunkedArray;
 use super::index::TupleRef;
 use super::key::{HashKeys, PackedAddrs, TupleKey};
 use super::new_record::{AcctCounts, NewRecord};
 use super::record::{ColdRecord, HotRecord, Ipv6Addrs, RecordKind, ZoneRecord};
 use super::simd;
 use crate::{Direction, Zone};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
 use keepstate_wire::Family;
+use zerocopy::FromZeros;
 
 /// Slots are allocated per address family, in runs of this many: 2 MiB of hot records.
 pub(crate) const SLOTS_PER_RUN: usize = 1 << 15;
@@ -19,10 +22,8 @@ const MAX_SLOTS: usize = 1 << 31;
 /// The records. See the module documentation.
 #[derive(Clone)]
 pub(crate) struct Records {
-    hot: DenseArray<HotRecord, SLOTS_PER_RUN>,
+    runs: Vec<Run>,
     cold: ChunkedArray<ColdRecord, { 1 << 17 }>,
-    /// How many connections each slot has had. Never reset: together with the slot it names a connection for ever (but for wrapping), whatever a peer sends.
-    generations: DenseArray<u32, { 1 << 17 }>,
     ipv6_originals: ChunkedArray<Ipv6Addrs, { 1 << 16 }>,
     ipv6_replies: ChunkedArray<Ipv6Addrs, { 1 << 16 }>,
     counts: ChunkedArray<AcctCounts, { 1 << 16 }>,
@@ -34,6 +35,14 @@ pub(crate) struct Records {
     slot_count: usize,
 }
 
+/// What every connection of a run of slots has. Two boxes: that of the records is one huge page.
+#[derive(Clone)]
+struct Run {
+    hot: Box<[HotRecord; SLOTS_PER_RUN]>,
+    /// How many connections each slot has had. Never reset: together with the slot it names a connection for ever (but for wrapping), whatever a peer sends.
+    generations: Box<[u32; SLOTS_PER_RUN]>,
+}
+
 /// The free slots of one address family.
 #[derive(Clone, Default)]
 struct FreeSlots {
@@ -43,13 +52,24 @@ struct FreeSlots {
     unused: core::ops::Range<u32>,
 }
 
+/// The run that a slot is in.
+#[inline(always)]
+const fn run_of(slot: u32) -> usize {
+    slot as usize / SLOTS_PER_RUN
+}
+
+/// Its place there.
+#[inline(always)]
+const fn place_of(slot: u32) -> usize {
+    slot as usize % SLOTS_PER_RUN
+}
+
 impl Records {
     pub(crate) const fn new() -> Self {
         const NONE: FreeSlots = FreeSlots { freelist_head: 0, unused: 0..0 };
         Records {
-            hot: DenseArray::new(),
+            runs: Vec::new(),
             cold: ChunkedArray::new(),
-            generations: DenseArray::new(),
             ipv6_originals: ChunkedArray::new(),
             ipv6_replies: ChunkedArray::new(),
             counts: ChunkedArray::new(),
@@ -62,12 +82,18 @@ impl Records {
 
     #[inline(always)]
     pub(crate) fn hot(&self, slot: u32) -> Option<&HotRecord> {
-        self.hot.get(slot as usize)
+        self.runs.get(run_of(slot)).map(|run| &run.hot[place_of(slot)])
     }
 
     #[inline(always)]
     pub(crate) fn hot_mut(&mut self, slot: u32) -> Option<&mut HotRecord> {
-        self.hot.get_mut(slot as usize)
+        self.runs.get_mut(run_of(slot)).map(|run| &mut run.hot[place_of(slot)])
+    }
+
+    /// Addresses and keys of the reply tuple of a translated IPv4 connection.
+    #[inline(always)]
+    pub(crate) fn translated_reply(&self, slot: u32) -> Option<(u64, u32)> {
+        self.cold.get(slot as usize).map(|cold| (cold.packed_addresses(), cold.keys))
     }
 
     /// The mark of the connection in a slot.
@@ -90,7 +116,7 @@ impl Records {
     /// The generation of the connection in a slot, or of the last one.
     #[inline(always)]
     pub(crate) fn generation(&self, slot: u32) -> u32 {
-        self.generations.get(slot as usize).copied().unwrap_or(0)
+        self.runs.get(run_of(slot)).map_or(0, |run| run.generations[place_of(slot)])
     }
 
     pub(crate) fn counts(&self, slot: u32) -> Option<&AcctCounts> {
@@ -119,15 +145,13 @@ impl Records {
     /// Prefetches what tracking a packet reads of `reference`.
     #[inline(always)]
     pub(crate) fn prefetch(&self, reference: TupleRef, family: Family) {
-        let slot = reference.slot() as usize;
-        if let Some(hot) = self.hot.get(slot) {
-            simd::prefetch(hot);
-        }
-        if let Some(generation) = self.generations.get(slot) {
-            simd::prefetch(generation);
+        let slot = reference.slot();
+        if let Some(run) = self.runs.get(run_of(slot)) {
+            simd::prefetch(&run.hot[place_of(slot)]);
+            simd::prefetch(&run.generations[place_of(slot)]);
         }
         if family == Family::V6
-            && let Some(addresses) = self.ipv6_originals.get(slot)
+            && let Some(addresses) = self.ipv6_originals.get(slot as usize)
         {
             simd::prefetch(addresses);
         }
@@ -213,17 +237,18 @@ impl Records {
         kind |= if is_ipv6 { RecordKind::IPV6 } else { 0 };
         kind |= if record.zone.id != 0 { RecordKind::ZONED } else { 0 };
         kind |= if record.counts.is_some() { RecordKind::COUNTED } else { 0 };
-        *self.hot.get_mut(at)? = HotRecord {
+        let run = self.runs.get_mut(run_of(slot))?;
+        run.hot[place_of(slot)] = HotRecord {
             addresses: record.original.packed_addresses(),
             keys: record.original.keys,
             kind: RecordKind::new(record.original.protocol, kind),
             ..record.hot
         };
+        let generation = &mut run.generations[place_of(slot)];
+        *generation = generation.wrapping_add(1);
         if let Some(cold) = self.cold.get_mut(at) {
             cold.init(record.reply, record.mark);
         }
-        let generation = self.generations.get_mut(at)?;
-        *generation = generation.wrapping_add(1);
         if let (PackedAddrs::V6(addresses), Some(original)) =
             (record.original.addresses, self.ipv6_originals.get_mut(at))
         {
@@ -244,6 +269,25 @@ impl Records {
         Some(slot)
     }
 
+    /// Stores an IPv4 connection that has nothing but its hot record and returns the slot. `None` if out of memory.
+    #[inline(always)]
+    pub(crate) fn insert_plain(&mut self, record: HotRecord) -> Option<u32> {
+        let slot = self.alloc_slot(false)?;
+        let run = self.runs.get_mut(run_of(slot))?;
+        run.hot[place_of(slot)] = record;
+        let generation = &mut run.generations[place_of(slot)];
+        *generation = generation.wrapping_add(1);
+        // Others of its kind left these behind, which are read whatever the kind.
+        if let Some(cold) = self.cold.get_mut(slot as usize) {
+            cold.mark = 0;
+        }
+        if let Some(start) = self.starts.get_mut(slot as usize) {
+            *start = 0;
+        }
+        Some(slot)
+    }
+
+    #[inline(always)]
     fn alloc_slot(&mut self, is_ipv6: bool) -> Option<u32> {
         let family = usize::from(is_ipv6);
         if let Some(slot) = self.free_slots[family].freelist_head.checked_sub(1) {
@@ -255,24 +299,41 @@ impl Records {
             }
             return Some(slot);
         }
-        if self.free_slots[family].unused.is_empty() {
-            let (begin, end) = (self.slot_count, self.slot_count + SLOTS_PER_RUN);
-            if end > MAX_SLOTS
-                || !self.hot.ensure_chunk(begin)
-                || !self.generations.ensure_chunk(begin)
-                || is_ipv6 && !self.ipv6_originals.ensure_chunk(begin)
-            {
-                return None;
-            }
-            self.slot_count = end;
-            self.free_slots[family].unused = u32::try_from(begin).ok()?..u32::try_from(end).ok()?;
+        match self.free_slots[family].unused.next() {
+            Some(slot) => Some(slot),
+            None => self.alloc_run(is_ipv6),
         }
-        self.free_slots[family].unused.next()
+    }
+
+    /// Begins another run, and allocates its first slot. `None` if out of memory.
+    #[cold]
+    fn alloc_run(&mut self, is_ipv6: bool) -> Option<u32> {
+        let (begin, end) = (self.slot_count, self.slot_count + SLOTS_PER_RUN);
+        if end > MAX_SLOTS || is_ipv6 && !self.ipv6_originals.ensure_chunk(begin) || !self.add_run() {
+            return None;
+        }
+        self.slot_count = end;
+        let unused = &mut self.free_slots[usize::from(is_ipv6)].unused;
+        *unused = u32::try_from(begin).ok()?..u32::try_from(end).ok()?;
+        unused.next()
+    }
+
+    /// False if out of memory.
+    fn add_run(&mut self) -> bool {
+        let (Ok(hot), Ok(generations)) = (<[HotRecord; SLOTS_PER_RUN]>::new_box_zeroed(), FromZeros::new_box_zeroed())
+        else {
+            return false;
+        };
+        let has_room = self.runs.try_reserve(1).is_ok();
+        if has_room {
+            self.runs.push(Run { hot, generations });
+        }
+        has_room
     }
 
     /// Frees `slot` and zeroes its hot record; a [`ConnId`](crate::ConnId) of it becomes invalid.
     pub(crate) fn free_slot(&mut self, slot: u32) {
-        if let Some(hot) = self.hot.get_mut(slot as usize) {
+        if let Some(hot) = self.runs.get_mut(run_of(slot)).map(|run| &mut run.hot[place_of(slot)]) {
             let freed = &mut self.free_slots[usize::from(hot.kind.has(RecordKind::IPV6))].freelist_head;
             *hot = HotRecord::default();
             hot.words[0] = *freed;
@@ -282,9 +343,9 @@ impl Records {
 
     pub(crate) fn memory_bytes(&self) -> usize {
         let optional = self.counts.memory_bytes() + self.starts.memory_bytes() + self.zones.memory_bytes();
-        self.hot.memory_bytes()
+        self.runs.len() * SLOTS_PER_RUN * (size_of::<HotRecord>() + size_of::<u32>())
+            + self.runs.capacity() * size_of::<Run>()
             + self.cold.memory_bytes()
-            + self.generations.memory_bytes()
             + self.ipv6_originals.memory_bytes()
             + self.ipv6_replies.memory_bytes()
             + optional

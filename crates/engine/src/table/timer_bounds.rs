@@ -5,7 +5,6 @@
 //! Expiry is exact: a block is scanned when its bound has passed, and the bound is then recomputed.
 //! All ticks are modulo 2³². A bound must never be later than the earliest deadline in its block.
 use super::chunked::DenseArray;
-use super::simd;
 use alloc::vec::Vec;
 
 /// The size of a block: this many slots (level 0), or blocks of the level below.
@@ -47,10 +46,13 @@ impl TimerBounds {
     }
 
     /// Grows to `slots` slots. New blocks have no deadlines. False if out of memory; call it again before a slot beyond the old size is used.
+    #[inline(always)]
     pub(crate) fn grow(&mut self, slots: usize, now: u32) -> bool {
-        if slots <= self.slots {
-            return true;
-        }
+        slots <= self.slots || self.add_blocks(slots, now)
+    }
+
+    #[cold]
+    fn add_blocks(&mut self, slots: usize, now: u32) -> bool {
         let idle = now.wrapping_add(IDLE_TICKS);
         let mut blocks = slots;
         let mut level = 0;
@@ -74,14 +76,6 @@ impl TimerBounds {
         }
         self.slots = slots;
         true
-    }
-
-    /// Prefetches what [`TimerBounds::lower`] reads for `slot`.
-    #[inline(always)]
-    pub(crate) fn prefetch(&self, slot: usize) {
-        if let Some(bound) = self.levels.first().and_then(|level| level.bounds.get(slot >> SHIFT)) {
-            simd::prefetch(bound);
-        }
     }
 
     /// Lowers the bounds above `slot` to `deadline` where they are later.

@@ -17,9 +17,9 @@ use keepstate_wire::tcp::{TcpFlags, TcpSegment};
 /// The sysctls that the fast path needs, precomputed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FastPathTimeouts {
-    /// Timeout of an established connection, in ticks.
+    /// Timeout of an established connection of which no segment is sent again, in ticks.
     established: u32,
-    /// Timeout while data is unacknowledged, in ticks.
+    /// The same while data is unacknowledged.
     unacknowledged: u32,
     max_retrans: u32,
     /// Timeouts of a UDP connection, in ticks: before it is a stream, and then.
@@ -29,10 +29,17 @@ pub(crate) struct FastPathTimeouts {
 
 impl From<&Sysctls> for FastPathTimeouts {
     fn from(sysctls: &Sysctls) -> FastPathTimeouts {
-        let established = sysctls[Sysctl::TcpTimeoutEstablished];
+        let whole = sysctls[Sysctl::TcpTimeoutEstablished];
+        // Without any retransmission allowed, every segment has had too many.
+        let at_most = match sysctls[Sysctl::TcpMaxRetrans] {
+            0 => sysctls[Sysctl::TcpTimeoutMaxRetrans],
+            _ => u32::MAX,
+        };
+        let unacknowledged =
+            if whole > at_most { at_most } else { whole.min(sysctls[Sysctl::TcpTimeoutUnacknowledged]) };
         FastPathTimeouts {
-            established: super::super::seconds_to_ticks(established),
-            unacknowledged: super::super::seconds_to_ticks(established.min(sysctls[Sysctl::TcpTimeoutUnacknowledged])),
+            established: super::super::seconds_to_ticks(whole.min(at_most)),
+            unacknowledged: super::super::seconds_to_ticks(unacknowledged),
             max_retrans: sysctls[Sysctl::TcpMaxRetrans],
             udp: super::super::seconds_to_ticks(sysctls[Sysctl::UdpTimeout]),
             udp_stream: super::super::seconds_to_ticks(sysctls[Sysctl::UdpTimeoutStream]),
@@ -56,15 +63,18 @@ impl Tcp {
         let (seq, ack) = (Seq(segment.seq), Seq(segment.ack));
         // An IP packet has at most 65,535 bytes: the wire crate rejects jumbograms.
         let end = seq.plus(segment.data_len as u32);
-        let belongs = self.state & 0xf == ESTABLISHED
-            && segment.flags.0 & CLASS == TcpFlags::ACK
-            && sender.max_window != 0
-            && receiver.max_window != 0
-            && seq.before(sender.max_end.plus(1))
-            && ack.before(receiver.end.plus(1))
-            && end.after(sender.end.minus(receiver.max_window).minus(1))
-            && ack.after(min_ack(&sender, &receiver));
-        if !belongs || self.flags[peer] & side_flag::SACK_PERM != 0 && !has_only_timestamps(segment.options) {
+        if self.state & 0xf != ESTABLISHED || segment.flags.0 & CLASS != TcpFlags::ACK {
+            return None;
+        }
+        // Each is negative if its condition fails: both windows known, and the four inequalities (see `window`). One branch for all.
+        let conditions = sender.max_window.wrapping_sub(1)
+            | receiver.max_window.wrapping_sub(1)
+            | sender.max_end.since(seq)
+            | receiver.end.since(ack)
+            | end.since(sender.end.minus(receiver.max_window))
+            | ack.since(min_ack(&sender, &receiver).plus(1));
+        let is_outside = conditions.cast_signed() < 0;
+        if is_outside || self.flags[peer] & side_flag::SACK_PERM != 0 && !has_only_timestamps(segment.options) {
             return None;
         }
 
@@ -86,35 +96,73 @@ impl Tcp {
 
         let tag = segment_hash(segment, secret);
         let again = self.windows.last_end == end && self.windows.last_hash == tag && self.last_direction() == direction;
-        let zero_window = if again { self.has_flag(ConnFlag::ZeroWindow) } else { segment.window == 0 };
-        // The flags are read first: after a write to a neighbouring byte the read would stall.
-        let unacknowledged = self.update_flags(direction, fresh, ack == receiver.end, zero_window);
-        self.retrans = if again { self.retrans.wrapping_add(1) } else { 0 };
-        (self.windows.last_end, self.windows.last_hash) = (end, tag);
+        let zero_window = if again { self.has_flag(ConnFlag::ZeroWindow) } else { true };
         self.state = ESTABLISHED | (SegmentClass::Ack as u8) << 4;
-
-        if u32::from(self.retrans) >= pace.max_retrans || zero_window {
-            return Some(super::super::seconds_to_ticks(self.select_timeout(SegmentClass::Ack, sysctls)));
+        // The flags are read first: after a write to a neighbouring byte the read would stall.
+        let unacknowledged = self.update_flags(direction, fresh, ack == receiver.end);
+        (self.windows.last_end, self.windows.last_hash) = (end, tag);
+        if again || segment.window == 0 {
+            return Some(self.finish_unusual(again, zero_window, unacknowledged, (pace, sysctls)));
         }
+        self.retrans = 0;
         Some(if unacknowledged { pace.unacknowledged } else { pace.established })
     }
 
-    /// The flags of both sides at once: updated for the segment, and whether data of either side is now unacknowledged.
+    /// The end of a segment that is sent again, or offers no window: its timeout in ticks.
+    #[cold]
+    fn finish_unusual(
+        &mut self,
+        again: bool,
+        zero_window: bool,
+        unacknowledged: bool,
+        (pace, sysctls): (&FastPathTimeouts, &Sysctls),
+    ) -> u32 {
+        self.set_flag(ConnFlag::ZeroWindow, zero_window);
+        self.retrans = if again { self.retrans.wrapping_add(1) } else { 0 };
+        if u32::from(self.retrans) >= pace.max_retrans || zero_window {
+            return super::super::seconds_to_ticks(self.select_timeout(SegmentClass::Ack, sysctls));
+        }
+        if unacknowledged { pace.unacknowledged } else { pace.established }
+    }
+
+    /// The flags of both sides at once: updated for the segment, which has a window, and whether data of either side is now unacknowledged.
     #[inline(always)]
-    fn update_flags(&mut self, direction: Direction, fresh: bool, all_acknowledged: bool, zero_window: bool) -> bool {
-        const UNACKNOWLEDGED: u16 = side_flag::DATA_UNACKNOWLEDGED as u16;
-        let marks =
-            u16::from(ConnFlag::LastWasReply.side_and_bit().1) | u16::from(ConnFlag::ZeroWindow.side_and_bit().1);
-        let own = direction as u32 * 8;
-        let mut flags = u16::from_le_bytes(self.flags) & !marks;
-        flags |= (u16::from(side_flag::MAXACK_SET) | (u16::from(fresh) * UNACKNOWLEDGED)) << own;
-        flags &= !((u16::from(all_acknowledged) * UNACKNOWLEDGED) << (8 - own));
-        flags |= u16::from(direction == Direction::Reply) * u16::from(ConnFlag::LastWasReply.side_and_bit().1);
-        flags |= u16::from(zero_window) * u16::from(ConnFlag::ZeroWindow.side_and_bit().1);
+    fn update_flags(&mut self, direction: Direction, fresh: bool, all_acknowledged: bool) -> bool {
+        let place = direction as usize | usize::from(fresh) << 1 | usize::from(all_acknowledged) << 2;
+        let [kept, added] = FLAG_UPDATES[place];
+        let flags = u16::from_le_bytes(self.flags) & kept | added;
         self.flags = flags.to_le_bytes();
         flags & (UNACKNOWLEDGED | UNACKNOWLEDGED << 8) != 0
     }
 }
+
+const UNACKNOWLEDGED: u16 = side_flag::DATA_UNACKNOWLEDGED as u16;
+
+/// What a segment leaves of the flags and adds to them: by direction, whether it has fresh data (2), and whether it acknowledges all (4).
+const FLAG_UPDATES: [[u16; 2]; 8] = {
+    let (was_reply, zero_window) =
+        (ConnFlag::LastWasReply.side_and_bit().1 as u16, ConnFlag::ZeroWindow.side_and_bit().1 as u16);
+    let mut updates = [[0; 2]; 8];
+    let mut place = 0;
+    while place < updates.len() {
+        let is_reply = place & 1 != 0;
+        let (own, peer) = if is_reply { (8, 0) } else { (0, 8) };
+        let mut kept = !(was_reply | zero_window);
+        let mut added = (side_flag::MAXACK_SET as u16) << own;
+        if is_reply {
+            added |= was_reply;
+        }
+        if place & 2 != 0 {
+            added |= UNACKNOWLEDGED << own;
+        }
+        if place & 4 != 0 {
+            kept &= !(UNACKNOWLEDGED << peer);
+        }
+        updates[place] = [kept, added];
+        place += 1;
+    }
+    updates
+};
 
 const ESTABLISHED: u8 = TcpState::Established as u8;
 

@@ -12,7 +12,7 @@ mod window;
 
 use super::{TrackCtx, TrackResult};
 use crate::{Direction, Reason, Status, Sysctl, Sysctls, TcpState};
-use keepstate_wire::tcp::{TcpFlags, TcpSegment};
+use keepstate_wire::tcp::{SynOptions, TcpFlags, TcpSegment};
 use layout::{ConnFlag, OtherFields, Side, Windows, side_flag};
 pub(crate) use layout::{IgnoredSyn, Tcp};
 use seq::Seq;
@@ -75,7 +75,7 @@ impl Tcp {
 
     /// As [`Tcp::from_first_packet`] and then [`Tcp::track_packet`] for a plain SYN, and its timeout in ticks: what those make of it can be said at once. `None` for any
     /// other segment.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn from_plain_syn(segment: &TcpSegment<'_>, sysctls: &Sysctls) -> Option<(Tcp, u32)> {
         const CLASS: u8 = TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST | TcpFlags::ACK;
         if segment.flags.0 & CLASS != TcpFlags::SYN {
@@ -100,26 +100,22 @@ impl Tcp {
     }
 
     /// Reads the options of a SYN. They replace the earlier ones, unless the SYN has no options at all.
+    #[inline(always)]
     fn read_options(&mut self, segment: &TcpSegment<'_>, direction: Direction) {
         if segment.options.is_empty() && !segment.options_cut {
             return;
         }
-        let options = segment.syn_options();
+        let (flags, scale) = offered_in(segment.options);
         self.clear_side_flag(direction, side_flag::ALL & !side_flag::BE_LIBERAL);
-        self.set_scale(direction, options.window_scale.unwrap_or(0));
-        if options.window_scale.is_some() {
-            self.set_side_flag(direction, side_flag::WINDOW_SCALE);
-        }
-        if options.sack_permitted {
-            self.set_side_flag(direction, side_flag::SACK_PERM);
-        }
+        self.set_side_flag(direction, flags);
+        self.set_scale(direction, scale);
         if segment.options_cut {
             self.assume_unknown_options();
         }
     }
 
     /// The rest of a SYN's options was not captured: both ends are taken as in a connection picked up in the middle.
-    #[cold]
+    #[inline(always)]
     fn assume_unknown_options(&mut self) {
         for direction in [Direction::Original, Direction::Reply] {
             self.set_side_flag(direction, UNKNOWN_OPTIONS);
@@ -454,6 +450,15 @@ impl Tcp {
             own
         }
     }
+}
+
+/// The flags and the window scale of a side that sent a SYN with these options. Values in and out, so that a connection under construction can stay in registers.
+#[inline(never)]
+fn offered_in(options: &[u8]) -> (u8, u8) {
+    let SynOptions { window_scale, sack_permitted, .. } = SynOptions::read(options);
+    let scaling = if window_scale.is_some() { side_flag::WINDOW_SCALE } else { 0 };
+    let sack = if sack_permitted { side_flag::SACK_PERM } else { 0 };
+    (scaling | sack, window_scale.unwrap_or(0))
 }
 
 /// The flags of a side whose options were not seen: the most permissive.

@@ -40,10 +40,16 @@ proptest! {
     #[test]
     fn fast_path_equals_slow_path(
         before in connection(5_000), seq in near_boundary(), ack in near_boundary(), flags in any::<u8>(), window in any::<u16>(),
-        data_len in 0usize..1500, options in 0usize..4, reply in any::<bool>(), liberal in 0u64..2,
+        data_len in 0usize..1500, options in 0usize..4, reply in any::<bool>(), liberal in 0u64..2, again in any::<bool>(),
+        max_retrans in 0u64..3, timeouts in proptest::collection::vec(0u64..400, 3),
     ) {
         let mut sysctls = Sysctls::default();
         sysctls.set(Sysctl::TcpBeLiberal, liberal).unwrap();
+        sysctls.set(Sysctl::TcpMaxRetrans, max_retrans).unwrap();
+        let names = [Sysctl::TcpTimeoutEstablished, Sysctl::TcpTimeoutMaxRetrans, Sysctl::TcpTimeoutUnacknowledged];
+        for (sysctl, value) in names.into_iter().zip(timeouts) {
+            sysctls.set(sysctl, value).unwrap();
+        }
         let direction = if reply { Direction::Reply } else { Direction::Original };
         let segment = TcpSegment {
             options_cut: false,
@@ -53,6 +59,12 @@ proptest! {
         let context = TrackCtx {
             sysctls: &sysctls, status: Status::SEEN_REPLY | Status::ASSURED | Status::CONFIRMED, now: 0, remaining_ticks: 1_000_000, secret: (3, 5), ack_offset: 0,
         };
+        let mut before = before;
+        if again {
+            before.windows.last_end = Seq(segment.seq).plus(data_len as u32);
+            before.windows.last_hash = segment_hash(&segment, (3, 5));
+            before.set_flag(ConnFlag::LastWasReply, reply);
+        }
         let mut short = before;
         let taken = short.track_established(&segment, direction, (&FastPathTimeouts::from(&sysctls), &sysctls), (3, 5));
         let mut long = before;
