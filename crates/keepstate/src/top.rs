@@ -1,28 +1,33 @@
 //! `keepstate top`: the connection table live on a terminal, of Linux or of a running gateway.
+use crate::fleet::watcher::FleetWatcher;
+use crate::fleet::{FleetArgs, FleetFile};
 use crate::live_table::LiveTableArgs;
 use crate::serve::facts::{FactReader, note_stats};
 use crate::unit_args;
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use keepstate_conntrack::FlowSelection;
-use keepstate_live::{FeedOptions, LiveFeed};
+use keepstate_live::{FeedOptions, FleetBoard, LiveFeed};
 use keepstate_serve::FactBoard;
-use keepstate_top::{FindingLine, TopError, TopState};
+use keepstate_top::{FindingLine, FleetState, TopError, TopState};
 use signal_hook::consts::{SIGHUP, SIGTERM};
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Show a connection table live: who fills it, how fast, until when there is room.
 ///
-/// The table is read once and then followed by events. Keys: / filters in the words of conntrack -L, s sorts, g groups by source, service, state, zone and NAT
-/// address, r shows why packets were dropped, d what doctor finds, Enter one connection, x deletes it after a question, space freezes, ? has them all.
+/// The table is read once and then followed by events. Keys: / filters in the words of conntrack -L, s sorts, g groups by source, service, state, zone, NAT
+/// address, network namespace and container (or pod, by the cgroup of the socket), r shows why packets were dropped, d what doctor finds, Enter one connection, x deletes it after a question, space freezes, ? has them all.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Top {
     #[command(flatten)]
     table: LiveTableArgs,
+    #[command(flatten)]
+    fleet: FleetArgs,
     /// Begin with this filter, in the words of conntrack -L
     #[arg(long, value_name = "WORDS", allow_hyphen_values = true, default_value = "")]
     filter: String,
@@ -55,6 +60,8 @@ Examples:
   keepstate top --gateway --filter '-p tcp --dport 443'
   # of a container
   sudo keepstate top --netns $(pidof nginx)
+  # all nodes of a fleet, the worst first, and who decides which shard
+  keepstate top --fleet
   # one screen, for a report
   sudo keepstate top --once
 
@@ -69,6 +76,16 @@ impl Top {
     /// # Errors
     /// A sentence for the user: what does not fit, and what to do.
     pub fn check(&self) -> Result<(), String> {
+        if self.fleet.fleet.is_some() {
+            let others = [
+                (self.table.netns.is_some(), "--netns"),
+                (self.table.gateway.is_some(), "--gateway"),
+                (!self.filter.is_empty(), "--filter"),
+            ];
+            if let Some((_, other)) = others.iter().find(|(is_given, _)| *is_given) {
+                return Err(format!("--fleet shows other machines: it cannot be used with {other}"));
+            }
+        }
         FlowSelection::parse(&self.filter).map(drop).map_err(|error| format!("--filter: {error}"))
     }
 
@@ -81,6 +98,9 @@ impl Top {
         for signal in [SIGTERM, SIGHUP] {
             signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot handle signals")?;
         }
+        if let Some(file) = &self.fleet.fleet {
+            return self.show_fleet(file, &stop);
+        }
         let board = Arc::new(FactBoard::default());
         let for_stats = Arc::clone(&board);
         let source = self.table.source(move |document| note_stats(&for_stats, document))?;
@@ -88,27 +108,52 @@ impl Top {
         let options = FeedOptions { most: self.connections, ..FeedOptions::default() };
         let feed = LiveFeed::open(source, options).with_context(|| format!("cannot follow the table of {name}"))?;
         let reader = FactReader::start(&self.table, self.doctor, Arc::clone(&board), Arc::clone(&stop))?;
-        let has_colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let mut state = TopState::new(has_colour);
+        let mut state = TopState::new(has_colour());
         state.set_filter(&self.filter).map_err(|error| anyhow!("--filter: {error}"))?;
         if self.once {
             let text = keepstate_top::screen_text(&feed, state, &|| findings(&board), self.size, &stop);
             stop.store(true, Ordering::Relaxed);
             reader.join();
-            let mut out = std::io::stdout().lock();
-            return out.write_all(text.unwrap_or_default().as_bytes()).and_then(|()| out.flush()).map_err(Into::into);
+            return print(&text.unwrap_or_default());
         }
         let shown = keepstate_top::run(&feed, state, &|| findings(&board), &stop);
         stop.store(true, Ordering::Relaxed);
         reader.join();
-        shown.map_err(|error| match error {
-            TopError::NoTerminal(error) => {
-                anyhow!(
-                    "top needs a terminal ({error}). For scripts: top --once, keepstate conntrack -L, keepstate serve"
-                )
-            }
-            TopError::Terminal(error) => anyhow!(error).context("the terminal failed"),
-        })
+        shown.map_err(explain)
+    }
+
+    fn show_fleet(&self, file: &Path, stop: &AtomicBool) -> Result<()> {
+        let board = Arc::new(FleetBoard::default());
+        let _watcher = FleetWatcher::start(FleetFile::read(file)?, Arc::clone(&board))?;
+        let state = FleetState::new(has_colour());
+        if !self.once {
+            return keepstate_top::run_fleet(&board, state, stop).map_err(explain);
+        }
+        let text = keepstate_top::fleet_screen_text(&board, state, self.size, stop).unwrap_or_default();
+        let fleet = board.lock().clone();
+        match fleet.error {
+            // Nobody was ever asked: a page without a node would look as if there were none.
+            Some(error) if fleet.nodes.is_empty() => Err(anyhow!(error)),
+            _ => print(&text),
+        }
+    }
+}
+
+fn has_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Into::into)
+}
+
+fn explain(error: TopError) -> anyhow::Error {
+    match error {
+        TopError::NoTerminal(error) => {
+            anyhow!("top needs a terminal ({error}). For scripts: top --once, keepstate conntrack -L, keepstate serve")
+        }
+        TopError::Terminal(error) => anyhow!(error).context("the terminal failed"),
     }
 }
 

@@ -8,6 +8,9 @@ mod running_gateway;
 use common::{keepstate, report_skipped};
 use keepstate_test_support::{NatsServers, make_certificates};
 use running_gateway::RunningGateway;
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -61,14 +64,43 @@ fn fleet_file(servers: &NatsServers, folder: &Path, node: &str, user: [&str; 2])
 }
 
 fn serve(file: &Path, options: &[&str]) -> Killed {
+    serve_at(file, options).0
+}
+
+/// `keepstate serve`, and the address where it serves.
+fn serve_at(file: &Path, options: &[&str]) -> (Killed, String) {
     let fleet = format!("--fleet={}", file.display());
     let child = Command::new(env!("CARGO_BIN_EXE_keepstate"))
-        .args(["serve", "--listen", "127.0.0.1:0", "--doctor", "0", &fleet])
+        .args(["serve", "--listen", "127.0.0.1:0", "--doctor", "1s", &fleet])
         .args(options)
         .stdin(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn();
-    Killed(child.unwrap())
+    let mut child = child.unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let line = lines.find(|line| line.contains("http://")).unwrap();
+    // What it logs later is read and forgotten.
+    std::thread::spawn(move || lines.for_each(drop));
+    (Killed(child), line.split("http://").nth(1).unwrap().split('/').next().unwrap().to_owned())
+}
+
+/// Documents of the fleet's page until one is as wanted.
+fn wait_for_page(address: &str, what: &str, wanted: impl Fn(&Value) -> bool) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET /fleet/live HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let until = Instant::now() + PATIENCE;
+    let mut last = String::new();
+    for line in BufReader::new(stream).lines() {
+        let line = line.unwrap();
+        let Some(text) = line.strip_prefix("data: ") else { continue };
+        if wanted(&serde_json::from_str(text).unwrap()) {
+            return;
+        }
+        text.clone_into(&mut last);
+        assert!(Instant::now() < until, "{what}: {last}");
+    }
+    panic!("the page has ended: {last}");
 }
 
 const INSERT: [&str; 13] =
@@ -113,7 +145,7 @@ fn a_fleet_is_asked_as_the_book_says() {
     assert_eq!((none.code, none.out.as_str()), (Some(0), ""), "{}", none.err);
 
     let doctor = keepstate(&["doctor", &fleet, "--json"], b"");
-    let document: serde_json::Value = serde_json::from_str(&doctor.out).unwrap();
+    let document: Value = serde_json::from_str(&doctor.out).unwrap();
     assert_eq!(document["schema"], "keepstate.fleet-doctor/1");
     let nodes = document["nodes"].as_array().unwrap();
     let mut names: Vec<&str> = nodes.iter().map(|node| node["node"]["name"].as_str().unwrap()).collect();
@@ -131,12 +163,45 @@ fn a_fleet_is_asked_as_the_book_says() {
     let refused = keepstate(&["conntrack", &node_asks, "-L"], b"");
     assert!(refused.code == Some(1) && refused.err.to_lowercase().contains("permissions violation"), "{}", refused.err);
 
-    // A node that dies is unknown, then gone.
-    drop(second);
-    wait_for("the dead node is gone", || {
-        let listed = keepstate(&["conntrack", &fleet, "-L"], b"");
-        if listed.err.contains("of 1 nodes") { Ok(()) } else { Err(listed.err) }
+    // Who only asks is no node itself; who should be there and is not is said.
+    let desk = folder.join("desk.toml");
+    let text = std::fs::read_to_string(&desk).unwrap();
+    std::fs::write(&desk, format!("register = false\nnodes = [\"gw1\", \"never\"]\n{text}")).unwrap();
+    let (_page, address) = serve_at(&desk, &["--netns", &pid]);
+    let node = |document: &Value, name: &str| {
+        document["rows"].as_array().into_iter().flatten().find(|row| row[0] == name).cloned().unwrap_or(Value::Null)
+    };
+    wait_for_page(&address, "all nodes on the page", |document| {
+        let (gateway, never) = (node(document, "gw1"), node(document, "never"));
+        document["nodes"] == 3
+            && document["silent"] == 1
+            && gateway[1] == "gateway"
+            && gateway[3] == 1
+            && never[8].as_str().is_some_and(|text| text.contains("has not registered"))
     });
+
+    // A node that dies is said, and counted.
+    drop(second);
+    let top = wait_for("top says who does not answer", || {
+        let top = keepstate(&["top", &fleet, "--once", "--size", "120x12"], b"");
+        if top.out.contains("3 nodes, 2 do not answer") { Ok(top) } else { Err(format!("{}{}", top.out, top.err)) }
+    });
+    let line = |name: &str| top.out.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
+    assert!(top.out.starts_with("fleet site  "), "{}", top.out);
+    assert!(
+        line("linux").contains("unknown") && line("linux").contains("does not answer, last heard of"),
+        "{}",
+        top.out
+    );
+    assert!(line("never").contains("has not registered"), "{}", top.out);
+    let listed = keepstate(&["conntrack", &fleet, "-L"], b"");
+    assert_eq!(listed.code, Some(1), "{}", listed.err);
+    assert!(listed.err.contains("linux: it does not answer") && listed.err.contains("of 1 nodes"), "{}", listed.err);
+    assert!(listed.err.contains("; 2 did not answer"), "{}", listed.err);
+    let doctor = keepstate(&["doctor", &fleet], b"");
+    assert_eq!(doctor.code, Some(3), "{}", doctor.out);
+    assert!(doctor.out.starts_with("UNKNOWN linux: it does not answer, last heard of"), "{}", doctor.out);
+    wait_for_page(&address, "the dead node on the page", |document| document["silent"] == 2);
     drop(remove);
 }
 
@@ -158,6 +223,10 @@ fn a_fleet_that_cannot_be_asked_is_said() {
     let fleet = format!("--fleet={}", file.path());
     let nobody = keepstate(&["conntrack", &fleet, "-L"], b"");
     assert!(nobody.code == Some(1) && nobody.err.contains("nats://127.0.0.1:1"), "{}", nobody.err);
+    let top = keepstate(&["top", &fleet, "--once"], b"");
+    assert!(top.code == Some(1) && top.err.contains("nats://127.0.0.1:1"), "{}{}", top.out, top.err);
+    let both = keepstate(&["top", &fleet, "--netns", "x"], b"");
+    assert!(both.code == Some(2) && both.err.contains("--netns"), "{}", both.err);
     let both = keepstate(&["doctor", &fleet, "--gateway"], b"");
     assert!(both.code == Some(2) && both.err.contains("--gateway"), "{}", both.err);
 }

@@ -4,6 +4,7 @@
 //! count, or its counters are old, another dump follows, but never so often that dumps take more than a small share of the time. If the owner goes away, that is said
 //! and it is tried again each second. Dropped, it ends its threads. It never writes to the table.
 use crate::occupancy::OccupancySample;
+use crate::owner_gather;
 use crate::source::{SourceSettings, TableSource};
 use crate::table::LiveTable;
 use keepstate_linux::ctnetlink::for_each_flow;
@@ -34,6 +35,11 @@ const DUMP_LEAST: Duration = Duration::from_secs(2);
 const READS_PER_PIECE: u32 = 32;
 /// Looks in a row after which a difference between the owner's count and the model's is no chance.
 const DRIFT_LOOKS: u32 = 3;
+
+/// Who owns what is read for so long after somebody has asked for it, at most so often, and for at most one part in so many of the time.
+const OWNERS_WANTED: Duration = Duration::from_secs(10);
+const OWNERS_INTERVAL: Duration = Duration::from_secs(3);
+const OWNERS_SHARE: u32 = 20;
 
 /// How a table is followed.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +74,8 @@ struct FeedShared {
     source: TableSource,
     options: FeedOptions,
     settings: Mutex<SourceSettings>,
+    /// When namespaces and containers were asked for last.
+    owners_wanted: Mutex<Option<Instant>>,
     stop: AtomicBool,
     subscribed: AtomicBool,
     resync: AtomicBool,
@@ -87,6 +95,7 @@ impl LiveFeed {
             changed: Condvar::new(),
             begun: Instant::now(),
             settings: Mutex::new(source.settings()),
+            owners_wanted: Mutex::new(None),
             source,
             options,
             stop: AtomicBool::new(false),
@@ -106,6 +115,8 @@ impl LiveFeed {
             });
         })?);
         feed.threads.push(thread::Builder::new().name("live-dump".into()).spawn(move || dumps.read_dumps())?);
+        let owners = Arc::clone(&shared);
+        feed.threads.push(thread::Builder::new().name("live-owners".into()).spawn(move || owners.read_owners())?);
         feed.threads.push(thread::Builder::new().name("live-sample".into()).spawn(move || {
             shared.keep_trying(|| shared.read_samples());
         })?);
@@ -133,6 +144,11 @@ impl LiveFeed {
     /// The owner's settings, as of a second ago.
     pub fn settings(&self) -> SourceSettings {
         *self.shared.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Namespaces and containers are looked at: this machine's sockets are read now and again for a while.
+    pub fn want_owners(&self) {
+        *self.shared.owners_wanted.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     /// Waits until the model is as wanted; false if it is not within `timeout`.
@@ -315,6 +331,22 @@ impl FeedShared {
             Ok(if self.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
         Ok(busy + since.elapsed())
+    }
+
+    fn read_owners(&self) {
+        let mut due = Instant::now();
+        while !self.is_stopped() {
+            let wanted = *self.owners_wanted.lock().unwrap_or_else(PoisonError::into_inner);
+            if Instant::now() < due || !wanted.is_some_and(|at| at.elapsed() < OWNERS_WANTED) {
+                thread::sleep(POLL_INTERVAL);
+                continue;
+            }
+            let begun = Instant::now();
+            if let Ok(owners) = owner_gather::gather(self.source.netns()) {
+                self.change(|table| table.set_owners(owners));
+            }
+            due = Instant::now() + (begun.elapsed() * OWNERS_SHARE).max(OWNERS_INTERVAL);
+        }
     }
 
     fn read_samples(&self) -> Result<(), NetlinkError> {

@@ -7,6 +7,7 @@ use keepstate_linux::ctnetlink::{
     CtCounters, CtFamily, CtFlow, CtLabels, CtProtoInfo, CtSctpInfo, CtTcpInfo, SctpState, Status, TcpState,
 };
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// The protocol's state, or for a protocol without states whether there was an answer.
@@ -219,6 +220,14 @@ impl FlowRecord {
             (true, false) => NatPath { inside: client, outside: returned, peer: server },
             (false, _) => NatPath { inside: server, outside: called, peer: client },
         })
+    }
+
+    /// Who answers, behind destination NAT.
+    pub(crate) fn server(&self) -> (IpAddr, u16) {
+        match self.reply.as_deref() {
+            Some(reply) => (reply.source, reply.ports[0]),
+            None => (self.key.destination, self.key.ports[1]),
+        }
     }
 
     /// The reply direction, if the source is translated: its destination is the outside.

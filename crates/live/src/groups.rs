@@ -23,11 +23,23 @@ pub enum GroupBy {
     Zone,
     /// The address that their source is translated to.
     Outside,
+    /// The network namespace that an end of them is in.
+    Namespace,
+    /// The container, pod or service that an end of them belongs to.
+    Container,
 }
 
 impl GroupBy {
     /// All, in the order in which they are offered.
-    pub const ALL: [GroupBy; 5] = [GroupBy::Source, GroupBy::Service, GroupBy::State, GroupBy::Zone, GroupBy::Outside];
+    pub const ALL: [GroupBy; 7] = [
+        GroupBy::Source,
+        GroupBy::Service,
+        GroupBy::State,
+        GroupBy::Zone,
+        GroupBy::Outside,
+        GroupBy::Namespace,
+        GroupBy::Container,
+    ];
 
     /// Its name for a heading.
     pub fn name(self) -> &'static str {
@@ -37,7 +49,14 @@ impl GroupBy {
             GroupBy::State => "state",
             GroupBy::Zone => "zone",
             GroupBy::Outside => "NAT address",
+            GroupBy::Namespace => "namespace",
+            GroupBy::Container => "container",
         }
+    }
+
+    /// Is it counted when it is asked for, by a picture of this machine's sockets? The others are counted as connections come and go.
+    pub fn is_owner(self) -> bool {
+        matches!(self, GroupBy::Namespace | GroupBy::Container)
     }
 }
 
@@ -46,7 +65,7 @@ impl GroupBy {
 pub struct GroupRow {
     /// What its connections have in common.
     pub label: String,
-    /// The words of `conntrack -L` that select them.
+    /// The words of `conntrack -L` that select them; empty if there are none.
     pub words: String,
     /// How many there are.
     pub entries: u64,
@@ -156,6 +175,8 @@ impl FlowGroups {
             GroupBy::State => self.state.len(),
             GroupBy::Zone => self.zone.len(),
             GroupBy::Outside => self.outside.len(),
+            // They are counted by `owner_groups`.
+            GroupBy::Namespace | GroupBy::Container => 0,
         }
     }
 
@@ -169,6 +190,7 @@ impl FlowGroups {
             GroupBy::State => largest(&self.state, most, now, state_text),
             GroupBy::Zone => largest(&self.zone, most, now, |zone| (zone.to_string(), format!("-w {zone}"))),
             GroupBy::Outside => largest(&self.outside, most, now, address("--reply-dst")),
+            GroupBy::Namespace | GroupBy::Container => Vec::new(),
         }
     }
 }

@@ -26,6 +26,8 @@ type Reasons = io::Result<Vec<(String, u64)>>;
 #[derive(Clone)]
 pub struct TableSource {
     name: String,
+    /// The namespace of Linux's table, if it is not this thread's.
+    netns: Option<Netns>,
     open: Arc<Open>,
     settings: Arc<Read<SourceSettings>>,
     /// Counters that the sockets do not tell.
@@ -39,6 +41,7 @@ impl TableSource {
         let (for_socket, for_settings) = (netns.clone(), netns);
         TableSource {
             name,
+            netns: for_socket.clone(),
             open: Arc::new(move || inside(for_socket.as_ref(), NetlinkSocket::open_netfilter)?),
             settings: Arc::new(move || inside(for_settings.as_ref(), kernel_settings).unwrap_or_default()),
             reasons: Arc::new(|| Ok(Vec::new())),
@@ -52,12 +55,23 @@ impl TableSource {
         settings: impl Fn() -> SourceSettings + Send + Sync + 'static,
         reasons: impl Fn() -> Reasons + Send + Sync + 'static,
     ) -> TableSource {
-        TableSource { name, open: Arc::new(open), settings: Arc::new(settings), reasons: Arc::new(reasons) }
+        TableSource {
+            name,
+            netns: None,
+            open: Arc::new(open),
+            settings: Arc::new(settings),
+            reasons: Arc::new(reasons),
+        }
     }
 
     /// What it is called in headings.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The namespace of Linux's table; `None`: this process's, or a gateway's.
+    pub(crate) fn netns(&self) -> Option<&Netns> {
+        self.netns.as_ref()
     }
 
     /// A ctnetlink socket to its owner.

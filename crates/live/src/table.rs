@@ -9,6 +9,8 @@ use crate::flow_record::{FlowRecord, FlowState};
 use crate::groups::{FlowGroups, GroupBy, GroupChange, GroupFacts, GroupRow};
 use crate::nat_ports::{NatPortUse, NatPorts};
 use crate::occupancy::{Occupancy, OccupancySample, TimeToFull};
+use crate::owner::OwnerIndex;
+use crate::owner_groups::{self, OwnerGroups};
 use crate::page::{self, FlowRow, PageQuery, TablePage};
 use hashbrown::HashTable;
 use keepstate_linux::ctnetlink::{CtFlow, EventKind};
@@ -69,6 +71,9 @@ pub struct LiveTable {
     lost_in_dump: bool,
     metered: u64,
     state: FeedState,
+    owners: Option<OwnerIndex>,
+    /// When the first dump had ended.
+    known_since: Duration,
 }
 
 /// Records of one chunk of memory.
@@ -98,6 +103,8 @@ impl LiveTable {
             lost_in_dump: false,
             metered: 0,
             state: FeedState::default(),
+            owners: None,
+            known_since: Duration::ZERO,
         }
     }
 
@@ -145,6 +152,9 @@ impl LiveTable {
         }
         self.ended_in_dump = HashMap::new();
         self.state.dumped = None;
+        if self.state.dumps == 0 {
+            self.known_since = now;
+        }
         self.state.dumps += 1;
         self.state.is_complete = !self.lost_in_dump;
         self.state.error = None;
@@ -287,6 +297,17 @@ impl LiveTable {
     /// How many groups there are.
     pub fn group_count(&self, by: GroupBy) -> usize {
         self.groups.len(by)
+    }
+
+    /// Connections by namespace and by container; `None` until this machine's sockets have been read. It reads the whole table: do it as often as its cost allows.
+    pub fn owner_groups(&self, now: Duration) -> Option<OwnerGroups> {
+        let owners = self.owners.as_ref()?;
+        Some(owner_groups::count(self.records().map(|(_, record)| record), owners, self.known_since, now))
+    }
+
+    /// Takes a new picture of who owns what.
+    pub fn set_owners(&mut self, owners: OwnerIndex) {
+        self.owners = Some(owners);
     }
 
     /// Ports in use by source NAT.

@@ -34,7 +34,7 @@ fn nats(servers: &NatsServers) -> NatsOptions {
 }
 
 fn node(servers: &NatsServers, name: &'static str, kind: NodeKind) -> (FleetNode, Sender<()>) {
-    let record = NodeRecord { name: name.into(), kind, version: "1.2.3".into(), started: 7 };
+    let record = NodeRecord { name: name.into(), kind, version: "1.2.3".into(), started: 7, heard: None };
     let (open, gate) = channel();
     let answers = Arc::new(Echo { name, gate: Mutex::new(gate) });
     (FleetNode::start(nats(servers), "site".parse().unwrap(), record, answers).unwrap(), open)

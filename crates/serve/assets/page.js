@@ -45,7 +45,7 @@ function show(told) {
   byId("new").textContent = number.format(Math.round(told.new_per_second));
   byId("ended").textContent = number.format(Math.round(told.ended_per_second));
   byId("note").textContent = told.note;
-  for (const id of ["states", "sources", "services", "outside", "counters", "findings", "flows"]) fill(id, told[id]);
+  for (const id of ["states", "sources", "services", "outside", "containers", "namespaces", "counters", "findings", "flows"]) fill(id, told[id]);
   draw(told.times, told.sizes);
 }
 

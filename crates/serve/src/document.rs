@@ -1,7 +1,7 @@
 //! What the page is told: the model in one JSON document, made at most once a second for all readers, and less often where it costs much.
 use crate::facts::FactBoard;
 use keepstate_conntrack::format::protocol_name;
-use keepstate_live::{FlowSort, GroupBy, LiveFeed, PageQuery};
+use keepstate_live::{FlowSort, GroupBy, GroupRow, LiveFeed, PageQuery};
 use serde::Serialize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -29,6 +29,8 @@ struct PageDocument {
     sources: Vec<(String, u64, f64)>,
     services: Vec<(String, u64, f64)>,
     outside: Vec<(String, u64, f64)>,
+    namespaces: Vec<(String, u64, f64)>,
+    containers: Vec<(String, u64, f64)>,
     counters: Vec<(String, u64, f64)>,
     findings: Vec<(&'static str, String)>,
     flows: Vec<(String, &'static str, String, u64)>,
@@ -58,12 +60,15 @@ impl DocumentCache {
 }
 
 fn document(feed: &LiveFeed, facts: &FactBoard) -> PageDocument {
+    feed.want_owners();
     let now = feed.now();
     let table = feed.table();
-    let groups = |by| {
-        let rows = table.groups(by, ROWS, now).into_iter();
+    let rows = |groups: Vec<GroupRow>| {
+        let rows = groups.into_iter().take(ROWS);
         rows.map(|group| (group.label, group.entries, group.new_per_second)).collect::<Vec<_>>()
     };
+    let groups = |by| rows(table.groups(by, ROWS, now));
+    let owners = table.owner_groups(now).unwrap_or_default();
     let query = PageQuery { filter: None, sort: FlowSort::Rate, offset: 0, rows: ROWS };
     let flows = table.page(&query, now).rows.into_iter().map(|row| {
         let protocol = protocol_name(row.key.protocol).map_or_else(|| row.key.protocol.to_string(), str::to_owned);
@@ -94,6 +99,8 @@ fn document(feed: &LiveFeed, facts: &FactBoard) -> PageDocument {
         sources: groups(GroupBy::Source),
         services: groups(GroupBy::Service),
         outside: groups(GroupBy::Outside),
+        namespaces: rows(owners.namespaces),
+        containers: rows(owners.containers),
         counters,
         findings: Vec::new(),
         flows: flows.collect(),

@@ -2,14 +2,14 @@
 use crate::facts::FactBoard;
 use crate::metrics::{Exposition, MetricNames, exposition};
 use crate::shared::Shared;
-use crate::{guard, page};
+use crate::{fleet_page, guard, page};
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use keepstate_live::LiveFeed;
+use keepstate_live::{FleetBoard, LiveFeed};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -36,16 +36,22 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// Binds, and serves on a thread of its own.
+    /// Binds, and serves on a thread of its own. With a `fleet` there is a page for it too.
     ///
     /// # Errors
     /// The address is in use or not ours; no thread can be made.
-    pub fn start(options: &ExporterOptions, feed: Arc<LiveFeed>, facts: Arc<FactBoard>) -> io::Result<Exporter> {
+    pub fn start(
+        options: &ExporterOptions,
+        feed: Arc<LiveFeed>,
+        facts: Arc<FactBoard>,
+        fleet: Option<Arc<FleetBoard>>,
+    ) -> io::Result<Exporter> {
         let listener = TcpListener::bind(options.listen)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
-        let shared = Shared { feed, facts, names: options.names, documents: Arc::default(), readers: Arc::default() };
+        let (documents, readers) = (Arc::default(), Arc::default());
+        let shared = Shared { feed, facts, fleet, names: options.names, documents, readers };
         let app = router(shared, options.hosts.clone().into());
         let thread = std::thread::Builder::new().name("serve".into()).spawn(move || run(listener, app, stopped))?;
         Ok(Exporter { address, stop, thread: Some(thread) })
@@ -84,6 +90,8 @@ fn router(shared: Shared, hosts: Arc<[String]>) -> Router {
         .route("/", get(page::page))
         .route("/assets/{name}", get(page::asset))
         .route("/live", get(page::live))
+        .route("/fleet", get(fleet_page::page))
+        .route("/fleet/live", get(fleet_page::live))
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))

@@ -20,6 +20,8 @@ pub struct OwnerFacts {
     pub flow_logs: Option<[u64; 3]>,
     /// Its shard of a cluster, by the names that the gateway gives: `cluster_epoch` and so on; empty without one.
     pub cluster: Vec<(String, u64)>,
+    /// The names of its cluster and shard.
+    pub shard: Option<[String; 2]>,
     /// Lines of rules' `log` that found no room.
     pub log_lines_lost: Option<u64>,
     /// A gateway's dropped packets by reason.

@@ -6,6 +6,7 @@
 mod document;
 mod exporter;
 mod facts;
+mod fleet_page;
 mod guard;
 mod metrics;
 mod page;

@@ -261,11 +261,13 @@ fn write_gateway(out: &mut MetricWriter<'_>, numbers: &TableNumbers, facts: &Own
         out.counter("keepstate_gateway_flow_log_lost", "Records that flow logs lack", lost)?;
         out.gauge("keepstate_gateway_flow_logs_failing", "Flow logs whose file or collector fails", failing)?;
     }
-    write_cluster(out, &facts.cluster)
+    write_cluster(out, facts)
 }
 
-/// A gateway's shard of a cluster.
-fn write_cluster(out: &mut MetricWriter<'_>, values: &[(String, u64)]) -> fmt::Result {
+/// A gateway's shard of a cluster; without its name, nothing: a series would change its labels.
+fn write_cluster(out: &mut MetricWriter<'_>, facts: &OwnerFacts) -> fmt::Result {
+    let Some([cluster, shard]) = &facts.shard else { return Ok(()) };
+    let labels = || [("cluster", cluster.as_str()), ("shard", shard.as_str())];
     const GAUGES: [(&str, &str, &str); 6] = [
         ("cluster_epoch", "keepstate_cluster_epoch", "The epoch: higher after each takeover"),
         (
@@ -306,22 +308,23 @@ fn write_cluster(out: &mut MetricWriter<'_>, values: &[(String, u64)]) -> fmt::R
             "Packets dropped because this gateway may not decide",
         ),
     ];
-    let value = |name: &str| values.iter().find(|(known, _)| known == name).map(|(_, value)| *value);
+    let value = |name: &str| facts.cluster.iter().find(|(known, _)| known == name).map(|(_, value)| *value);
     if let Some(role) = value("cluster_role") {
-        out.gauge("keepstate_cluster_active", "1 if this gateway is the active one", u64::from(role == 1))?;
+        let row = [(labels(), u64::from(role == 1))];
+        out.gauges("keepstate_cluster_active", "1 if this gateway is the active one", row)?;
     }
     if let Some(age) = value("cluster_age_ms") {
         let help = "Active: how old the newest state is that surely is with the cluster; standby: since the active one was heard";
-        out.gauge("keepstate_cluster_age_seconds", help, age as f64 / 1000.0)?;
+        out.gauges("keepstate_cluster_age_seconds", help, [(labels(), age as f64 / 1000.0)])?;
     }
     for (name, metric, help) in GAUGES {
         if let Some(value) = value(name) {
-            out.gauge(metric, help, value)?;
+            out.gauges(metric, help, [(labels(), value)])?;
         }
     }
     for (name, metric, help) in COUNTERS {
         if let Some(value) = value(name) {
-            out.counter(metric, help, value)?;
+            out.counters(metric, help, [(labels(), value)])?;
         }
     }
     Ok(())

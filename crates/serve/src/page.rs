@@ -25,10 +25,19 @@ struct Assets;
 struct PageTemplate<'a> {
     name: &'a str,
     version: &'a str,
+    has_fleet: bool,
 }
 
 pub(crate) async fn page(State(shared): State<Shared>) -> Response {
-    let template = PageTemplate { name: shared.feed.source().name(), version: env!("CARGO_PKG_VERSION") };
+    let template = PageTemplate {
+        name: shared.feed.source().name(),
+        version: env!("CARGO_PKG_VERSION"),
+        has_fleet: shared.fleet.is_some(),
+    };
+    html(&template)
+}
+
+pub(crate) fn html(template: &impl Template) -> Response {
     match template.render() {
         Ok(text) => Html(text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
@@ -57,16 +66,22 @@ impl Drop for Reader {
 }
 
 pub(crate) async fn live(State(shared): State<Shared>) -> Response {
+    stream(shared, |shared| shared.documents.get(&shared.feed, &shared.facts))
+}
+
+/// A document now, and each second another one.
+pub(crate) fn stream(shared: Shared, document: impl Fn(&Shared) -> Arc<str> + Send + 'static) -> Response {
     let reader = Reader(Arc::clone(&shared.readers));
     if shared.readers.fetch_add(1, Ordering::Relaxed) >= MAX_READERS {
         return (StatusCode::SERVICE_UNAVAILABLE, "too many pages are open\n").into_response();
     }
-    let stream = futures_util::stream::unfold((shared, reader, true), |(shared, reader, is_first)| async move {
+    let begin = (shared, reader, document, true);
+    let stream = futures_util::stream::unfold(begin, |(shared, reader, document, is_first)| async move {
         if !is_first {
             tokio::time::sleep(INTERVAL).await;
         }
-        let text = shared.documents.get(&shared.feed, &shared.facts);
-        Some((Ok::<Event, Infallible>(Event::default().data(&*text)), (shared, reader, false)))
+        let text = document(&shared);
+        Some((Ok::<Event, Infallible>(Event::default().data(&*text)), (shared, reader, document, false)))
     });
     Sse::new(stream).into_response()
 }

@@ -2,7 +2,7 @@
 use crate::document::DocumentCache;
 use crate::facts::FactBoard;
 use crate::metrics::MetricNames;
-use keepstate_live::LiveFeed;
+use keepstate_live::{FleetBoard, LiveFeed};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -11,6 +11,8 @@ use std::sync::atomic::AtomicUsize;
 pub(crate) struct Shared {
     pub(crate) feed: Arc<LiveFeed>,
     pub(crate) facts: Arc<FactBoard>,
+    /// The fleet, if there is one.
+    pub(crate) fleet: Option<Arc<FleetBoard>>,
     pub(crate) names: MetricNames,
     pub(crate) documents: Arc<DocumentCache>,
     /// Open pages.

@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Served, connection, get, request};
+use keepstate_live::{FleetView, NodeFinding, NodeVerdict, NodeView, ShardView};
 use keepstate_serve::{ActiveFinding, MetricNames};
 use keepstate_test_support::report_skipped;
 use serde_json::{Value, json};
@@ -102,6 +103,15 @@ impl Browser {
         }
     }
 
+    /// With KEEPSTATE_SCREENSHOTS=FOLDER: what it shows, as a picture.
+    fn keep_screenshot(&mut self, name: &str) {
+        if let Some(folder) = std::env::var_os("KEEPSTATE_SCREENSHOTS") {
+            let shot = self.call("Page.captureScreenshot", json!({})).unwrap();
+            let file = std::path::Path::new(&folder).join(format!("{name}.png.base64"));
+            std::fs::write(file, shot["data"].as_str().unwrap()).unwrap();
+        }
+    }
+
     fn evaluate(&mut self, expression: &str) -> Value {
         let params = json!({ "expression": expression, "returnByValue": true });
         self.call("Runtime.evaluate", params).map_or(Value::Null, |mut result| result["result"]["value"].take())
@@ -146,10 +156,74 @@ fn a_browser_shows_the_table_and_no_markup_of_strangers() {
             browser.call("Emulation.setEmulatedMedia", features);
             assert_eq!(browser.evaluate("getComputedStyle(document.body).backgroundColor"), json!(paper), "{scheme}");
         }
-        if let Some(folder) = std::env::var_os("KEEPSTATE_SCREENSHOTS") {
-            let shot = browser.call("Page.captureScreenshot", json!({})).unwrap();
-            let file = std::path::Path::new(&folder).join(format!("page-{window}.png.base64"));
-            std::fs::write(file, shot["data"].as_str().unwrap()).unwrap();
+        browser.keep_screenshot(&format!("page-{window}"));
+    }
+}
+
+/// A fleet in trouble, with a name that is markup.
+fn fleet() -> FleetView {
+    let silent =
+        |name: &str, reason: &str| NodeView::silent(name.into(), "gateway".into(), "0.1.0".into(), reason.into());
+    let node = |name: &str, verdict, entries, role: &str| NodeView {
+        verdict,
+        trouble: None,
+        entries: Some(entries),
+        limit: Some(262_144),
+        new_per_second: 1234.5,
+        time_to_full: "full in 25 min".into(),
+        shards: vec![ShardView {
+            cluster: "site".into(),
+            shard: "main".into(),
+            role: role.into(),
+            epoch: 7,
+            decided_by: "lease".into(),
+            is_in_step: true,
+            is_connected: true,
+            ..ShardView::default()
+        }],
+        ..silent(name, "")
+    };
+    let title = "<img src=x onerror=alert(1)> is full".to_owned();
+    let finding = NodeFinding { name: "table-full".into(), is_critical: true, title };
+    let nodes = vec![
+        NodeView { findings: vec![finding], ..node("gw1", NodeVerdict::Critical, 262_144, "active") },
+        node("gw2", NodeVerdict::Ok, 200_000, "standby"),
+        silent("edge", "it does not answer, last heard of 3 min ago"),
+    ];
+    FleetView { name: "site <b>".into(), nodes, error: None, is_asked: true }
+}
+
+#[test]
+fn a_browser_shows_the_fleet_the_worst_first_and_who_decides() {
+    let Some(served) = Served::start(MetricNames::Keepstate) else { return };
+    *served.fleet.lock() = fleet();
+    assert!(get(&served, "/").contains("href=\"/fleet\""), "the page of the table leads there");
+    let page = get(&served, "/fleet");
+    assert!(!page.contains("site <b>") && !page.contains("<script>") && !page.contains("style="), "{page}");
+    let url = format!("http://{}/fleet", served.exporter.address());
+    for window in ["500,844", "1280,900"] {
+        let Some(mut browser) = Browser::open(&url, window) else { return };
+        let until = Instant::now() + Duration::from_secs(60);
+        while browser.evaluate("document.querySelectorAll('#nodes tbody tr').length") != json!(3) {
+            assert!(Instant::now() < until, "{}", browser.evaluate("document.documentElement.outerHTML"));
         }
+        let names = "[...document.querySelectorAll('#nodes tbody tr')].map((row) => row.cells[0].textContent).join()";
+        assert_eq!(browser.evaluate(names), json!("gw1,edge,gw2"));
+        let shard = "[...document.querySelectorAll('#shards tbody td')].map((cell) => cell.textContent).join()";
+        assert_eq!(browser.evaluate(shard), json!("site/main,gw1,7,lease,gw2,,0,"));
+        assert_eq!(browser.evaluate("document.getElementById('verdict').textContent"), json!("critical"));
+        assert_eq!(browser.evaluate("document.getElementById('silent').textContent"), json!(", 1 without an answer"));
+        assert_eq!(browser.evaluate("document.images.length"), json!(0), "nothing sent is markup");
+        let fits = "document.documentElement.scrollWidth <= innerWidth";
+        assert_eq!(browser.evaluate(fits), json!(true), "nothing is wider than a window of {window}");
+        browser.keep_screenshot(&format!("fleet-{window}"));
+    }
+    // What is said when nothing can be asked any more; the nodes stay.
+    served.fleet.lock().error = Some("cannot ask fleet site".into());
+    let Some(mut browser) = Browser::open(&url, "500,844") else { return };
+    let until = Instant::now() + Duration::from_secs(60);
+    while browser.evaluate("document.getElementById('note').textContent") != json!("no new data: cannot ask fleet site")
+    {
+        assert!(Instant::now() < until);
     }
 }

@@ -1,7 +1,8 @@
 //! The screen as a function of state and snapshot. It fits 80 columns and 24 rows; columns are left out rather than cut off.
+use crate::paint::Paint;
 use crate::snapshot::TopSnapshot;
 use crate::state::{TopPane, TopPrompt, TopState};
-use crate::text::{grouped, short};
+use crate::text::{grouped, printable, short};
 use keepstate_conntrack::format::{FlowWriter, OutputOptions, protocol_name};
 use keepstate_live::{FlowRow, TimeToFull, duration_text as duration};
 use ratatui::Frame;
@@ -27,7 +28,7 @@ pub fn draw(frame: &mut Frame<'_>, state: &mut TopState, shown: &TopSnapshot) {
     ])
     .areas(frame.area());
     state.rows = usize::from(main.height);
-    let paint = Paint { has_colour: state.has_colour };
+    let paint = Paint::new(state.has_colour);
     frame.render_widget(Paragraph::new(head_line(shown, paint)), head);
     frame.render_widget(Paragraph::new(rate_line(shown)), rates);
     draw_curve(frame, shown, paint, curve);
@@ -35,34 +36,6 @@ pub fn draw(frame: &mut Frame<'_>, state: &mut TopState, shown: &TopSnapshot) {
     frame.render_widget(Paragraph::new(heading_line(state, shown)).style(paint.heading()), heading);
     draw_pane(frame, state, shown, main);
     frame.render_widget(Paragraph::new(foot_line(state, paint)), foot);
-}
-
-/// Styles, with colours or without.
-#[derive(Clone, Copy)]
-struct Paint {
-    has_colour: bool,
-}
-
-impl Paint {
-    fn coloured(self, colour: Color) -> Style {
-        if self.has_colour { Style::new().fg(colour) } else { Style::new() }
-    }
-
-    fn bad(self) -> Style {
-        self.coloured(Color::Red).add_modifier(Modifier::BOLD)
-    }
-
-    fn warning(self) -> Style {
-        self.coloured(Color::Yellow)
-    }
-
-    fn heading(self) -> Style {
-        Style::new().add_modifier(Modifier::BOLD | Modifier::UNDERLINED)
-    }
-
-    fn selected(self) -> Style {
-        Style::new().add_modifier(Modifier::REVERSED)
-    }
 }
 
 fn head_line(shown: &TopSnapshot, paint: Paint) -> Line<'_> {
@@ -167,7 +140,7 @@ fn heading_line(state: &TopState, shown: &TopSnapshot) -> String {
 }
 
 fn draw_pane(frame: &mut Frame<'_>, state: &TopState, shown: &TopSnapshot, area: Rect) {
-    let paint = Paint { has_colour: state.has_colour };
+    let paint = Paint::new(state.has_colour);
     let width = usize::from(area.width);
     let lines: Vec<String> = match state.pane {
         TopPane::Connections => connection_lines(&shown.page.rows, width),
@@ -331,11 +304,6 @@ fn foot_line<'a>(state: &TopState, paint: Paint) -> Line<'a> {
     }
 }
 
-/// No control character reaches the terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { '·' } else { letter }).collect()
-}
-
 const HELP: &str = "\
 q, Ctrl-C      quit                        space    freeze the screen, go on
 up, down       select; also j, k           Ctrl-Z   suspend; fg continues
@@ -344,7 +312,7 @@ Enter          a connection's details; of a group: its connections
 /              filter in the words of conntrack -L: -p tcp --dport 443
 Esc            back; in the connections: no filter
 s              sort: newest, oldest, bytes/s, bytes, source, destination, timeout
-g              group: source, service, state, zone, NAT address
+g              group: source, service, state, zone, NAT address, namespace, container
 c  r  d        connections, counters and reasons, findings of doctor
 x, Delete      delete the selected connection, after a question
 

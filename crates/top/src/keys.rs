@@ -125,6 +125,10 @@ fn enter(state: &mut TopState, shown: &TopSnapshot) {
         }
         TopPane::Groups(_) => {
             let Some(words) = shown.groups.get(state.selected).map(|group| group.words.clone()) else { return };
+            if words.is_empty() {
+                state.message = Some("conntrack has no words that select these connections".into());
+                return;
+            }
             match state.set_filter(&words) {
                 Ok(()) => state.pane = TopPane::Connections,
                 Err(error) => state.message = Some(error),

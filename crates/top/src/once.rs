@@ -37,7 +37,7 @@ pub fn screen_text(
 }
 
 /// What a terminal shows, without the spaces at the ends of the lines.
-fn lines(terminal: &Terminal<TestBackend>) -> String {
+pub(crate) fn lines(terminal: &Terminal<TestBackend>) -> String {
     let buffer = terminal.backend().buffer();
     let columns = usize::from(buffer.area.width).max(1);
     let symbols: Vec<&str> = buffer.content.iter().map(|cell| cell.symbol()).collect();

@@ -77,7 +77,7 @@ pub fn run(
     Ok(())
 }
 
-fn next_event(wait: Duration) -> io::Result<Option<Event>> {
+pub(crate) fn next_event(wait: Duration) -> io::Result<Option<Event>> {
     // It is not for crossterm to wait: it would read a closed terminal for ever.
     wait_for_terminal(io::stdin().as_fd(), wait)?;
     match event::poll(Duration::ZERO) {

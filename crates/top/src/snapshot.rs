@@ -2,7 +2,7 @@
 use crate::state::{TopPane, TopState};
 use crate::sticky::keep_places;
 use keepstate_live::{
-    FeedState, FlowKey, FlowRow, GroupRow, LiveFeed, NamedCounter, OccupancySample, PageQuery, SourceSettings,
+    FeedState, FlowKey, FlowRow, GroupBy, GroupRow, LiveFeed, NamedCounter, OccupancySample, PageQuery, SourceSettings,
     TablePage, TableSample, TimeToFull,
 };
 
@@ -59,6 +59,9 @@ impl TopSnapshot {
         before: &[FlowKey],
         findings: Option<Vec<FindingLine>>,
     ) -> TopSnapshot {
+        if matches!(state.pane, TopPane::Groups(by) if by.is_owner()) {
+            feed.want_owners();
+        }
         let (now, settings) = (feed.now(), feed.settings());
         let table = feed.table();
         let mut page = TablePage::default();
@@ -72,6 +75,13 @@ impl TopSnapshot {
                     rows: state.rows,
                 };
                 page = table.page(&query, now);
+            }
+            TopPane::Groups(by) if by.is_owner() => {
+                let all = table.owner_groups(now);
+                let by_namespace = by == GroupBy::Namespace;
+                let all = all.map(|all| if by_namespace { all.namespaces } else { all.containers }).unwrap_or_default();
+                group_count = all.len();
+                groups = all.into_iter().skip(state.offset).take(state.rows).collect();
             }
             TopPane::Groups(by) => {
                 let wanted = state.offset.saturating_add(state.rows).min(MAX_GROUPS);

@@ -1,4 +1,4 @@
-//! Numbers and times in few characters.
+//! Numbers in few characters, and text that is safe on a terminal.
 /// `1,234,567`.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -23,6 +23,11 @@ pub(crate) fn short(number: f64) -> String {
         scaled /= 1000.0;
     }
     format!("{scaled:.0}P")
+}
+
+/// No control character reaches the terminal.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { '·' } else { letter }).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
-//! `cargo xtask dist`: packages for Debian and for RPM, a static program as an archive and as a container image, in `target/dist`. All are made of one list of files ([`tree`]) by the distributions' own
+//! `cargo xtask dist`: packages for Debian and for RPM, a static program as an archive and as a container image, the book as pages, in `target/dist`. All are made of one list of files ([`tree`]) by the distributions' own
 //! tools; nothing has to be built for it but the program, once for glibc and once static.
 mod archive;
+mod book;
 mod check;
 mod check_static;
 mod clean_root;
@@ -25,13 +26,14 @@ pub struct Dist {
     /// Take the binaries of this profile; dev is quick to build, and not for others
     #[arg(long, default_value = "release", value_parser = ["release", "dev"])]
     profile: String,
-    /// Make only these
-    #[arg(long, value_delimiter = ',', default_values = KINDS, value_parser = KINDS)]
+    /// Make only these; the book is made only if it is named: it needs mdBook
+    #[arg(long, value_delimiter = ',', default_values = PACKAGES, value_parser = KINDS)]
     only: Vec<String>,
 }
 
 /// What can be made.
-const KINDS: [&str; 4] = ["deb", "static", "rpm", "image"];
+const KINDS: [&str; 5] = ["deb", "static", "rpm", "image", "book"];
+const PACKAGES: [&str; 4] = ["deb", "static", "rpm", "image"];
 
 impl Dist {
     /// Makes the packages, or checks them.
@@ -50,7 +52,7 @@ impl Dist {
         if wants("deb") {
             deb::make(&folders, &self.build(&folders, None)?)?;
         }
-        if KINDS[1..].iter().any(|kind| wants(kind)) {
+        if PACKAGES[1..].iter().any(|kind| wants(kind)) {
             let binary = self.build(&folders, Some(STATIC_TARGET)).with_context(|| {
                 format!("the static program needs: rustup target add {STATIC_TARGET}, apt-get install musl-tools")
             })?;
@@ -58,6 +60,9 @@ impl Dist {
             let makers: [(&str, Make); 3] =
                 [("static", archive::tarball), ("rpm", rpm::make), ("image", archive::image)];
             makers.iter().filter(|(kind, _)| wants(kind)).try_for_each(|(_, make)| make(&folders, &binary))?;
+        }
+        if wants("book") {
+            book::make(&folders)?;
         }
         for entry in fs::read_dir(&folders.out)? {
             let path = entry?.path();

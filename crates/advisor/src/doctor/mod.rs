@@ -4,6 +4,7 @@
 //! all. [`diagnose`] runs each, hides findings that are consequences of others, and ranks the rest. Nothing here changes anything,
 //! and a missing input never counts as healthy.
 mod boot;
+mod cluster;
 mod composition;
 mod finding;
 mod helpers;
@@ -14,6 +15,7 @@ mod nat;
 mod nat_rules;
 mod nic_limits;
 mod observations;
+mod observed_shard;
 mod remedy;
 mod rule;
 mod sample_stats;
@@ -25,6 +27,7 @@ mod unlisted;
 
 pub use finding::{Certainty, Evidence, Finding, RemedyStep, Severity, StepLocation};
 pub use observations::*;
+pub use observed_shard::ObservedShard;
 pub use rule::DoctorRule;
 pub use sample_stats::SampleStats;
 pub use table_choice::table_choices;
@@ -34,6 +37,7 @@ use std::cmp::Reverse;
 
 /// Every rule; of findings of equal severity and certainty the earlier rule's comes first.
 pub const RULES: &[&[DoctorRule]] = &[
+    cluster::RULES,
     unlisted::RULES,
     table_full::RULES,
     insertion::RULES,

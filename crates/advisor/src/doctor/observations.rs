@@ -1,6 +1,7 @@
 //! What was seen of a machine: plain data, each piece with where it was seen. Whatever could not be seen is absent, never zero.
 //!
 //! Observations are made once, by whoever reads the machine or its files, and judged as they are. A test writes them down by hand.
+use super::observed_shard::ObservedShard;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -31,6 +32,9 @@ pub struct Observations {
     pub configured_sysctls: Vec<ConfiguredSysctl>,
     /// Lines of configuration files without effect.
     pub ineffective_settings: Vec<IneffectiveSetting>,
+    /// A clustered gateway's shards.
+    #[serde(default)]
+    pub shards: Vec<ObservedShard>,
     /// Programs found here that write conntrack sysctls.
     pub sysctl_writers: Vec<SysctlWriter>,
     /// Inputs that are missing.

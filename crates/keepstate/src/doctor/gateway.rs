@@ -3,8 +3,8 @@
 //! The rules are the same as for a namespace of the kernel, because it behaves the same; only the remedy commands differ.
 use anyhow::{Context, Result};
 use keepstate_advisor::doctor::{
-    CounterGrowth, Observations, ObservedCounters, ObservedNamespace, ObservedSample, ObservedSysctl, RemedyStep,
-    Report, Sourced, StepLocation, table_choices,
+    CounterGrowth, Observations, ObservedCounters, ObservedNamespace, ObservedSample, ObservedShard, ObservedSysctl,
+    RemedyStep, Report, Sourced, StepLocation, table_choices,
 };
 use keepstate_gateway::control_client;
 use keepstate_gateway::control_protocol::{ControlRequest, DEFAULT_SOCKET, ShowOptions};
@@ -59,6 +59,7 @@ pub fn gather(socket: &Path, sample: usize, interval: Duration) -> Result<Observ
     flows.truncate(sample);
     let flows = flows.into_iter().map(super::namespace_state::to_observed_flow).collect();
     space.sample = Some(Sourced::at(source("list"), ObservedSample { flows, is_complete: is_whole }));
+    let shards_before = shards(socket);
     let first = parse_counters(&query(socket, ControlRequest::Stats { json: false })?);
     let mut last = first;
     if !interval.is_zero() {
@@ -68,7 +69,22 @@ pub fn gather(socket: &Path, sample: usize, interval: Duration) -> Result<Observ
         space.growth = Some(CounterGrowth { over_ms, by: super::namespace_state::counter_growth(&first, &last) });
     }
     space.counters = Some(Sourced::at(source("stats"), last));
-    Ok(Observations { namespaces: vec![space], ..Observations::default() })
+    let shards = shards(socket).into_iter().map(|shard| shard.grown_since(&shards_before)).collect();
+    Ok(Observations { namespaces: vec![space], shards, ..Observations::default() })
+}
+
+/// The gateway's shards of a cluster; none if it is not one of a cluster, or does not answer.
+pub(crate) fn shards(socket: &Path) -> Vec<ObservedShard> {
+    query(socket, ControlRequest::Cluster { json: true }).map(|text| parse_shards(&text)).unwrap_or_default()
+}
+
+/// An object a line, or an array. What is neither is left out.
+fn parse_shards(text: &str) -> Vec<ObservedShard> {
+    let parse = |line| match serde_json::from_str::<Vec<ObservedShard>>(line) {
+        Ok(shards) => shards,
+        Err(_) => serde_json::from_str::<ObservedShard>(line).into_iter().collect(),
+    };
+    text.lines().flat_map(parse).collect()
 }
 
 /// The default control socket.
@@ -129,6 +145,10 @@ fn gateway_steps(step: RemedyStep, socket: &Path) -> Vec<RemedyStep> {
             let why = format!("{why}; add it to the ruleset file too");
             vec![RemedyStep::command(StepLocation::Here, format!("keepstate control {at}{command}"), why)]
         }
+        ["keepstate", "control", words @ ..] => {
+            let why = why.as_str();
+            vec![RemedyStep::command(step.at.clone(), format!("keepstate control {at}{}", words.join(" ")), why)]
+        }
         ["conntrack", ..] | ["keepstate", "conntrack", ..] => {
             let options = command.trim_start_matches("keepstate ").trim_start_matches("conntrack ");
             let socket = if at.is_empty() { String::new() } else { format!("={}", socket.display()) };
@@ -186,6 +206,7 @@ mod tests {
         assert_eq!(of("nft 'table inet t { }'", "/s"), ["keepstate control --socket /s nft 'table inet t { }'"]);
         assert_eq!(of("conntrack -D -p udp", DEFAULT_SOCKET), ["keepstate conntrack --gateway -D -p udp"]);
         assert_eq!(of("keepstate conntrack -C", "/s"), ["keepstate conntrack --gateway=/s -C"]);
+        assert_eq!(of("keepstate control promote main", "/s"), ["keepstate control --socket /s promote main"]);
         assert_eq!(of("keepstate doctor --watch", "/s"), ["keepstate doctor --gateway=/s --watch"]);
     }
 
@@ -202,6 +223,19 @@ mod tests {
         assert_eq!(report.findings[0].name, "table-full-assured");
         let lines: Vec<_> = report.findings[0].for_good.iter().filter_map(|step| step.command.as_deref()).collect();
         assert_eq!(lines, ["--set nf_conntrack_max=2048", "grow-to = 4000", "reserve = [\"10 for tcp 22\"]"]);
+    }
+
+    #[test]
+    fn shards_are_read_whether_a_line_each_or_an_array() {
+        let (one, other) = (
+            "{\"cluster\":\"a\",\"shard\":\"x\",\"age_ms\":5,\"new_key\":1}",
+            "{\"cluster\":\"a\",\"shard\":\"y\",\"age_ms\":7}",
+        );
+        for text in [format!("{one}\n{other}\n"), format!("[{one},{other}]\n")] {
+            let ages: Vec<u64> = parse_shards(&text).iter().map(|shard| shard.age_ms).collect();
+            assert_eq!(ages, [5, 7], "{text}");
+        }
+        assert_eq!(parse_shards("no cluster\n{\"epoch\":-1}\n"), []);
     }
 
     #[test]

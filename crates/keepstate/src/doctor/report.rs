@@ -43,6 +43,7 @@ impl DoctorReport {
             "machine": self.observations.machine,
             "findings": findings,
             "namespaces": self.observations.namespaces.iter().map(namespace_json).collect::<Vec<_>>(),
+            "shards": self.observations.shards,
             "unseen": self.observations.missing_inputs,
         });
         if let Some(before) = before {

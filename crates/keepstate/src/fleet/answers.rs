@@ -66,9 +66,16 @@ impl TableAnswers {
         });
         drop(table);
         let facts = self.facts.lock();
-        let findings: Vec<_> =
-            facts.findings.iter().map(|finding| json!({"name": finding.name, "severity": finding.severity})).collect();
+        let findings: Vec<_> = facts
+            .findings
+            .iter()
+            .map(|finding| json!({"name": finding.name, "severity": finding.severity, "title": finding.title}))
+            .collect();
         stats["findings"] = json!(findings);
+        stats["diagnosed_at"] = json!(facts.diagnosed_at);
+        drop(facts);
+        let shards = self.table.gateway.as_deref().map(crate::doctor::gateway::shards).unwrap_or_default();
+        stats["shards"] = json!(shards);
         stats.to_string()
     }
 

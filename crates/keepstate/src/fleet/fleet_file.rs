@@ -15,6 +15,10 @@ pub(crate) const DEFAULT_FLEET_FILE: &str = "/etc/keepstate/fleet.toml";
 struct FleetKeys {
     fleet: String,
     node: Option<String>,
+    #[serde(default = "is_node_by_default")]
+    register: bool,
+    #[serde(default)]
+    nodes: Vec<String>,
     servers: Vec<String>,
     credentials: Option<PathBuf>,
     user_file: Option<PathBuf>,
@@ -24,10 +28,14 @@ struct FleetKeys {
 }
 
 /// A fleet, and this node in it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct FleetFile {
     pub(crate) fleet: NodeName,
     pub(crate) node: NodeName,
+    /// Is this machine one of its nodes? If not, it only asks.
+    pub(crate) register: bool,
+    /// Nodes that should be there, registered or not.
+    pub(crate) expected: Vec<NodeName>,
     pub(crate) nats: NatsOptions,
 }
 
@@ -73,8 +81,13 @@ impl FleetFile {
             key: beside(keys.key),
             client_name: format!("keepstate {node}"),
         };
-        Ok(FleetFile { fleet: named("fleet", &keys.fleet)?, node, nats })
+        let expected = keys.nodes.iter().map(|name| named("nodes", name)).collect::<Result<_>>()?;
+        Ok(FleetFile { fleet: named("fleet", &keys.fleet)?, node, register: keys.register, expected, nats })
     }
+}
+
+fn is_node_by_default() -> bool {
+    true
 }
 
 /// The first part of the host's name.
@@ -98,6 +111,7 @@ mod tests {
         assert_eq!((file.fleet.as_str(), file.node.as_str()), ("site", "gw1"));
         assert_eq!(file.nats.credentials, Some("/etc/keepstate/site.creds".into()));
         assert_eq!(file.nats.ca_file, Some("/ca.pem".into()));
+        assert!(file.register && file.expected.is_empty());
     }
 
     #[test]
@@ -107,6 +121,7 @@ mod tests {
             ("fleet = \"site\"\nservers = []", "at least one"),
             ("fleet = \"a.b\"\nnode = \"n\"\nservers = [\"a\"]", "fleet: \"a.b\""),
             ("fleet = \"a\"\nnode = \"*\"\nservers = [\"a\"]", "node: \"*\""),
+            ("fleet = \"a\"\nnode = \"n\"\nservers = [\"a\"]\nnodes = [\"b\", \"c.d\"]", "nodes: \"c.d\""),
             ("fleet = \"a\"\nserver = [\"a\"]", "did you mean `servers`"),
         ] {
             let error = format!("{:#}", parse(text).unwrap_err());

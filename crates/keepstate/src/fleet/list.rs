@@ -1,5 +1,5 @@
 //! `keepstate conntrack --fleet -L …`: the connections of all nodes, each line with its node's name. Only lists: nothing is changed from afar.
-use super::{DEFAULT_FLEET_FILE, answers::ListedFlows, connect, plain};
+use super::{AskedFleet, DEFAULT_FLEET_FILE, answers::ListedFlows, plain};
 use anyhow::{Result, bail};
 use keepstate_conntrack::FlowSelection;
 use keepstate_nats::fleet::FleetQuestion;
@@ -48,14 +48,14 @@ fn list(file: &Path, args: &[String]) -> Result<ExitCode> {
     if let Err(error) = FlowSelection::parse(&filter) {
         bail!("with --fleet -L: {error}");
     }
-    let client = connect(file)?;
-    let nodes = client.nodes()?;
+    let fleet = AskedFleet::open(file)?;
+    let nodes = fleet.nodes()?;
     if nodes.is_empty() {
         bail!("no node of this fleet is registered: keepstate serve --fleet at each one registers it");
     }
-    let answers = client.ask(&nodes, &FleetQuestion::List { filter, limit: LIMIT }, TIMEOUT);
+    let answers = fleet.client.ask(&nodes, &FleetQuestion::List { filter, limit: LIMIT }, TIMEOUT);
     let mut out = BufWriter::new(std::io::stdout().lock());
-    let (mut shown, mut failed) = (0, false);
+    let (mut shown, mut silent) = (0, 0);
     for (node, answer) in nodes.iter().zip(answers) {
         let listed =
             answer.and_then(|text| serde_json::from_str::<ListedFlows>(&text).map_err(|error| error.to_string()));
@@ -73,14 +73,15 @@ fn list(file: &Path, args: &[String]) -> Result<ExitCode> {
                 }
             }
             Err(error) => {
-                failed = true;
+                silent += 1;
                 eprintln!("{}: {}", node.name, plain(&error));
             }
         }
     }
     out.flush()?;
-    eprintln!("{shown} flow entries of {} nodes have been shown.", nodes.len());
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let not_shown = if silent == 0 { String::new() } else { format!("; {silent} did not answer") };
+    eprintln!("{shown} flow entries of {} nodes have been shown{not_shown}.", nodes.len() - silent);
+    Ok(if silent > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 #[cfg(test)]

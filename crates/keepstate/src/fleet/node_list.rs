@@ -1,51 +1,22 @@
 //! What is known of each node: its verdict, its numbers, why it does not answer. What a node sent is text, and trusted with nothing.
-use super::plain;
+use super::{node_view, plain};
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use comfy_table::Table;
+use keepstate_live::{NodeVerdict, NodeView};
 use keepstate_nats::fleet::NodeRecord;
 use serde_json::Value;
 use std::io::Write;
 
-/// A node's verdict; the worst is the greatest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum NodeVerdict {
-    Ok,
-    Warning,
-    /// It did not answer, or has seen too little.
-    Unknown,
-    Critical,
-}
-
-impl NodeVerdict {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            NodeVerdict::Ok => "ok",
-            NodeVerdict::Warning => "warning",
-            NodeVerdict::Unknown => "unknown",
-            NodeVerdict::Critical => "critical",
-        }
-    }
-
-    /// As monitoring plugins use it.
-    pub(crate) fn exit_code(self) -> u8 {
-        match self {
-            NodeVerdict::Ok => 0,
-            NodeVerdict::Warning => 1,
-            NodeVerdict::Critical => 2,
-            NodeVerdict::Unknown => 3,
-        }
-    }
-
-    pub(crate) fn style(self) -> Style {
-        let color = match self {
-            NodeVerdict::Ok => AnsiColor::Green,
-            NodeVerdict::Warning => AnsiColor::Yellow,
-            NodeVerdict::Unknown => AnsiColor::Magenta,
-            NodeVerdict::Critical => AnsiColor::Red,
-        };
-        Style::new().bold().fg_color(Some(color.into()))
-    }
+/// How a verdict is written on a terminal.
+pub(crate) fn verdict_style(verdict: NodeVerdict) -> Style {
+    let color = match verdict {
+        NodeVerdict::Ok => AnsiColor::Green,
+        NodeVerdict::Warning => AnsiColor::Yellow,
+        NodeVerdict::Unknown => AnsiColor::Magenta,
+        NodeVerdict::Critical => AnsiColor::Red,
+    };
+    Style::new().bold().fg_color(Some(color.into()))
 }
 
 /// One node's examination of itself.
@@ -84,6 +55,14 @@ impl NodeHealth {
                 .next()
                 .map_or_else(|| "too little could be read".into(), |finding| text(finding, "title")),
         }
+    }
+
+    /// As part of a fleet: what it tells of its shards.
+    pub(crate) fn view(&self) -> NodeView {
+        let (entries, limit) = self.fullest();
+        let silent = node_view::silent(&self.node, self.error.clone().unwrap_or_default());
+        let shards = self.report.as_ref().map(node_view::shards).unwrap_or_default();
+        NodeView { verdict: self.verdict, trouble: self.error.clone(), entries, limit, shards, ..silent }
     }
 
     /// Each finding in one line, the worst first as the node has them.
@@ -152,7 +131,7 @@ mod tests {
     use keepstate_nats::fleet::NodeKind;
 
     fn health(answer: Result<&str, &str>) -> NodeHealth {
-        let node = NodeRecord { name: "a".into(), kind: NodeKind::Serve, version: "1".into(), started: 0 };
+        let node = NodeRecord { name: "a".into(), kind: NodeKind::Serve, version: "1".into(), started: 0, heard: None };
         NodeHealth::new(node, answer.map(str::to_owned).map_err(str::to_owned))
     }
 

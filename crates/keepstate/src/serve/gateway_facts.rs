@@ -1,4 +1,5 @@
 //! What a running gateway has dropped, its interfaces and its neighbours, as facts for the metrics. Read with the services, every ten seconds.
+use crate::doctor::gateway;
 use keepstate_gateway::control_client;
 use keepstate_gateway::control_protocol::ControlRequest;
 use keepstate_serve::{ChainDropFacts, FactBoard, InterfaceFacts};
@@ -17,7 +18,9 @@ pub(super) fn read(socket: &Path, board: &FactBoard) {
     let drops = json(ControlRequest::Drops { json: true });
     let interfaces = json(ControlRequest::Interfaces { json: true });
     let neighbours = control_client::fetch(socket, ControlRequest::Neighbours).ok();
+    let shard = gateway::shards(socket).into_iter().next();
     let mut facts = board.lock();
+    facts.shard = shard.map(|shard| [shard.cluster, shard.shard]).or(facts.shard.take());
     if let Some(drops) = drops {
         (facts.drops, facts.chain_drops) = (reason_drops(&drops), chain_drops(&drops));
     }

@@ -3,13 +3,14 @@ pub(crate) mod facts;
 mod gateway_facts;
 
 use crate::fleet::answers::TableAnswers;
+use crate::fleet::watcher::FleetWatcher;
 use crate::fleet::{FleetArgs, FleetFile};
 use crate::live_table::LiveTableArgs;
 use crate::unit_args;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use facts::FactReader;
-use keepstate_live::{FeedOptions, LiveFeed};
+use keepstate_live::{FeedOptions, FleetBoard, LiveFeed};
 use keepstate_nats::fleet::{FleetNode, NodeKind, NodeRecord};
 use keepstate_serve::{Exporter, ExporterOptions, FactBoard, MetricNames};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -22,7 +23,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// Serve metrics, health and a live page of a connection table over HTTP, read only.
 ///
 /// /metrics has OpenMetrics for Prometheus: entries and limit, entries by protocol and state, the kernel's counters, NAT ports, a gateway's reasons and services, doctor's
-/// findings. A scrape reads what is known already and never dumps the table. / is a page that shows the table live. /healthz answers while this process runs, /readyz once the table is known.
+/// findings. A scrape reads what is known already and never dumps the table. / is a page that shows the table live, /fleet (with --fleet) all nodes of the fleet. /healthz answers
+/// while this process runs, /readyz once the table is known.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Serve {
@@ -63,7 +65,7 @@ Examples:
   sudo keepstate serve
   # of a running gateway, reachable from the network
   keepstate serve --gateway --listen 0.0.0.0:9464 --host gateway.example.net
-  # as a node of a fleet, which keepstate doctor --fleet asks
+  # as a node of a fleet, which keepstate doctor --fleet asks; the fleet's page is at /fleet
   sudo keepstate serve --fleet
   # the table of a container, with the metric names of node_exporter
   sudo keepstate serve --netns $(pidof nginx) --names node-exporter
@@ -115,10 +117,20 @@ impl Serve {
                 NamesArg::NodeExporter => MetricNames::NodeExporter,
             },
         };
-        let exporter = Exporter::start(&options, Arc::clone(&feed), Arc::clone(&board)).with_context(|| {
-            format!("cannot listen on {}: is another program there? --listen ADDRESS:PORT gives another", self.listen)
-        })?;
-        let node = fleet.map(|fleet| self.join_fleet(fleet, &feed, &board)).transpose()?;
+        let fleet_board = fleet.as_ref().map(|_| Arc::new(FleetBoard::default()));
+        let exporter = Exporter::start(&options, Arc::clone(&feed), Arc::clone(&board), fleet_board.clone())
+            .with_context(|| {
+                format!(
+                    "cannot listen on {}: is another program there? --listen ADDRESS:PORT gives another",
+                    self.listen
+                )
+            })?;
+        let watcher = match (&fleet, fleet_board) {
+            (Some(fleet), Some(board)) => Some(FleetWatcher::start(fleet.clone(), board)?),
+            _ => None,
+        };
+        let node = fleet.filter(|fleet| fleet.register);
+        let node = node.map(|fleet| self.join_fleet(fleet, &feed, &board)).transpose()?;
         let reader = FactReader::start(&self.table, self.doctor, board, Arc::clone(&stop))?;
         crate::stderr::note(format!("serving {name} at http://{}/ and /metrics", exporter.address()));
         if let Some(notifier) = keepstate_linux::sd_notify::SdNotifier::from_env() {
@@ -128,6 +140,7 @@ impl Serve {
             std::thread::sleep(POLL_INTERVAL);
         }
         drop(node);
+        drop(watcher);
         drop(exporter);
         reader.join();
         Ok(ExitCode::SUCCESS)
@@ -139,6 +152,7 @@ impl Serve {
             name: fleet.node.to_string(),
             kind: if self.table.gateway.is_some() { NodeKind::Gateway } else { NodeKind::Serve },
             version: env!("CARGO_PKG_VERSION").into(),
+            heard: None,
             started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         };
         let answers = TableAnswers { table: self.table.clone(), feed: Arc::clone(feed), facts: Arc::clone(board) };

@@ -1,7 +1,7 @@
 //! The fleet: nodes that say they are there and answer questions; nothing is written at a node.
 //!
 //! ```text
-//! bucket keepstate_fleet_<fleet>             a NodeRecord by node, gone when the node has not said for a while that it lives
+//! bucket keepstate_fleet_<fleet>             a NodeRecord by node, gone when it is stopped, or a day after it has died
 //! keepstate.<fleet>.<node>.stats|doctor|list questions; the answer goes to whoever has asked
 //! ```
 //! Who may ask whom is decided by NATS' own permissions on these subjects.

@@ -3,8 +3,8 @@ use keepstate_cluster::NodeName;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// A node that has not said for so long that it lives is not listed any more.
-pub(super) const RECORD_TIME: Duration = Duration::from_secs(15);
+/// A node that has died is listed for so long, and asked in vain; one that is stopped is taken out at once.
+pub(super) const RECORD_TIME: Duration = Duration::from_secs(24 * 3600);
 /// How often it says so.
 pub(super) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// The longest answer: a message of NATS has at most 1 MiB.
@@ -18,6 +18,8 @@ pub enum NodeKind {
     Gateway,
     /// Linux's own table, watched by `keepstate serve`.
     Serve,
+    /// It should be there and has not registered.
+    Missing,
 }
 
 impl NodeKind {
@@ -26,6 +28,7 @@ impl NodeKind {
         match self {
             NodeKind::Gateway => "gateway",
             NodeKind::Serve => "serve",
+            NodeKind::Missing => "missing",
         }
     }
 }
@@ -41,6 +44,16 @@ pub struct NodeRecord {
     pub version: String,
     /// When it was started, in seconds since 1970.
     pub started: u64,
+    /// When it last said that it lives, in seconds since 1970; who lists the nodes fills it in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard: Option<u64>,
+}
+
+impl NodeRecord {
+    /// One that should be there and has not registered.
+    pub fn missing(name: String) -> NodeRecord {
+        NodeRecord { name, kind: NodeKind::Missing, version: String::new(), started: 0, heard: None }
+    }
 }
 
 /// A question to a node.

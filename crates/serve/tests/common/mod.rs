@@ -3,7 +3,7 @@
 use keepstate_linux::ctnetlink::{CtClient, CtFamily, CtFlow, CtProtoInfo, CtTcpInfo, CtTuple, Status};
 use keepstate_linux::netlink::NetlinkSocket;
 use keepstate_linux::netns::AnonNetns;
-use keepstate_live::{FeedOptions, LiveFeed, SourceSettings, TableSource};
+use keepstate_live::{FeedOptions, FleetBoard, LiveFeed, SourceSettings, TableSource};
 use keepstate_serve::{Exporter, ExporterOptions, FactBoard, MetricNames};
 use keepstate_test_support::report_skipped;
 use std::io::{Read, Write};
@@ -16,6 +16,7 @@ pub struct Served {
     pub exporter: Exporter,
     pub feed: Arc<LiveFeed>,
     pub facts: Arc<FactBoard>,
+    pub fleet: Arc<FleetBoard>,
     pub client: CtClient,
 }
 
@@ -68,10 +69,12 @@ impl Served {
         };
         assert!(feed.wait_until(Duration::from_secs(60), whole));
         let facts = Arc::new(FactBoard::default());
+        let fleet = Arc::new(FleetBoard::default());
         let listen = "127.0.0.1:0".parse().unwrap();
         let options = ExporterOptions { listen, hosts: vec!["allowed.example".into()], names };
-        let exporter = Exporter::start(&options, Arc::clone(&feed), Arc::clone(&facts)).unwrap();
-        Some(Served { exporter, feed, facts, client })
+        let exporter =
+            Exporter::start(&options, Arc::clone(&feed), Arc::clone(&facts), Some(Arc::clone(&fleet))).unwrap();
+        Some(Served { exporter, feed, facts, fleet, client })
     }
 }
 
