@@ -29,13 +29,13 @@ enum MqttMode {
     /// Accept sessions and answer their requests; no message is delivered
     Accept {
         /// Addresses to listen on
-        #[arg(required = true, value_name = "ADDRESS:PORT")]
+        #[arg(required = true, value_name = "ADDRESS:PORT", value_parser = crate::unit_args::parse_address_port)]
         at: Vec<SocketAddr>,
     },
     /// Open sessions and hold them until standard input ends; each line `ping` there pings all of them
     Fleet {
         /// Servers, in turns
-        #[arg(long, required = true, value_delimiter = ',', value_name = "ADDRESS:PORT[,...]")]
+        #[arg(long, required = true, value_delimiter = ',', value_name = "ADDRESS:PORT[,...]", value_parser = crate::unit_args::parse_address_port)]
         to: Vec<SocketAddr>,
         /// Local source addresses, in turns
         #[arg(long, value_delimiter = ',', value_name = "ADDRESS[,...]")]

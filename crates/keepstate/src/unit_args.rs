@@ -1,5 +1,6 @@
 //! Quantities as a user writes them on the command line: counts, rates, lengths of time, percentages.
 pub use keepstate_gateway::duration::parse_millis;
+use std::net::{IpAddr, SocketAddr};
 use std::num::ParseFloatError;
 use std::time::Duration;
 
@@ -60,6 +61,19 @@ pub fn parse_interval(text: &str) -> Result<Duration, String> {
     if interval > MAX_INTERVAL { Err("an interval is at most one day".into()) } else { Ok(interval) }
 }
 
+/// An address with its port.
+///
+/// # Errors
+/// A sentence for the user: what is missing, or how it is written.
+pub fn parse_address_port(text: &str) -> Result<SocketAddr, String> {
+    const EXAMPLES: &str = "write an address and a port, like 192.0.2.1:4000 or [2001:db8::1]:4000";
+    text.parse().map_err(|_| match text.parse::<IpAddr>() {
+        Ok(_) => format!("the port is missing: {EXAMPLES}"),
+        Err(_) if text.parse::<u16>().is_ok() => format!("the address is missing: {EXAMPLES}"),
+        Err(_) => EXAMPLES.into(),
+    })
+}
+
 /// A length of time in whole seconds, at least one; written as for [`parse_millis`].
 ///
 /// # Errors
@@ -107,6 +121,20 @@ const MAX_INTERVAL: Duration = Duration::from_secs(86_400);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_needs_its_port() {
+        for (text, wanted) in [
+            ("192.0.2.1", "the port is missing"),
+            ("2001:db8::1", "the port is missing"),
+            ("9464", "the address is missing"),
+            ("host:80", "like 192.0.2.1:4000"),
+            ("192.0.2.1:70000", "like 192.0.2.1:4000"),
+        ] {
+            assert!(parse_address_port(text).is_err_and(|error| error.contains(wanted)), "{text}");
+        }
+        assert!(parse_address_port("[::1]:9464").is_ok_and(|address| address.port() == 9464));
+    }
 
     #[test]
     fn parses_counts() {

@@ -337,7 +337,7 @@ impl FeedShared {
         let mut due = Instant::now();
         while !self.is_stopped() {
             let wanted = *self.owners_wanted.lock().unwrap_or_else(PoisonError::into_inner);
-            if Instant::now() < due || !wanted.is_some_and(|at| at.elapsed() < OWNERS_WANTED) {
+            if Instant::now() < due || wanted.is_none_or(|at| at.elapsed() >= OWNERS_WANTED) {
                 thread::sleep(POLL_INTERVAL);
                 continue;
             }

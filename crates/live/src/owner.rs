@@ -62,9 +62,9 @@ impl OwnerIndex {
     fn with_unknowns(mut self) -> OwnerIndex {
         for text in [
             "none seen here: forwarded, or hidden",
-            "unknown: several namespaces have the address",
-            "unknown: its socket is closed, or cannot be seen",
-            "unknown: several share the socket",
+            "unknown: address of several namespaces",
+            "unknown: socket closed, or not seen",
+            "unknown: socket of several",
         ] {
             self.label(text);
         }
@@ -153,7 +153,7 @@ fn container_label(path: &str) -> Option<String> {
     let pod = parts.iter().find_map(|part| pod_uid(part));
     let container = parts.iter().rev().find_map(|part| container_id(part));
     match (pod, container) {
-        (Some(pod), Some(id)) => Some(format!("pod {pod} container {id}")),
+        (Some(pod), Some(id)) => Some(format!("pod {pod}/{id}")),
         (Some(pod), None) => Some(format!("pod {pod}")),
         (None, Some(id)) => Some(format!("container {id}")),
         (None, None) => {
@@ -212,14 +212,11 @@ mod tests {
         let pod =
             "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod0d1f2a3b_1111_2222_3333_444455556666.slice";
         for (path, label) in [
-            (
-                format!("/{pod}/cri-containerd-{ID}.scope"),
-                "pod 0d1f2a3b-1111-2222-3333-444455556666 container 0123456789ab",
-            ),
+            (format!("/{pod}/cri-containerd-{ID}.scope"), "pod 0d1f2a3b-1111-2222-3333-444455556666/0123456789ab"),
             (format!("/{pod}"), "pod 0d1f2a3b-1111-2222-3333-444455556666"),
             (
                 format!("/kubepods/besteffort/pod0d1f2a3b-1111-2222-3333-444455556666/{ID}"),
-                "pod 0d1f2a3b-1111-2222-3333-444455556666 container 0123456789ab",
+                "pod 0d1f2a3b-1111-2222-3333-444455556666/0123456789ab",
             ),
             (format!("/system.slice/docker-{ID}.scope"), "container 0123456789ab"),
             (format!("/docker/{ID}"), "container 0123456789ab"),
@@ -255,18 +252,13 @@ mod tests {
         for (from, to, namespace, container) in [
             ((1, 4000), (77, 443), "this one", "nginx.service"),
             ((77, 9), (1, 22), "this one", "ssh.service"),
-            ((1, 4001), (77, 443), "this one", "unknown: its socket is closed, or cannot be seen"),
+            ((1, 4001), (77, 443), "this one", "unknown: socket closed, or not seen"),
             ((2, 5000), (77, 443), "blue", "container 0123456789ab"),
             ((77, 5000), (2, 80), "blue", "container 0123456789ab"),
-            ((3, 5000), (77, 443), "red", "unknown: its socket is closed, or cannot be seen"),
-            (
-                (9, 1),
-                (77, 2),
-                "unknown: several namespaces have the address",
-                "unknown: several namespaces have the address",
-            ),
-            ((1, 53), (77, 1), "this one", "unknown: several share the socket"),
-            ((100, 1), (77, 1), "this one", "unknown: its socket is closed, or cannot be seen"),
+            ((3, 5000), (77, 443), "red", "unknown: socket closed, or not seen"),
+            ((9, 1), (77, 2), "unknown: address of several namespaces", "unknown: address of several namespaces"),
+            ((1, 53), (77, 1), "this one", "unknown: socket of several"),
+            ((100, 1), (77, 1), "this one", "unknown: socket closed, or not seen"),
             ((77, 1), (78, 2), "none seen here: forwarded, or hidden", "none seen here: forwarded, or hidden"),
         ] {
             assert_eq!(owner(&index, from, to), (namespace.to_owned(), container.to_owned()), "{from:?} {to:?}");

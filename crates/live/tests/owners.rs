@@ -144,7 +144,7 @@ fn connections_are_counted_by_namespace_and_by_the_cgroup_of_their_socket() {
     let containers = counts(&groups.containers);
     assert_eq!(containers.len(), 4, "{containers:?}");
     assert!(containers.contains(&(elsewhere, 1)), "{containers:?}");
-    assert!(containers.contains(&("unknown: its socket is closed, or cannot be seen", 1)), "{containers:?}");
+    assert!(containers.contains(&("unknown: socket closed, or not seen", 1)), "{containers:?}");
     // The cgroup of who runs the tests, whatever it is.
     assert!(
         containers.iter().any(|(label, count)| *count == 1 && !label.starts_with("unknown") && *label != elsewhere)
@@ -157,7 +157,7 @@ fn connections_are_counted_by_namespace_and_by_the_cgroup_of_their_socket() {
         feed.want_owners();
         let groups = feed.table().owner_groups(feed.now()).unwrap();
         let containers = counts(&groups.containers);
-        if containers.contains(&("unknown: its socket is closed, or cannot be seen", 3)) {
+        if containers.contains(&("unknown: socket closed, or not seen", 3)) {
             assert!(containers.contains(&("container 0123456789ab", 2)), "{containers:?}");
             break;
         }

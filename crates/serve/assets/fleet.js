@@ -15,8 +15,9 @@ function fill(id, rows, empty) {
       shown.dataset.label = columns[at].textContent;
       const isNumber = columns[at].className === "number";
       if (isNumber) shown.className = "number";
-      shown.textContent = cell === null ? "?" : isNumber ? number.format(Math.round(cell * 10) / 10) : cell;
+      shown.textContent = cell === null ? "" : isNumber ? number.format(Math.round(cell * 10) / 10) : cell;
       if (verdicts.includes(cell)) shown.className = cell;
+      if (at === 0) shown.className = "name";
       row.append(shown);
     });
     return row;
@@ -25,6 +26,7 @@ function fill(id, rows, empty) {
     const shown = document.createElement("td");
     shown.colSpan = columns.length;
     shown.textContent = empty;
+    shown.className = "empty";
     body.insertRow().append(shown);
   }
 }

@@ -7,7 +7,7 @@ const mark = () => getComputedStyle(document.documentElement).getPropertyValue("
 let chart = null;
 const ago = (second) => second === 0 ? "now" : second % 60 ? `${second} s` : `${second / 60} min`;
 
-function fill(id, rows) {
+function fill(id, rows, empty = "none") {
   const body = byId(id).tBodies[0];
   body.replaceChildren(...rows.map((cells) => {
     const row = document.createElement("tr");
@@ -21,6 +21,13 @@ function fill(id, rows) {
     }
     return row;
   }));
+  if (rows.length === 0) {
+    const shown = document.createElement("td");
+    shown.colSpan = byId(id).tHead.rows[0].cells.length;
+    shown.textContent = empty;
+    shown.className = "empty";
+    body.insertRow().append(shown);
+  }
 }
 
 function draw(times, entries) {
@@ -45,7 +52,8 @@ function show(told) {
   byId("new").textContent = number.format(Math.round(told.new_per_second));
   byId("ended").textContent = number.format(Math.round(told.ended_per_second));
   byId("note").textContent = told.note;
-  for (const id of ["states", "sources", "services", "outside", "containers", "namespaces", "counters", "findings", "flows"]) fill(id, told[id]);
+  for (const id of ["states", "sources", "services", "outside", "containers", "namespaces", "counters", "flows"]) fill(id, told[id]);
+  fill("findings", told.findings, told.is_diagnosed ? "nothing is wrong, as far as doctor sees" : "doctor has not run yet");
   draw(told.times, told.sizes);
 }
 

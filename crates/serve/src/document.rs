@@ -33,6 +33,8 @@ struct PageDocument {
     containers: Vec<(String, u64, f64)>,
     counters: Vec<(String, u64, f64)>,
     findings: Vec<(&'static str, String)>,
+    /// Has doctor run?
+    is_diagnosed: bool,
     flows: Vec<(String, &'static str, String, u64)>,
 }
 
@@ -103,12 +105,13 @@ fn document(feed: &LiveFeed, facts: &FactBoard) -> PageDocument {
         containers: rows(owners.containers),
         counters,
         findings: Vec::new(),
+        is_diagnosed: false,
         flows: flows.collect(),
     };
     drop(table);
     let facts = facts.lock();
     let findings = facts.findings.iter().map(|finding| (finding.severity, finding.title.clone()));
-    PageDocument { findings: findings.collect(), ..document }
+    PageDocument { findings: findings.collect(), is_diagnosed: facts.diagnosed_at.is_some(), ..document }
 }
 
 /// What a reader must know to read the rest.

@@ -2,7 +2,7 @@
 use crate::paint::Paint;
 use crate::snapshot::TopSnapshot;
 use crate::state::{TopPane, TopPrompt, TopState};
-use crate::text::{grouped, printable, short};
+use crate::text::{fit, grouped, printable, short};
 use keepstate_conntrack::format::{FlowWriter, OutputOptions, protocol_name};
 use keepstate_live::{FlowRow, TimeToFull, duration_text as duration};
 use ratatui::Frame;
@@ -33,7 +33,10 @@ pub fn draw(frame: &mut Frame<'_>, state: &mut TopState, shown: &TopSnapshot) {
     frame.render_widget(Paragraph::new(rate_line(shown)), rates);
     draw_curve(frame, shown, paint, curve);
     frame.render_widget(Paragraph::new(note_line(state, shown, paint)), note);
-    frame.render_widget(Paragraph::new(heading_line(state, shown)).style(paint.heading()), heading);
+    frame.render_widget(
+        Paragraph::new(heading_line(state, shown, usize::from(heading.width))).style(paint.heading()),
+        heading,
+    );
     draw_pane(frame, state, shown, main);
     frame.render_widget(Paragraph::new(foot_line(state, paint)), foot);
 }
@@ -116,7 +119,7 @@ fn findings_note(shown: &TopSnapshot) -> String {
     }
 }
 
-fn heading_line(state: &TopState, shown: &TopSnapshot) -> String {
+fn heading_line(state: &TopState, shown: &TopSnapshot, width: usize) -> String {
     let range = |count: usize, all: u64| {
         let first = if count == 0 { 0 } else { state.offset + 1 };
         format!("{first}-{} of {}", state.offset + count, grouped(all))
@@ -130,7 +133,8 @@ fn heading_line(state: &TopState, shown: &TopSnapshot) -> String {
         TopPane::Groups(by) => {
             let all = u64::try_from(shown.group_count).unwrap_or(u64::MAX);
             let title = format!("by {} {}", by.name(), range(shown.groups.len(), all));
-            format!("{title:<36} {:>9} {:>7} {:>9}", "entries", "new/s", "bytes/s")
+            let columns = GroupColumns::new(shown, width);
+            columns.line(&title, ["entries", "new/s", "bytes/s"].map(str::to_owned))
         }
         TopPane::Reasons => format!("{:<24} {:>10} {:>13}", "counters and reasons", "total", "per second"),
         TopPane::Findings => "what keepstate doctor finds".into(),
@@ -144,7 +148,13 @@ fn draw_pane(frame: &mut Frame<'_>, state: &TopState, shown: &TopSnapshot, area:
     let width = usize::from(area.width);
     let lines: Vec<String> = match state.pane {
         TopPane::Connections => connection_lines(&shown.page.rows, width),
-        TopPane::Groups(_) => shown.groups.iter().map(group_line).collect(),
+        TopPane::Groups(by) if by.is_owner() && shown.groups.is_empty() => {
+            vec!["the sockets and namespaces of this machine are being read".into()]
+        }
+        TopPane::Groups(_) => {
+            let columns = GroupColumns::new(shown, width);
+            shown.groups.iter().map(|group| columns.group(group)).collect()
+        }
         TopPane::Reasons => {
             let shown = shown.counters.iter().skip(state.offset);
             shown
@@ -226,14 +236,29 @@ fn columns(row: &FlowRow) -> [String; 5] {
     [protocol, row.state.name().to_owned(), duration(Duration::from_secs(row.age.into())).replace(' ', ""), rate, path]
 }
 
-fn group_line(group: &keepstate_live::GroupRow) -> String {
-    format!(
-        "{:<36} {:>9} {:>7} {:>9}",
-        group.label,
-        grouped(group.entries),
-        short(group.new_per_second),
-        if group.bytes_per_second > 0 { short(group.bytes_per_second as f64) } else { "-".into() }
-    )
+/// The columns of groups: a label as wide as there is room, and numbers. Bytes only where they are counted.
+struct GroupColumns {
+    label: usize,
+    has_bytes: bool,
+}
+
+impl GroupColumns {
+    fn new(shown: &TopSnapshot, width: usize) -> GroupColumns {
+        let has_bytes = shown.settings.accounting != Some(false);
+        let numbers = if has_bytes { 28 } else { 18 };
+        GroupColumns { label: width.saturating_sub(numbers).clamp(8, 60), has_bytes }
+    }
+
+    fn line(&self, label: &str, [entries, new, bytes]: [String; 3]) -> String {
+        let label = fit(label, self.label);
+        let line = format!("{label:<width$} {entries:>9} {new:>7}", width = self.label);
+        if self.has_bytes { format!("{line} {bytes:>9}") } else { line }
+    }
+
+    fn group(&self, group: &keepstate_live::GroupRow) -> String {
+        let bytes = if group.bytes_per_second > 0 { short(group.bytes_per_second as f64) } else { "-".into() };
+        self.line(&group.label, [grouped(group.entries), short(group.new_per_second), bytes])
+    }
 }
 
 fn finding_lines<'a>(shown: &TopSnapshot, paint: Paint) -> Vec<Line<'a>> {
@@ -311,8 +336,8 @@ PgUp, PgDn     a page; Home, End           Ctrl-L   order rows anew
 Enter          a connection's details; of a group: its connections
 /              filter in the words of conntrack -L: -p tcp --dport 443
 Esc            back; in the connections: no filter
-s              sort: newest, oldest, bytes/s, bytes, source, destination, timeout
-g              group: source, service, state, zone, NAT address, namespace, container
+s              sort: newest, oldest, rate, bytes, source, destination, timeout
+g              group: source, service, state, zone, NAT, namespace, container
 c  r  d        connections, counters and reasons, findings of doctor
 x, Delete      delete the selected connection, after a question
 

@@ -4,7 +4,7 @@ use crate::keys::{TopAction, press};
 use crate::{FindingLine, TopPane, TopPrompt, TopSnapshot, TopState, draw};
 use keepstate_linux::ctnetlink::{CtCounters, CtFamily, CtFlow, CtProtoInfo, CtTcpInfo, CtTuple, EventKind, Status};
 use keepstate_live::{
-    FeedState, FlowKey, FlowRow, FlowSort, GroupBy, LiveTable, NamedCounter, OccupancySample, PageQuery,
+    FeedState, FlowKey, FlowRow, FlowSort, GroupBy, GroupRow, LiveTable, NamedCounter, OccupancySample, PageQuery,
     SourceSettings, TimeToFull,
 };
 use ratatui::Terminal;
@@ -120,6 +120,27 @@ fn groups() {
 }
 
 #[test]
+fn long_labels_of_groups_keep_the_columns_in_line() {
+    let mut state = TopState::new(false);
+    state.pane = TopPane::Groups(GroupBy::Container);
+    for (accounting, fits) in [(Some(false), true), (Some(true), false)] {
+        let mut shown = snapshot(&filled(false), &state);
+        shown.settings.accounting = accounting;
+        let label = "pod 0d1f2a3b-1111-2222-3333-444455556666/0123456789ab".to_owned();
+        shown.groups = vec![GroupRow { label, entries: 1234, ..shown.groups[0].clone() }];
+        let text = screen(&mut state, &shown, (80, 12));
+        let end = |word: &str| text.lines().find_map(|line| line.find(word).map(|at| at + word.len())).unwrap();
+        let line = text.lines().find(|line| line.contains("pod 0d1f")).unwrap();
+        assert_eq!(line.contains("0123456789ab"), fits, "{text}");
+        let counted = line.replace('…', ".");
+        assert_eq!(counted.find("1,234").unwrap() + 5, end("entries"), "{text}");
+    }
+    let mut shown = snapshot(&filled(false), &state);
+    shown.groups.clear();
+    assert!(screen(&mut state, &shown, (80, 12)).contains("are being read"));
+}
+
+#[test]
 fn reasons() {
     insta::assert_snapshot!(shown_at(TopPane::Reasons, false, (80, 12)));
 }
@@ -141,6 +162,10 @@ fn details() {
 fn help_fits_24_rows() {
     let text = shown_at(TopPane::Help, false, (80, 24));
     assert!(text.contains("behind ⇒"), "{text}");
+    assert!(
+        text.contains("destination, timeout") && text.contains("namespace, container"),
+        "no line is wrapped: {text}"
+    );
 }
 
 #[test]

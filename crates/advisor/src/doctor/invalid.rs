@@ -109,7 +109,7 @@ fn one_way_flows(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {
                     "nft 'table inet one_way { chain pre { type filter hook prerouting priority -300; ip daddr 192.0.2.0/24 notrack; }; }'",
                     "or do not track this traffic; replace 192.0.2.0/24 by the addresses concerned",
                 ))
-                .for_good(RemedyStep::manual(StepLocation::Elsewhere("the routers".into()), "make the routes symmetric, or share state between the gateways (conntrackd)")),
+                .for_good(RemedyStep::manual(StepLocation::Elsewhere("the routers".into()), "make the routes symmetric, or share state between the gateways (keepstate sync, conntrackd)")),
         )
     };
     seen.namespaces.iter().filter_map(check).collect()

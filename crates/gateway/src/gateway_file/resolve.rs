@@ -66,7 +66,7 @@ pub(super) fn faults(settings: &GatewaySettings) -> Vec<SettingFault> {
     if drivers.is_empty() {
         faults.add(
             SettingOrigin::Default,
-            "nowhere do packets come from: add interface = [\"eth0\"] to the file, or --interface eth0; or xdp, queue, device",
+            "no source of packets: add interface = [\"eth0\"] to the file, or --interface eth0; or xdp, queue, device",
         );
     }
     if let [first, second, ..] = drivers[..] {

@@ -244,7 +244,7 @@ fn a_missing_part_is_named_without_a_place() {
         ResolvedGateway::new(Some(file(text)), GatewaySettings::default()).check().unwrap_err().to_string()
     };
     assert_eq!(said("version = 1\nqueue = 0\n"), "no ruleset: add ruleset = \"FILE\" to the file, or --ruleset FILE");
-    assert!(said("version = 1\nruleset = \"a\"\n").starts_with("nowhere do packets come from"));
+    assert!(said("version = 1\nruleset = \"a\"\n").starts_with("no source of packets"));
     let flags = GatewaySettings {
         ruleset: Some(Given::flag("a".into(), "--ruleset")),
         queue: Some(Given::flag(0, "--queue")),

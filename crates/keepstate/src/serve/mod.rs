@@ -33,7 +33,7 @@ pub struct Serve {
     #[command(flatten)]
     fleet: FleetArgs,
     /// Listen on this address and port
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9464")]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9464", value_parser = unit_args::parse_address_port)]
     listen: SocketAddr,
     /// Answer requests for this host name too; addresses and localhost are always answered. May be given several times
     #[arg(long = "host", value_name = "NAME")]

@@ -22,7 +22,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 #[command(after_help = EXAMPLES)]
 pub struct WhoArgs {
     /// The outside address and port: 192.0.2.1:40000, [2001:db8::1]:40000
-    #[arg(value_name = "ADDRESS:PORT")]
+    #[arg(value_name = "ADDRESS:PORT", value_parser = crate::unit_args::parse_address_port)]
     outside: SocketAddr,
     /// When: a date with its time zone (2026-11-29T16:45:00Z), seconds since 1970, or now
     #[arg(long, value_name = "TIME", value_parser = parse_time)]

@@ -1,7 +1,7 @@
 //! The screen as a function of state and fleet. It fits 80 columns and 24 rows.
 use super::state::{FleetPane, FleetState, NodeOrder};
 use crate::paint::Paint;
-use crate::text::{grouped, printable, short};
+use crate::text::{fit, grouped, printable, short};
 use keepstate_live::{FleetView, NodeVerdict, NodeView};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout};
@@ -131,15 +131,6 @@ fn name_width(fleet: &FleetView) -> usize {
 fn shard_width(fleet: &FleetView) -> usize {
     let widest = fleet.shards().iter().map(|duty| duty.cluster.chars().count() + duty.shard.chars().count() + 1).max();
     widest.unwrap_or(0).clamp(5, NAME_WIDTH)
-}
-
-/// A text in so many columns: longer ones end in `…`.
-fn fit(text: &str, width: usize) -> String {
-    let text = printable(text);
-    if text.chars().count() <= width {
-        return text;
-    }
-    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
 fn node_lines<'a>(state: &FleetState, fleet: &FleetView, width: usize, paint: Paint) -> Vec<Line<'a>> {
