@@ -103,8 +103,8 @@ fn connections_are_counted_by_namespace_and_by_the_cgroup_of_their_socket() {
     }
     let namespace: Netns = netns::find(&table).unwrap();
     let open = |port: u16| {
-        let socket = namespace.enter(move || UdpSocket::bind(("10.9.0.1", port)).unwrap()).unwrap();
-        socket
+        let bound = namespace.enter(move || UdpSocket::bind(("10.9.0.1", port)));
+        bound.unwrap().unwrap()
     };
     let in_container = open(4000);
     let sleeper = Command::new("ip").args(["netns", "exec", &blue, "sleep", "600"]).stdin(Stdio::null()).spawn();
