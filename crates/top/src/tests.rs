@@ -127,7 +127,8 @@ fn long_labels_of_groups_keep_the_columns_in_line() {
         let mut shown = snapshot(&filled(false), &state);
         shown.settings.accounting = accounting;
         let label = "pod 0d1f2a3b-1111-2222-3333-444455556666/0123456789ab".to_owned();
-        shown.groups = vec![GroupRow { label, entries: 1234, ..shown.groups[0].clone() }];
+        shown.groups =
+            vec![GroupRow { label, words: String::new(), entries: 1234, new_per_second: 0.0, bytes_per_second: 0 }];
         let text = screen(&mut state, &shown, (80, 12));
         let end = |word: &str| text.lines().find_map(|line| line.find(word).map(|at| at + word.len())).unwrap();
         let line = text.lines().find(|line| line.contains("pod 0d1f")).unwrap();
