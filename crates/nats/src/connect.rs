@@ -1,5 +1,6 @@
 //! How NATS is reached: servers, credentials, TLS. The files are read and checked before anything is connected; passwords stand in files, never on a command line.
 use crate::error::NatsError;
+use crate::leaders::local_first;
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -120,8 +121,10 @@ impl NatsOptions {
             event(happened);
             std::future::ready(())
         });
-        let client =
-            options.connect(self.addresses()?).await.map_err(|error| NatsError::connect(&self.servers, &error))?;
+        let mut addresses = self.addresses()?;
+        // One on this machine is nearest; else any will do.
+        let options = if local_first(&mut addresses) { options.retain_servers_order() } else { options };
+        let client = options.connect(addresses).await.map_err(|error| NatsError::connect(&self.servers, &error))?;
         let version = client.server_info().version;
         if !is_new_enough(&version) {
             let (major, minor) = LEAST_SERVER;

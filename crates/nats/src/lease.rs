@@ -11,6 +11,7 @@ use async_nats::jetstream::kv::{Entry, Operation, Store, UpdateError, UpdateErro
 use keepstate_cluster::{Epoch, LeaseAction, LeaseRequest, NodeName, ShardName, TransportEvent};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -26,6 +27,8 @@ pub(crate) struct Leases {
     pub(crate) context: Context,
     pub(crate) way: Arc<Way>,
     pub(crate) inbox: Arc<Inbox>,
+    /// Told to others: this node holds a lease.
+    holds: Arc<AtomicBool>,
     buckets: Option<Buckets>,
     /// The revisions of our own leases.
     ours: BTreeMap<ShardName, u64>,
@@ -55,7 +58,13 @@ enum Refusal {
 
 impl Leases {
     pub(crate) fn new(options: Arc<ClusterOptions>, context: Context, way: Arc<Way>, inbox: Arc<Inbox>) -> Leases {
-        Leases { options, context, way, inbox, buckets: None, ours: BTreeMap::new(), told: BTreeMap::new() }
+        let holds = Arc::default();
+        Leases { options, context, way, inbox, holds, buckets: None, ours: BTreeMap::new(), told: BTreeMap::new() }
+    }
+
+    /// Whether this node holds a lease, as far as it knows.
+    pub(crate) fn holds(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.holds)
     }
 
     /// Answers requests and looks at the leases, until nobody can ask any more.
@@ -74,6 +83,7 @@ impl Leases {
                 }
                 _ = looks.tick() => self.look().await,
             }
+            self.holds.store(!self.ours.is_empty(), Ordering::Relaxed);
         }
     }
 

@@ -6,6 +6,7 @@ mod connect;
 mod error;
 pub mod fleet;
 mod inbox;
+mod leaders;
 mod lease;
 mod publisher;
 mod quota;

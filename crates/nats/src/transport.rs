@@ -2,6 +2,7 @@
 use crate::connect::NatsOptions;
 use crate::error::NatsError;
 use crate::inbox::Inbox;
+use crate::leaders::LeaderWatch;
 use crate::lease::Leases;
 use crate::publisher::{Publisher, ShardTask, Writing};
 use crate::quota::{Quota, frame_cost};
@@ -132,7 +133,10 @@ impl Worker {
             .collect();
         let (lease_requests, received) = mpsc::unbounded_channel();
         let (options, way, inbox) = (Arc::clone(&self.options), Arc::clone(&self.way), Arc::clone(&self.inbox));
-        tokio::spawn(Leases::new(options, context, way, inbox).run(received));
+        let leases = Leases::new(options, context, way, inbox);
+        let (options, way, holds) = (Arc::clone(&self.options), Arc::clone(&self.way), leases.holds());
+        tokio::spawn(LeaderWatch { client: client.clone(), options, way, holds }.run());
+        tokio::spawn(leases.run(received));
         while let Some(command) = commands.recv().await {
             match command {
                 Command::Lease(request, asked) => drop(lease_requests.send((request, asked))),
