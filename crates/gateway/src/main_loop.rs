@@ -165,7 +165,10 @@ fn control_loop(
 
 /// The driver forwards no packet any more by what has changed.
 fn sync_flows(gateway: &SharedGateway, driver: &mut dyn Driver) -> Result<()> {
-    driver.sync_flows(&mut gateway.lock(TurnKind::Upkeep).router, gateway.now())
+    let router = &mut gateway.lock(TurnKind::Upkeep).router;
+    driver.sync_flows(router, gateway.now())?;
+    gateway.note_flows_synced(router.flow_generation());
+    Ok(())
 }
 
 /// Takes over what the kernel has changed of interfaces and routes.

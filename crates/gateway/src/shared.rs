@@ -9,6 +9,7 @@ use keepstate_engine::Instant;
 use keepstate_linux::no_blocking::{self, NoBlocking};
 use keepstate_router::Router;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant as Clock;
 
@@ -25,6 +26,8 @@ const MAX_STATE_TURNS: usize = 8;
 pub(super) struct SharedGateway {
     state: Mutex<GatewayState>,
     has_store: bool,
+    /// The generation of flows that the driver goes by.
+    flows_synced: AtomicU64,
     pub(super) time: Arc<dyn TimeSource>,
     pub(super) turns: TurnTimes,
 }
@@ -44,6 +47,7 @@ impl SharedGateway {
         SharedGateway {
             state: Mutex::new(GatewayState { router, store }),
             has_store,
+            flows_synced: AtomicU64::new(0),
             time,
             turns: TurnTimes::default(),
         }
@@ -58,6 +62,16 @@ impl SharedGateway {
     /// Is the table written to a file?
     pub(super) fn has_store(&self) -> bool {
         self.has_store
+    }
+
+    /// The driver forwards no packet any more by what it knew before this generation of flows.
+    pub(super) fn note_flows_synced(&self, generation: u64) {
+        self.flows_synced.store(generation, Ordering::Release);
+    }
+
+    /// The generation of flows ([`Router::flow_generation`]) that the driver goes by; it never falls.
+    pub(super) fn flows_synced(&self) -> u64 {
+        self.flows_synced.load(Ordering::Acquire)
     }
 
     /// Hands the changes so far to the state file, if there is one; in several turns if they are many.

@@ -71,7 +71,7 @@ impl TunDriver {
                     }
                     bytes
                 }
-                Egress::LocalDeliver(bytes) | Egress::LetOut(bytes) => bytes,
+                Egress::LocalDeliver(bytes) | Egress::LetOut(bytes) | Egress::Loop { packet: bytes, .. } => bytes,
             };
             self.batch.buffers.recycle(bytes);
         }

@@ -1,12 +1,13 @@
 // The programs at tc's hooks of each governed interface, and the one at the carrier: the TAP interface between them and user space.
 //
 //   governed interface, ingress ─┐                            ┌─▶ into the local stack, on the interface it came by
-//   governed interface, egress ──┴─▶ carrier ─▶ user space ─▶ carrier ─┼─▶ out by a neighbour of the kernel's
+//   governed interface, egress ──┼─▶ carrier ─▶ user space ─▶ carrier ─┼─▶ out by a neighbour of the kernel's
+//   loopback interface, egress ──┘                            │
 //                                                             └─▶ out as it was, on the interface it was leaving by
 //
 // Every IP packet of a governed interface goes to user space with what the kernel knows of it, and only user space lets it go on. With nobody there the carrier's queue is
 // full, and the packet is lost: closed. Packets of known flows go on at once. What does not go to user space is what netfilter does not see either (ARP, frames of other protocols, frames of tagged VLANs, what
-// packet sockets send), and neighbour discovery, without which a dead gateway would also be a host that nobody can find.
+// packet sockets send, what the machine sends to itself unless it answers to what was redirected to it), and neighbour discovery, without which a dead gateway would also be a host that nobody can find.
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
 #include <linux/if_ether.h>
@@ -201,6 +202,20 @@ struct {
 	__type(key, __u32);
 	__type(value, struct record_v6);
 } records_v6 SEC(".maps");
+
+// What the machine may send to itself as an answer to packets of its own that user space has led to it: only that is taken from the loopback interface. The oldest make room.
+struct looped_key {
+	__be32 saddr[4], daddr[4];
+	__be16 sport, dport;
+	__u32 protocol;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct looped_key);
+	__type(value, __u32);
+} looped SEC(".maps");
 
 static __always_inline void count(__u32 counter)
 {
@@ -512,6 +527,31 @@ static __always_inline int is_to_dhcp_client(struct __sk_buff *skb)
 	return !bpf_skb_load_bytes(skb, ETH_HLEN + ip.ihl * 4 + 2, &port, sizeof(port)) && port == bpf_htons(68);
 }
 
+// Sends a packet to user space.
+static __always_inline int to_user(struct __sk_buff *skb, struct config *now, enum hook hook)
+{
+	struct {
+		struct carrier_hdr hdr;
+		struct sender sender;
+	} __attribute__((packed)) front = {
+		.hdr = {
+			.unicast = 2,
+			.what = hook,
+			.ifindex = skb->ifindex,
+			.mark = skb->mark,
+			.protocol = skb->protocol,
+		},
+	};
+	if (hook == EGRESS && has_full_socket(skb)) {
+		front.hdr.what |= HAS_UID;
+		front.sender.uid = bpf_get_socket_uid(skb);
+	}
+	if (bpf_skb_change_head(skb, sizeof(front), 0)) return drop(BROKEN);
+	if (bpf_skb_store_bytes(skb, 0, &front, sizeof(front), 0)) return drop(BROKEN);
+	count(TO_USER);
+	return bpf_redirect(now->carrier, 0);
+}
+
 static __always_inline int hook(struct __sk_buff *skb, enum hook hook)
 {
 	__u32 zero = 0;
@@ -546,26 +586,59 @@ static __always_inline int hook(struct __sk_buff *skb, enum hook hook)
 		bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS);
 		skb->cb[0] = skb->cb[1] = 0;
 	}
-	struct {
-		struct carrier_hdr hdr;
-		struct sender sender;
-	} __attribute__((packed)) front = {
-		.hdr = {
-			.unicast = 2,
-			.what = hook,
-			.ifindex = skb->ifindex,
-			.mark = skb->mark,
-			.protocol = skb->protocol,
-		},
-	};
-	if (hook == EGRESS && has_full_socket(skb)) {
-		front.hdr.what |= HAS_UID;
-		front.sender.uid = bpf_get_socket_uid(skb);
+	return to_user(skb, now, hook);
+}
+
+// Reads the ends of the IP packet at an offset; of an ICMP error those of an answer to the packet that it quotes.
+static __always_inline int read_ends(struct __sk_buff *skb, int at, struct looped_key *key, int quoted)
+{
+	__be32 saddr[4] = {}, daddr[4] = {};
+	__be16 ports[2] = {};
+	__u8 first, protocol, type;
+	if (bpf_skb_load_bytes(skb, at, &first, 1)) return -1;
+	if (first >> 4 == 4) {
+		struct iphdr ip;
+		if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) || ip.ihl < 5 || ip.frag_off & bpf_htons(0x3fff)) return -1;
+		saddr[0] = ip.saddr;
+		daddr[0] = ip.daddr;
+		protocol = ip.protocol;
+		at += ip.ihl * 4;
+	} else {
+		struct ipv6hdr ip;
+		if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip))) return -1;
+		__builtin_memcpy(saddr, &ip.saddr, sizeof(saddr));
+		__builtin_memcpy(daddr, &ip.daddr, sizeof(daddr));
+		protocol = ip.nexthdr;
+		at += sizeof(ip);
 	}
-	if (bpf_skb_change_head(skb, sizeof(front), 0)) return drop(BROKEN);
-	if (bpf_skb_store_bytes(skb, 0, &front, sizeof(front), 0)) return drop(BROKEN);
-	count(TO_USER);
-	return bpf_redirect(now->carrier, 0);
+	if (protocol == IPPROTO_ICMP || protocol == ICMPV6) {
+		if (bpf_skb_load_bytes(skb, at, &type, 1)) return -1;
+		int is_error = protocol == ICMPV6 ? type < 128 : type == 3 || type == 11 || type == 12;
+		if (is_error && !quoted) return at + 8;
+		if (bpf_skb_load_bytes(skb, at + 4, ports, 2)) return -1;
+		ports[1] = ports[0];
+	} else if (bpf_skb_load_bytes(skb, at, ports, 4)) {
+		return -1;
+	}
+	__builtin_memcpy(key->saddr, quoted ? daddr : saddr, sizeof(saddr));
+	__builtin_memcpy(key->daddr, quoted ? saddr : daddr, sizeof(daddr));
+	key->sport = ports[quoted];
+	key->dport = ports[!quoted];
+	key->protocol = protocol;
+	return 0;
+}
+
+SEC("classifier") int loopback(struct __sk_buff *skb)
+{
+	__u32 zero = 0;
+	struct looped_key key = {};
+	struct config *now = bpf_map_lookup_elem(&config, &zero);
+	if (!now) return drop(BROKEN);
+	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6)) return ON;
+	int inner = read_ends(skb, ETH_HLEN, &key, 0);
+	if (inner > 0) inner = read_ends(skb, inner, &key, 1);
+	if (inner || !bpf_map_lookup_elem(&looped, &key) || is_from_packet_socket(skb)) return ON;
+	return to_user(skb, now, EGRESS);
 }
 
 SEC("classifier") int ingress(struct __sk_buff *skb) { return hook(skb, INGRESS); }

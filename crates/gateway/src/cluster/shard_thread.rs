@@ -94,6 +94,7 @@ impl ClusterNode {
             receiver: TableReceiver::default(),
             own: OwnConnections::new(now),
             duty: ClusterDuty::Standby,
+            flow_generation: 0,
             activated: None,
             safe_at: now,
             heard_at: now,
@@ -130,6 +131,8 @@ struct ShardThread<'a> {
     own: OwnConnections,
     /// As the router has it.
     duty: ClusterDuty,
+    /// The generation of flows that begins with its last duty.
+    flow_generation: u64,
     /// When it became active, while ports of others are avoided.
     activated: Option<(Duration, Epoch)>,
     /// When all was last known to be with the cluster.
@@ -268,6 +271,7 @@ impl ShardThread<'_> {
         }
         self.duty = self.duty_of(role);
         turn.router.set_duty(self.duty);
+        self.flow_generation = turn.router.flow_generation();
     }
 
     fn duty_of(&self, role: ShardRole) -> ClusterDuty {
@@ -365,6 +369,8 @@ impl ShardThread<'_> {
             tell(&mut self.promoting, Err(format!("shard {shard}: it is still {}: {why}", role.name())));
         }
         match role {
+            // The data path still forwards what it knew.
+            ShardRole::Standby if self.gateway.flows_synced() < self.flow_generation => {}
             ShardRole::Standby => {
                 tell(&mut self.demoting, Ok(format!("shard {shard}: standby in epoch {}\n", status.epoch)));
             }

@@ -7,6 +7,8 @@
 mod flows;
 mod governed;
 mod kernel_routes;
+mod looped;
+mod open;
 mod options;
 mod unanswered;
 
@@ -26,16 +28,17 @@ use keepstate_linux::file_access::FileAccess;
 use keepstate_linux::poll;
 use keepstate_linux::rtnetlink::{RtLink, RtMessage};
 use keepstate_linux::tc::{
-    CARRIER_NAME, CarriedPacket, Carrier, CarrierAction, HookCounters, HookSecrets, PinDir, TcHook, TcHooks,
+    CARRIER_NAME, CarriedPacket, Carrier, CarrierAction, HookCounters, HookSecrets, TcHook, TcHooks,
 };
 use keepstate_linux::virtio_net::VirtioNetHdr;
 use keepstate_router::{Egress, FibTable, MarkedEgress, RouteOracle, Router};
 use keepstate_wire::gso::GsoPacket;
 use keepstate_wire::rewrite;
 use kernel_routes::{KernelRoutes, RoutingState};
+pub use open::detach;
+use open::{open_carrier, open_pins};
 pub use options::{Lifeline, OnExit, TcOptions};
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use unanswered::Unanswered;
@@ -67,6 +70,8 @@ pub(super) struct TcDriver {
     received: Vec<RxPacket>,
     to_send: Vec<TxPacket>,
     lost: u64,
+    /// Was it said that nothing can be led back to the machine itself?
+    loopback_failed: bool,
     /// Interfaces that an earlier gateway has left closed.
     closed_before: Vec<u32>,
     /// From then on interfaces stay closed when this ends.
@@ -153,6 +158,7 @@ impl TcDriver {
             received: Vec::new(),
             to_send: Vec::new(),
             lost: 0,
+            loopback_failed: false,
             closed_before,
             started: false,
         };
@@ -314,17 +320,31 @@ impl TcDriver {
                 Egress::Forward { oif, next_hop, packet } => (CarrierAction::Neighbour(oif, next_hop), packet),
                 Egress::LocalDeliver(packet) => (CarrierAction::Deliver(carried.ifindex), packet),
                 Egress::LetOut(packet) => (CarrierAction::Send(carried.ifindex), packet),
+                Egress::Loop { iif, packet } => {
+                    if carried.ifindex != looped::LOOPBACK_INDEX {
+                        looped::expect_answers(&mut self.hooks, &packet, &mut self.loopback_failed);
+                    }
+                    (CarrierAction::Deliver(iif), packet)
+                }
             };
             let offload = gso::tx_offload(gso.as_ref(), &mut bytes);
             let mut carried = CarriedPacket { mark, ..carried };
-            if carried.hook == TcHook::Egress && matches!(action, CarrierAction::Deliver(_)) {
-                // An answer to the machine itself: as if the other end of the link had sent it.
+            if let (TcHook::Egress, CarrierAction::Deliver(iif)) = (carried.hook, action) {
+                // To the machine itself: as if the other end of the link had sent it.
                 let (to, from) = carried.ethernet.split_at_mut(6);
                 to.swap_with_slice(from.get_mut(..6).unwrap_or_default());
+                if iif != carried.ifindex {
+                    to.copy_from_slice(&self.mac_of(iif));
+                }
             }
             self.to_send.push(TxPacket { action, carried, bytes, offload });
         }
         self.buffers.recycle(packet.bytes);
+    }
+
+    /// The MAC address of an interface, as far as it has one.
+    fn mac_of(&self, ifindex: u32) -> [u8; 6] {
+        lock(&self.links).links.get(&ifindex).and_then(|link| link.mac).unwrap_or_default()
     }
 
     /// Writes what the router gave out.
@@ -461,35 +481,4 @@ impl Driver for TcDriver {
         }
         Ok(())
     }
-}
-
-fn open_carrier() -> Result<Carrier> {
-    Carrier::open().map_err(|error| match error.kind() {
-        ErrorKind::ResourceBusy => {
-            anyhow::anyhow!(
-                "another gateway runs in this network namespace (it has {CARRIER_NAME} open); stop it first"
-            )
-        }
-        _ => anyhow::Error::new(error).context(format!(
-            "cannot create the TAP interface {CARRIER_NAME}: needs /dev/net/tun and root (CAP_NET_ADMIN)"
-        )),
-    })
-}
-
-fn open_pins() -> Result<PinDir> {
-    PinDir::open().context("cannot use the BPF file system at /sys/fs/bpf, which keeps the interfaces closed when the gateway dies: needs root")
-}
-
-/// Gives all interfaces that a gateway has left closed back to the kernel. Returns how many they were.
-///
-/// # Errors
-/// A gateway runs; missing capabilities.
-pub fn detach() -> Result<usize> {
-    let mut carrier = open_carrier()?;
-    let interfaces = TcHooks::detach_all(&open_pins()?).context("detaching from the interfaces")?;
-    carrier.set_persistent(false).with_context(|| format!("removing {CARRIER_NAME}"))?;
-    if interfaces.is_empty() {
-        bail!("no gateway has left interfaces closed in this network namespace");
-    }
-    Ok(interfaces.len())
 }

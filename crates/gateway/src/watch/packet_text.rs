@@ -36,7 +36,7 @@ pub(super) fn trace_lines(id: u32, packet: &TappedPacket<'_>, whole: bool) -> St
     for output in packet.outputs() {
         let to = match output {
             Egress::Forward { oif, next_hop, .. } => format!("out {} to {next_hop}", name(*oif)),
-            Egress::LocalDeliver(_) => "delivered to this machine".to_owned(),
+            Egress::LocalDeliver(_) | Egress::Loop { .. } => "delivered to this machine".to_owned(),
             Egress::LetOut(_) => format!("out {}", packet.sent_by.map_or("?", name)),
         };
         line(&format!("{to}: {}", describe_packet(output.packet())));

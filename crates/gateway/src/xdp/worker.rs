@@ -75,7 +75,9 @@ impl Worker {
         let mut packets = self.rx.packets.take_outputs();
         for TxPacket { egress, gso, .. } in packets.drain(..) {
             let bytes = match egress {
-                Egress::LocalDeliver(mut bytes) | Egress::LetOut(mut bytes) => {
+                Egress::LocalDeliver(mut bytes)
+                | Egress::LetOut(mut bytes)
+                | Egress::Loop { packet: mut bytes, .. } => {
                     self.shared.to_kernel(&mut bytes, gso.as_ref())?;
                     bytes
                 }

@@ -4,6 +4,7 @@
 //! old one goes, so that no packet passes between them. Dropping this leaves everything attached. The maps are pinned too: the new programs go by the same flows as the old ones.
 use super::carrier::Carrier;
 use super::flow_table::FlowTable;
+use super::loopback::{LOOPED_KEY_LEN, LoopbackSettings, LoopedEnds};
 use super::pin_dir::PinDir;
 use crate::mapped_memory::MappedMemory;
 use aya::Ebpf;
@@ -91,6 +92,8 @@ pub struct TcHooks {
     pins: PinDir,
     config: Config,
     heartbeat: MappedMemory,
+    loopback: LoopbackSettings,
+    at_loopback: bool,
 }
 
 impl fmt::Debug for TcHooks {
@@ -141,11 +144,12 @@ impl TcHooks {
             }
         };
         write_config(&mut ebpf, config)?;
-        for name in ["ingress", "egress", "carrier"] {
+        for name in ["ingress", "egress", "carrier", "loopback"] {
             classifier(&mut ebpf, name)?.load().map_err(tc_error(format!("cannot load the BPF program {name}")))?;
         }
         let heartbeat = map_heartbeat(&ebpf)?;
-        let mut hooks = TcHooks { ebpf, pins, config, heartbeat };
+        let loopback = LoopbackSettings::open();
+        let mut hooks = TcHooks { ebpf, pins, config, heartbeat, loopback, at_loopback: false };
         hooks.beat();
         hooks.attach_at(&Place {
             program: "carrier",
@@ -153,6 +157,9 @@ impl TcHooks {
             pin: format!("{}-carrier", carrier.index()),
             attach_type: TcAttachType::Ingress,
         })?;
+        if hooks.pins.path(LOOPBACK_PIN).exists() {
+            hooks.attach_loopback()?;
+        }
         Ok(hooks)
     }
 
@@ -190,6 +197,28 @@ impl TcHooks {
         let link: FdLink = link.try_into().map_err(tc_error("a link of the wrong type"))?;
         link.pin(&path).map_err(tc_error(format!("cannot pin the link at {}", path.display())))?;
         Ok(())
+    }
+
+    fn attach_loopback(&mut self) -> Result<(), TcError> {
+        if !self.at_loopback {
+            self.loopback.set().map_err(tc_error("cannot set accept_local and route_localnet of lo"))?;
+            let (program, attach_type) = ("loopback", TcAttachType::Egress);
+            self.attach_at(&Place { program, interface: "lo", pin: LOOPBACK_PIN.to_owned(), attach_type })?;
+            self.at_loopback = true;
+        }
+        Ok(())
+    }
+
+    /// Answers to this packet of the machine to itself come to user space, when they leave by the loopback interface.
+    ///
+    /// # Errors
+    /// The map cannot be written, or the program not be attached.
+    pub fn expect_answers(&mut self, to: &LoopedEnds) -> Result<(), TcError> {
+        self.attach_loopback()?;
+        let map = self.ebpf.map_mut("looped").ok_or("not in the object file").map_err(tc_error("BPF map looped"))?;
+        let mut looped: HashMap<_, [u8; LOOPED_KEY_LEN], u32> =
+            map.try_into().map_err(tc_error::<MapError>("BPF map looped"))?;
+        looped.insert(to.answers_key(), 1, 0).map_err(tc_error::<MapError>("cannot write the BPF map looped"))
     }
 
     /// The table of known flows, with those that an earlier gateway has left.
@@ -292,6 +321,8 @@ impl TcHooks {
     }
 }
 
+/// The name of the pin of the program at the loopback interface.
+const LOOPBACK_PIN: &str = "1-loopback";
 /// The generation of known flows at the start.
 const FIRST_GENERATION: u32 = 1;
 

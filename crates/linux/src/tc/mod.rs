@@ -8,6 +8,7 @@ mod flow_record;
 mod flow_table;
 mod hooks;
 mod line_memory;
+mod loopback;
 mod pin_dir;
 
 pub use carrier::{CARRIER_NAME, CARRIER_OVERHEAD, CarriedPacket, Carrier, CarrierAction, TcHook};
@@ -16,4 +17,5 @@ pub use flow_record::{AdoptedFlow, FlowRecord};
 pub use flow_table::FlowTable;
 pub use hooks::{HookCounters, HookSecrets, TcError, TcHooks};
 pub use line_memory::FlowCounts;
+pub use loopback::LoopedEnds;
 pub use pin_dir::PinDir;

@@ -17,20 +17,33 @@ pub enum Egress {
     LocalDeliver(Vec<u8>),
     /// Let it leave as it was about to: a packet of [`Router::handle_output`](crate::Router::handle_output), by the interface that it was given for.
     LetOut(Vec<u8>),
+    /// Deliver what the machine itself has sent to the machine itself, as if it came in by this interface: a packet of [`Router::handle_output`](crate::Router::handle_output).
+    Loop {
+        /// The index of the interface.
+        iif: u32,
+        /// The packet, from its IP header on.
+        packet: Vec<u8>,
+    },
 }
 
 impl Egress {
     /// The packet.
     pub fn packet(&self) -> &[u8] {
         match self {
-            Egress::Forward { packet, .. } | Egress::LocalDeliver(packet) | Egress::LetOut(packet) => packet,
+            Egress::Forward { packet, .. }
+            | Egress::LocalDeliver(packet)
+            | Egress::LetOut(packet)
+            | Egress::Loop { packet, .. } => packet,
         }
     }
 
     /// The packet's buffer.
     pub fn into_packet(self) -> Vec<u8> {
         match self {
-            Egress::Forward { packet, .. } | Egress::LocalDeliver(packet) | Egress::LetOut(packet) => packet,
+            Egress::Forward { packet, .. }
+            | Egress::LocalDeliver(packet)
+            | Egress::LetOut(packet)
+            | Egress::Loop { packet, .. } => packet,
         }
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! An answer to a packet with a connection belongs to that connection, and is built from the packet as it was before NAT. Any other is tracked, filtered and translated like
 //! a packet of the output hook. A dropped answer is never answered itself.
+use super::routing::LOOPBACK_INDEX;
 use super::{
-    AFTER_DNAT, AFTER_SNAT, BEFORE_CONNTRACK, BEFORE_SNAT, CONNTRACK_TO_DNAT, DropReason, Egress, InFlightPacket,
-    PacketOrigin, Router, destination_address, destination_of, drop_reason_of,
+    AFTER_DNAT, AFTER_SNAT, ALL_PRIORITIES, BEFORE_CONNTRACK, BEFORE_SNAT, CONNTRACK_TO_DNAT, DropReason, Egress,
+    InFlightPacket, PacketOrigin, Router, destination_address, destination_of, drop_reason_of,
 };
 use crate::known_flow::FlowTarget;
 use crate::{icmp_error, ip_fragment};
@@ -155,7 +156,11 @@ impl Router {
         let sent_to = pkt.destination()?;
         self.run_output_hooks(pkt, false)?;
         let to = destination_of(&pkt.bytes)?;
-        if to == sent_to && pkt.way_out.is_none() {
+        if self.is_looped(to) {
+            self.counters.delivered += 1;
+            let packet = std::mem::take(&mut pkt.bytes);
+            self.push_output(Egress::Loop { iif: self.looped_to(&packet), packet }, pkt.meta.mark);
+        } else if to == sent_to && pkt.way_out.is_none() {
             self.note_way(pkt, FlowTarget::LetOut);
             self.counters.generated += 1;
             let (whole, mtu) = (std::mem::take(&mut pkt.bytes), self.fib.mtu(oif) as usize);
@@ -163,9 +168,6 @@ impl Router {
                 self.interface_counts.count_sent(oif, packet.len());
                 self.push_output(Egress::LetOut(packet), pkt.meta.mark);
             }
-        } else if self.fib.is_local(to) {
-            self.counters.delivered += 1;
-            self.push_output(Egress::LocalDeliver(std::mem::take(&mut pkt.bytes)), pkt.meta.mark);
         } else {
             let (device, next_hop) = pkt.way_out.ok_or(DropReason::NoRoute)?;
             self.check_mtu(pkt, to.is_ipv6())?;
@@ -244,7 +246,35 @@ impl Router {
             self.run_nat(Hook::Postrouting, Manip::Source, pkt)?;
         }
         self.run_filter_chains(Hook::Postrouting, AFTER_SNAT, pkt)?;
+        if pkt.is_output && self.is_looped(to) {
+            self.come_in_by_loopback(pkt)?;
+        }
         self.confirm(pkt)
+    }
+
+    /// Is it a packet of the machine to itself?
+    fn is_looped(&self, to: IpAddr) -> bool {
+        self.fib.is_local(to)
+    }
+
+    /// The hooks that a packet of the machine to itself passes at the other end of the loopback interface. Its connection has its translation already.
+    fn come_in_by_loopback(&mut self, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
+        let oif = pkt.meta.oif.take();
+        pkt.meta.iif = self.fib.device(LOOPBACK_INDEX).or(oif);
+        pkt.meta.is_leaving = false;
+        self.run_filter_chains(Hook::Prerouting, ALL_PRIORITIES, pkt)?;
+        pkt.meta.is_delivered = true;
+        self.run_filter_chains(Hook::Input, ALL_PRIORITIES, pkt)
+    }
+
+    /// The interface that such a packet comes in by: an answer in another's name by the one that leads to the other (as a reverse path filter wants it), all others by the loopback interface.
+    fn looped_to(&self, packet: &[u8]) -> u32 {
+        let source = Packet::parse(packet).ok().map(|packet| match packet.addresses() {
+            Addresses::V4 { source, .. } => IpAddr::from(source),
+            Addresses::V6 { source, .. } => IpAddr::from(source),
+        });
+        let foreign = source.filter(|source| !self.fib.is_local(*source));
+        foreign.and_then(|source| self.fib.route_lookup(source, None)).map_or(LOOPBACK_INDEX, |device| device.index)
     }
 }
 

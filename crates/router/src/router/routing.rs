@@ -9,6 +9,9 @@ use keepstate_rules::{Fib, InterfaceInfo};
 use keepstate_wire::Packet;
 use std::net::IpAddr;
 
+/// The loopback interface has it in every network namespace of Linux.
+pub(super) const LOOPBACK_INDEX: u32 = 1;
+
 /// Where a packet that came in goes.
 pub(super) enum RouteDecision {
     /// Out by an interface, to this neighbour.
@@ -91,6 +94,9 @@ impl Router {
         match asked.and_then(|oracle| oracle.ask(&query)) {
             Some(RouteAnswer::Out { oif, next_hop, .. }) => Some((self.fib.device(oif)?, next_hop)),
             Some(RouteAnswer::Nowhere(_)) => None,
+            Some(RouteAnswer::Host) | None if self.fib.is_local(to) && self.fib.device(LOOPBACK_INDEX).is_some() => {
+                Some((self.fib.device(LOOPBACK_INDEX)?, to))
+            }
             // To itself: by the interface that has the address.
             Some(RouteAnswer::Host) | None => match self.fib.next_hop(to) {
                 Some(found) => Some(found),

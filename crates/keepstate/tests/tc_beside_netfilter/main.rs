@@ -1,0 +1,20 @@
+//! The same ruleset and the same traffic through the kernel's netfilter and through `keepstate gateway --interface`, each in namespaces of its own: what clients and servers see must be the same.
+//!
+//! A case is a ruleset, what is prepared (`r ip route add …`: a command in a namespace), and steps (see [`twin::Lab::step`]). What each step shows is written beside it, as the kernel has shown it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+mod clashes;
+#[path = "../common/mod.rs"]
+mod common;
+mod icmp;
+mod nat;
+mod own_output;
+#[path = "../common/peers.rs"]
+mod peers;
+#[path = "../common/router_netns.rs"]
+mod router_netns;
+mod sockets;
+mod twin;
+mod zones;
+
+use common::report_skipped;

@@ -1,0 +1,271 @@
+//! Two sets of namespaces, c – r – s and a second client d: one with the kernel's netfilter in the middle, one with the gateway.
+use crate::common::TempFile;
+use crate::peers::{run_ip, spawn_in_netns};
+use crate::report_skipped;
+use crate::router_netns::RouterNetns;
+use crate::sockets::{Quoted, accept_within, bind_udp_socket, exchange, open_tcp, send_expecting_error};
+use std::collections::HashMap;
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+/// Long enough for a lost SYN to be sent again, on a busy machine too.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a case is made of.
+pub struct Case {
+    pub name: &'static str,
+    pub rules: &'static str,
+    /// Commands: `SIDE WORDS`.
+    pub prepare: &'static [&'static str],
+    /// Steps, and what each shows.
+    pub steps: &'static [(&'static str, &'static str)],
+}
+
+/// Runs the case twice.
+pub fn run(case: &Case) {
+    let mut shown = Vec::new();
+    for is_kernel in [true, false] {
+        let Some(mut lab) = Lab::new(case, is_kernel) else {
+            report_skipped("the gateway beside netfilter: it needs root, network namespaces, iproute2 and nft");
+            return;
+        };
+        shown.push(case.steps.iter().map(|(step, _)| lab.step(step)).collect::<Vec<String>>());
+    }
+    let wanted: Vec<&str> = case.steps.iter().map(|(_, wanted)| *wanted).collect();
+    for (at, (step, _)) in case.steps.iter().enumerate() {
+        println!("{}: {step}\n   kernel    {}\n   keepstate {}", case.name, shown[0][at], shown[1][at]);
+    }
+    assert_eq!(shown[0], wanted, "{}: the kernel", case.name);
+    assert_eq!(shown[1], wanted, "{}: keepstate", case.name);
+}
+
+pub struct Lab {
+    netns: RouterNetns,
+    gateway: Option<Child>,
+    listeners: HashMap<(String, String), TcpListener>,
+    datagram_servers: HashMap<(String, String), UdpSocket>,
+    /// Clients, and the servers' ends.
+    streams: Vec<(TcpStream, TcpStream)>,
+    datagram_clients: Vec<UdpSocket>,
+    // Until the gateway has ended.
+    ruleset: TempFile,
+}
+
+impl Lab {
+    pub fn new(case: &Case, is_kernel: bool) -> Option<Lab> {
+        let tag = format!("kstw{}{}{}", std::process::id(), case.name, u8::from(is_kernel));
+        let netns = RouterNetns::new(&tag, 1)?;
+        let ruleset = TempFile::new(&format!("{tag}.nft"), case.rules.as_bytes());
+        let (gateway, listeners, datagram_servers) = (None, HashMap::new(), HashMap::new());
+        let (streams, datagram_clients) = (Vec::new(), Vec::new());
+        let mut lab = Lab { netns, gateway, listeners, datagram_servers, streams, datagram_clients, ruleset };
+        let [d, r] = ["d", "r"].map(|side| lab.netns.name(side));
+        assert!(run_ip(&["netns", "add", &d]));
+        assert!(run_ip(&["link", "add", "d0", "netns", &d, "type", "veth", "peer", "name", "r2", "netns", &r]));
+        for command in [
+            "d ip addr add 10.0.3.2/24 dev d0; ip addr add fd00:3::2/64 dev d0 nodad; ip link set d0 up; ip link set lo up
+             ip route add default via 10.0.3.1; ip -6 route add default via fd00:3::1",
+            "r ip addr add 10.0.3.1/24 dev r2; ip addr add fd00:3::1/64 dev r2 nodad; ip link set r2 up
+             echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
+             echo 0 > /proc/sys/net/ipv4/icmp_ratelimit; echo 100000 > /proc/sys/net/ipv4/icmp_msgs_per_sec
+             echo 0 > /proc/sys/net/ipv6/icmp/ratelimit",
+            "s ip route add 10.0.1.0/24 via 10.0.2.1; ip route add 10.0.3.0/24 via 10.0.2.1; ip -6 route add fd00:3::/64 via fd00:2::1
+             echo 0 > /proc/sys/net/ipv4/icmp_ratelimit; echo 0 > /proc/sys/net/ipv6/icmp/ratelimit
+             echo 100000 > /proc/sys/net/ipv4/icmp_msgs_per_sec",
+        ]
+        .iter()
+        .chain(case.prepare)
+        {
+            assert!(lab.command(command), "{command}");
+        }
+        lab.wait_for_addresses();
+        if is_kernel {
+            let loaded = Command::new("ip")
+                .args(["netns", "exec", &lab.netns.name("r"), "nft", "-f", lab.ruleset.path()])
+                .output()
+                .ok()?;
+            assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
+        } else {
+            let words = ["--ruleset", lab.ruleset.path(), "--interface", "r*"];
+            lab.gateway = Some(lab.netns.start_gateway(&words).0);
+        }
+        Some(lab)
+    }
+
+    /// An address that is not usable yet would lose packets.
+    fn wait_for_addresses(&self) {
+        let until = Instant::now() + Duration::from_secs(20);
+        for side in ["c", "d", "r", "s"] {
+            let name = self.netns.name(side);
+            let tentative = || {
+                let shown = Command::new("ip").args(["-n", &name, "-6", "addr", "show", "tentative"]).output().unwrap();
+                !shown.stdout.is_empty()
+            };
+            while tentative() {
+                assert!(Instant::now() < until, "addresses stay tentative");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+
+    fn command(&self, command: &str) -> bool {
+        let (side, words) = command.split_once(' ').unwrap();
+        let name = self.netns.name(side);
+        let status = Command::new("ip").args(["netns", "exec", &name, "sh", "-ec", words]).status();
+        status.is_ok_and(|status| status.success())
+    }
+
+    /// One step, and what it shows:
+    /// - `tcp SIDE FROM TO SERVER AT`: a connection from this address to that one, while a server listens at AT; it stays.
+    /// - `udp SIDE FROM TO SERVER AT`: the same of datagrams.
+    /// - `burst SIDE FROM TO SERVER AT`: datagrams of several sockets at the same moment, all with this address and port; how many arrive, and from how many peers.
+    /// - `ping SIDE TO`, with more words for ping.
+    /// - `error SIDE FROM TO OPTIONS`: the ICMP error that answers a datagram (`ttl=1`, `size=1400`; `open`: whatever checksum it quotes).
+    /// - `run SIDE WORDS`: a command, and what it prints.
+    /// - `close`: ends all connections, servers first.
+    pub fn step(&mut self, step: &str) -> String {
+        let words: Vec<&str> = step.split(' ').collect();
+        match words[..] {
+            ["tcp", side, from, to, server, at] => self.tcp(side, from, to, server, at),
+            ["udp", side, from, to, server, at] => self.udp(side, from, to, server, at),
+            ["burst", side, from, to, server, at] => self.burst(side, from, to, server, at),
+            ["ping", side, ..] => {
+                let name = self.netns.name(side);
+                let fixed = ["netns", "exec", &name, "ping", "-n", "-c", "1", "-W", "5"];
+                let ran = Command::new("ip").args(fixed).args(&words[2..]).output().unwrap();
+                let text = String::from_utf8_lossy(&ran.stdout).into_owned();
+                let answer = text.lines().find(|line| line.contains("bytes from") || line.contains("From"));
+                answer.map_or("nothing".to_owned(), |line| line.split(" time=").next().unwrap_or_default().to_owned())
+            }
+            ["error", side, from, to, ..] => {
+                let options: Vec<String> = words[4..].iter().map(|word| (*word).to_owned()).collect();
+                let [from, to]: [SocketAddr; 2] = [from, to].map(|text| text.parse().unwrap());
+                let asks = move || send_expecting_error(from, to, &options);
+                let heard: Quoted = spawn_in_netns(&self.netns.name(side), asks).join().unwrap();
+                heard.to_string()
+            }
+            ["run", side, ..] => {
+                let name = self.netns.name(side);
+                let script = words[2..].join(" ");
+                let ran = Command::new("ip").args(["netns", "exec", &name, "sh", "-c", &script]).output().unwrap();
+                String::from_utf8_lossy(&ran.stdout).trim().to_owned()
+            }
+            ["close"] => {
+                for (mut client, server) in self.streams.drain(..) {
+                    drop(server);
+                    client.read_to_end(&mut Vec::new()).unwrap();
+                }
+                String::new()
+            }
+            _ => panic!("{step}: no such step"),
+        }
+    }
+
+    fn tcp(&mut self, side: &str, from: &str, to: &str, server: &str, at: &str) -> String {
+        let key = (server.to_owned(), at.to_owned());
+        if !self.listeners.contains_key(&key) {
+            let address: SocketAddr = at.parse().unwrap();
+            let listen = move || TcpListener::bind(address).unwrap();
+            let listener = spawn_in_netns(&self.netns.name(server), listen).join().unwrap();
+            self.listeners.insert(key.clone(), listener);
+        }
+        let [from, to]: [SocketAddr; 2] = [from, to].map(|text| text.parse().unwrap());
+        let opens = move || open_tcp(from, to, PATIENCE);
+        let client = match spawn_in_netns(&self.netns.name(side), opens).join().unwrap() {
+            Ok(client) => client,
+            Err(error) => return format!("{error:?}"),
+        };
+        let Some((served, seen)) = accept_within(&self.listeners[&key], PATIENCE) else {
+            return "somebody else answers".to_owned();
+        };
+        if let Err(error) = exchange(&client, &served) {
+            return format!("breaks: {:?}", error.kind());
+        }
+        let shown = show_peer(seen, client.local_addr().unwrap());
+        self.streams.push((client, served));
+        shown
+    }
+
+    fn datagram_server(&mut self, server: &str, at: &str) -> (String, String) {
+        let key = (server.to_owned(), at.to_owned());
+        if !self.datagram_servers.contains_key(&key) {
+            let address: SocketAddr = at.parse().unwrap();
+            let bound = spawn_in_netns(&self.netns.name(server), move || bind_udp_socket(address)).join().unwrap();
+            self.datagram_servers.insert(key.clone(), bound);
+        }
+        key
+    }
+
+    fn burst(&mut self, side: &str, from: &str, to: &str, server: &str, at: &str) -> String {
+        const SENDERS: usize = 4;
+        let key = self.datagram_server(server, at);
+        let [from, to]: [SocketAddr; 2] = [from, to].map(|text| text.parse().unwrap());
+        let barrier = std::sync::Arc::new(std::sync::Barrier::new(SENDERS));
+        let senders: Vec<_> = (0..SENDERS)
+            .map(|_| {
+                let barrier = std::sync::Arc::clone(&barrier);
+                spawn_in_netns(&self.netns.name(side), move || {
+                    let socket = bind_udp_socket(from);
+                    socket.connect(to).unwrap();
+                    barrier.wait();
+                    socket.send(b"burst").unwrap();
+                })
+            })
+            .collect();
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
+        let server = &self.datagram_servers[&key];
+        let mut peers = Vec::new();
+        while peers.len() < SENDERS {
+            server.set_read_timeout(Some(PATIENCE)).unwrap();
+            let Ok((_, peer)) = server.recv_from(&mut [0; 9]) else { break };
+            peers.push(peer);
+        }
+        let arrived = peers.len();
+        peers.sort();
+        peers.dedup();
+        format!("{arrived} of {SENDERS} from {}", peers.len())
+    }
+
+    fn udp(&mut self, side: &str, from: &str, to: &str, server: &str, at: &str) -> String {
+        let key = self.datagram_server(server, at);
+        let [from, to]: [SocketAddr; 2] = [from, to].map(|text| text.parse().unwrap());
+        let opens = move || {
+            let socket = bind_udp_socket(from);
+            socket.connect(to).map(|()| socket)
+        };
+        let client = match spawn_in_netns(&self.netns.name(side), opens).join().unwrap() {
+            Ok(client) => client,
+            Err(error) => return format!("{:?}", error.kind()),
+        };
+        let server = &self.datagram_servers[&key];
+        let mut seen = None;
+        for round in 0..12_u8 {
+            match crate::sockets::exchange_datagrams(&client, server, round, PATIENCE) {
+                Ok(peer) if *seen.get_or_insert(peer) != peer => return "seen as two".to_owned(),
+                Ok(_) => (),
+                Err(text) => return text,
+            }
+        }
+        let shown = show_peer(seen.unwrap(), client.local_addr().unwrap());
+        self.datagram_clients.push(client);
+        shown
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if let Some(gateway) = &mut self.gateway {
+            let _ = gateway.kill();
+            let _ = gateway.wait();
+            let _ = self.netns.gateway_command(&["--detach"]).output();
+        }
+        run_ip(&["netns", "del", &self.netns.name("d")]);
+    }
+}
+
+/// An address, and whether the port is the client's own.
+fn show_peer(seen: SocketAddr, client: SocketAddr) -> String {
+    if seen.port() == client.port() { format!("{} same port", seen.ip()) } else { format!("{} other port", seen.ip()) }
+}
