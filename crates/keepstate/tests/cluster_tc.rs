@@ -334,7 +334,6 @@ fn demote_takes_known_flows_from_the_kernel_before_it_answers() {
         // What has passed nevertheless has arrived by then.
         std::thread::sleep(Duration::from_millis(200));
         *demoted.lock().unwrap() = None;
-        cluster.wait_in_step(0, 1);
         assert_eq!(cluster.known_flows(0), 0, "round {round}");
         cluster.must(0, &["promote"]);
     }

@@ -32,8 +32,12 @@ fn open_tcp_now(from: SocketAddr, to: SocketAddr, patience: Duration) -> Result<
     let bound = rustix::net::bind(&socket, &from);
     bound.map_err(|error| io::Error::from(error).kind())?;
     sockopt::set_socket_timeout(&socket, Timeout::Send, Some(patience)).unwrap();
-    match rustix::net::connect(&socket, &to) {
-        Ok(()) => Ok(TcpStream::from(socket)),
+    let mut connected = rustix::net::connect(&socket, &to);
+    while connected == Err(rustix::io::Errno::INTR) {
+        connected = rustix::net::connect(&socket, &to);
+    }
+    match connected {
+        Ok(()) | Err(rustix::io::Errno::ISCONN) => Ok(TcpStream::from(socket)),
         // That is how a connect with a timeout ends.
         Err(rustix::io::Errno::INPROGRESS | rustix::io::Errno::AGAIN) => Err(ErrorKind::TimedOut),
         Err(error) => Err(io::Error::from(error).kind()),

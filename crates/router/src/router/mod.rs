@@ -69,6 +69,8 @@ const BEFORE_SNAT: Range<i32> = i32::MIN..100;
 const AFTER_SNAT: Range<i32> = 100..i32::MAX;
 /// All chains of a hook.
 const ALL_PRIORITIES: Range<i32> = i32::MIN..i32::MAX;
+/// The index of the loopback interface in every network namespace of Linux.
+const LOOPBACK_INDEX: u32 = 1;
 
 /// A router. See the [crate's front page](crate) for how a driver uses it.
 pub struct Router {

@@ -2,10 +2,9 @@
 //!
 //! An answer to a packet with a connection belongs to that connection, and is built from the packet as it was before NAT. Any other is tracked, filtered and translated like
 //! a packet of the output hook. A dropped answer is never answered itself.
-use super::routing::LOOPBACK_INDEX;
 use super::{
     AFTER_DNAT, AFTER_SNAT, ALL_PRIORITIES, BEFORE_CONNTRACK, BEFORE_SNAT, CONNTRACK_TO_DNAT, DropReason, Egress,
-    InFlightPacket, PacketOrigin, Router, destination_address, destination_of, drop_reason_of,
+    InFlightPacket, LOOPBACK_INDEX, PacketOrigin, Router, destination_address, destination_of, drop_reason_of,
 };
 use crate::known_flow::FlowTarget;
 use crate::{icmp_error, ip_fragment};

@@ -1,6 +1,6 @@
 //! The route of a packet: as the oracle says, if there is one that knows, else by the router's own table; and changes of that table.
 use super::output::is_link_local;
-use super::{DropReason, Egress, InFlightPacket, MarkedEgress, Router};
+use super::{DropReason, Egress, InFlightPacket, LOOPBACK_INDEX, MarkedEgress, Router};
 use crate::fib::{FibChange, FibTable};
 use crate::route_oracle::{RouteAnswer, RouteQuery};
 use crate::route_scope::RouteScope;
@@ -8,9 +8,6 @@ use keepstate_engine::Engine;
 use keepstate_rules::{Fib, InterfaceInfo};
 use keepstate_wire::Packet;
 use std::net::IpAddr;
-
-/// The loopback interface has it in every network namespace of Linux.
-pub(super) const LOOPBACK_INDEX: u32 = 1;
 
 /// Where a packet that came in goes.
 pub(super) enum RouteDecision {
