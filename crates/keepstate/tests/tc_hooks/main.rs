@@ -5,6 +5,7 @@
 mod common;
 mod errors;
 mod floods;
+mod gaps;
 mod interfaces;
 mod machine;
 mod marks;
