@@ -15,12 +15,23 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const DEFAULT_SESSIONS: usize = 20_000;
-/// Many machines allow a process 20,000 open files; a client address has 28,000 ports towards one server address: so four of each.
-const ADDRESS_PAIRS: usize = 4;
-const CLIENTS: [[u8; 4]; ADDRESS_PAIRS] = [[10, 1, 0, 2], [10, 1, 0, 3], [10, 1, 0, 4], [10, 1, 0, 5]];
-const SERVERS: [[u8; 4]; ADDRESS_PAIRS] = [[192, 0, 2, 9], [192, 0, 2, 10], [192, 0, 2, 11], [192, 0, 2, 12]];
+/// Many machines allow a process 20,000 open files. A client address has 28,000 ports, but once half of them are in use the kernel searches that half anew for each socket: so eight of each.
+const ADDRESS_PAIRS: usize = 8;
+const CLIENTS: [[u8; 4]; ADDRESS_PAIRS] = addresses([10, 1, 0, 2]);
+const SERVERS: [[u8; 4]; ADDRESS_PAIRS] = addresses([192, 0, 2, 9]);
 /// Seconds.
 const TIMEOUT_SECS: u32 = 90;
+
+/// Addresses from this one on.
+const fn addresses([a, b, c, first]: [u8; 4]) -> [[u8; 4]; ADDRESS_PAIRS] {
+    let mut all = [[a, b, c, first]; ADDRESS_PAIRS];
+    let mut at = 1;
+    while at < ADDRESS_PAIRS {
+        all[at][3] = all[at - 1][3] + 1;
+        at += 1;
+    }
+    all
+}
 
 const RULES: &str = "
 table ip t {
@@ -156,24 +167,19 @@ fn start_servers(namespace: &str, addresses: &[[u8; 4]]) -> Vec<MqttProcess> {
     servers
 }
 
-/// Client processes, once all their sessions are open.
+/// Client processes, once all their sessions are open; one after another, so that a busy machine is not asked for thousands of handshakes at once.
 fn open_sessions(namespace: &str, servers: &[[u8; 4]], each: usize) -> Vec<MqttProcess> {
-    let mut clients: Vec<MqttProcess> = CLIENTS
-        .iter()
-        .zip(servers)
-        .map(|(from, to)| {
-            let words = format!(
-                "fleet --from {} --to {}:1883 --sessions {each} --patience {TIMEOUT_SECS}",
-                IpAddr::from(*from),
-                IpAddr::from(*to)
-            );
-            MqttProcess::start(namespace, &words.split(' ').map(str::to_owned).collect::<Vec<_>>())
-        })
-        .collect();
-    for client in &mut clients {
+    let clients = CLIENTS.iter().zip(servers).map(|(from, to)| {
+        let words = format!(
+            "fleet --from {} --to {}:1883 --sessions {each} --patience {TIMEOUT_SECS}",
+            IpAddr::from(*from),
+            IpAddr::from(*to)
+        );
+        let mut client = MqttProcess::start(namespace, &words.split(' ').map(str::to_owned).collect::<Vec<_>>());
         assert_eq!(client.read_line(), format!("open={each} refused=0 lost=0"));
-    }
-    clients
+        client
+    });
+    clients.collect()
 }
 
 fn ping(clients: &mut [MqttProcess], each: usize) {
@@ -212,7 +218,7 @@ table inet t {
 	}
 }
 ";
-const BROKERS: [[u8; 4]; ADDRESS_PAIRS] = [[10, 1, 0, 9], [10, 1, 0, 10], [10, 1, 0, 11], [10, 1, 0, 12]];
+const BROKERS: [[u8; 4]; ADDRESS_PAIRS] = addresses([10, 1, 0, 21]);
 
 /// A broker's namespace, with a gateway at its interface, and one of the clients.
 struct BrokerTestbed {

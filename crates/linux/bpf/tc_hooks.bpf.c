@@ -109,8 +109,8 @@ struct flow_key {
 enum target { FORWARD = 0, HOST = 1, LET_OUT = 2 };
 
 // Beside the target: the packets get the line's mark; only packets that come without a mark are the flow's, since rules or routes have asked for it; the machine itself sends them, so
-// that they are no hop older.
-enum { TARGET = 3, SETS_MARK = 4, UNMARKED_ONLY = 8, KEEPS_HOPS = 16 };
+// that they are no hop older; only packets of the ordinary type of service are the flow's, since routes go by it.
+enum { TARGET = 3, SETS_MARK = 4, UNMARKED_ONLY = 8, KEEPS_HOPS = 16, PLAIN_TOS_ONLY = 32 };
 
 struct flow {
 	struct flow_key key;
@@ -363,6 +363,7 @@ static __always_inline int known_v4(struct __sk_buff *skb, struct config *now, e
 	__u8 what = flow->target, target = what & TARGET, protocol = ip->protocol;
 	__u32 oif = flow->oif, mark = flow->mark;
 	if (what & UNMARKED_ONLY && skb->mark) return SEEN_SLOW;
+	if (what & PLAIN_TOS_ONLY && ip->tos & 0xfc) return SEEN_SLOW;
 	__be32 hop = flow->next_hop, saddr = flow->new_saddr, daddr = flow->new_daddr;
 	__u32 ports_before = *(__u32 *)ports, ports_after = (__u32)flow->new_dport << 16 | flow->new_sport;
 	if (target == FORWARD && ((ip->ttl <= 1 && !(what & KEEPS_HOPS)) || !fits(skb, oif))) return SEEN_SLOW;
@@ -441,6 +442,7 @@ static __always_inline int known_v6(struct __sk_buff *skb, struct config *now, e
 	__u8 what = flow->target, target = what & TARGET;
 	__u32 oif = flow->oif, mark = flow->mark;
 	if (what & UNMARKED_ONLY && skb->mark) return SEEN_SLOW;
+	if (what & PLAIN_TOS_ONLY && (ip->priority | (ip->flow_lbl[0] & 0xc0))) return SEEN_SLOW;
 	__u32 ports_before = *(__u32 *)ports, ports_after = (__u32)flow->new_dport << 16 | flow->new_sport;
 	if (target == FORWARD && ((hops <= 1 && !(what & KEEPS_HOPS)) || !fits(skb, oif))) return SEEN_SLOW;
 	flow->seen = bpf_ktime_get_coarse_ns() / 1000000;

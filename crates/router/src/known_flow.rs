@@ -59,6 +59,8 @@ pub struct KnownFlow {
     pub set_mark: Option<u32>,
     /// Rules or routes have asked for the mark that they come with: those that come with one are not the flow's.
     pub unmarked_only: bool,
+    /// Routes go by the type of service: only packets of the ordinary one are the flow's.
+    pub plain_tos_only: bool,
 }
 
 /// The way of one direction, as its last packet took it.
@@ -68,6 +70,7 @@ struct NotedWay {
     target: FlowTarget,
     set_mark: Option<u32>,
     unmarked_only: bool,
+    plain_tos_only: bool,
     counters: RuleCounters,
     /// Rules have asked for routes.
     fib_read: bool,
@@ -154,7 +157,7 @@ impl FlowTracker {
     pub(crate) fn note(
         &mut self,
         (conn_id, direction): (ConnId, Direction),
-        (source, target, (came_marked, mark)): (FlowSource, FlowTarget, (bool, u32)),
+        (source, target, (came_marked, mark), plain_tos_only): (FlowSource, FlowTarget, (bool, u32), bool),
         trace: &EvalTrace,
         engine: &mut Engine,
         now: Instant,
@@ -193,6 +196,7 @@ impl FlowTracker {
                 target,
                 set_mark,
                 unmarked_only,
+                plain_tos_only,
                 counters,
                 fib_read,
                 route_changes,
@@ -237,6 +241,7 @@ impl FlowTracker {
             target: way.target,
             set_mark: way.set_mark,
             unmarked_only: way.unmarked_only,
+            plain_tos_only: way.plain_tos_only,
         };
         self.ready.push_back([
             known(Direction::Original, &original, original_tuple, as_server),

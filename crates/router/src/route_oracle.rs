@@ -45,6 +45,11 @@ pub enum RouteAnswer {
 pub trait RouteOracle: Send {
     /// Where a packet goes; `None` if it cannot say, and the router's own table decides.
     fn ask(&mut self, query: &RouteQuery) -> Option<RouteAnswer>;
+
+    /// May its answers depend on the type of service?
+    fn goes_by_tos(&self) -> bool {
+        false
+    }
 }
 
 impl RouteQuery {

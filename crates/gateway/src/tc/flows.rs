@@ -6,7 +6,7 @@
 //! ```
 //! At the start the connections that an earlier gateway has left, known or parked, enter the router's table; all are parked before the first packet is judged, and so judged anew.
 use keepstate_engine::{
-    Accounting, ConnId, ConnSnapshot, Direction, FlowStats, Instant, ProtocolInfo, Status, TcpState,
+    Accounting, ConnId, ConnSnapshot, Direction, FlowStats, Instant, ProtocolInfo, Status, Sysctl, TcpState,
 };
 use keepstate_linux::tc::{
     AdoptedFlow, FlowCounts, FlowLine, FlowRecord, FlowTable, TcError, TcFlow, TcFlowTarget, TcHooks,
@@ -305,9 +305,22 @@ fn is_established(router: &Router, conn_id: ConnId, now: Instant) -> bool {
     })
 }
 
+/// A connection as the next gateway is told of it. If its own timeouts (`ct timeout`) are too many for a record, those of the state that it is in while it is known are told; for the others it gets the
+/// ordinary ones.
 fn snapshot_of(router: &Router, conn_id: ConnId, now: Instant) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    router.engine().export(conn_id, now)?.encode(&mut bytes);
+    let mut snapshot = router.engine().export(conn_id, now)?;
+    let room = FlowTable::record_room(snapshot.original.source.is_ipv6());
+    let encode = |snapshot: &ConnSnapshot| {
+        let mut bytes = Vec::new();
+        snapshot.encode(&mut bytes);
+        bytes
+    };
+    let mut bytes = encode(&snapshot);
+    if bytes.len() > room {
+        let lasting = [Sysctl::TcpTimeoutEstablished, Sysctl::UdpTimeoutStream];
+        snapshot.timeouts.retain(|(sysctl, _)| lasting.contains(sysctl));
+        bytes = encode(&snapshot);
+    }
     Some(bytes)
 }
 
@@ -333,5 +346,6 @@ fn tc_flow(flow: &KnownFlow) -> Option<TcFlow> {
         target,
         set_mark: flow.set_mark,
         unmarked_only: flow.unmarked_only,
+        plain_tos_only: flow.plain_tos_only,
     })
 }

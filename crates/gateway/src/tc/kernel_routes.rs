@@ -6,7 +6,7 @@ use keepstate_router::{RouteAnswer, RouteOracle, RouteQuery};
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the thread that follows the kernel has seen of its routing.
@@ -16,6 +16,8 @@ pub(super) struct RoutingState {
     generation: AtomicU64,
     /// The interfaces whose IPv4 packets the kernel would not forward: it has no answer for them.
     not_forwarding: Mutex<BTreeSet<u32>>,
+    /// Whether a rule or a route has asked for the type of service; once seen, it stays.
+    by_tos: AtomicBool,
 }
 
 impl RoutingState {
@@ -23,6 +25,7 @@ impl RoutingState {
     pub(super) fn observe(&self, message: &RtMessage) {
         match message {
             RtMessage::Neighbour(_) | RtMessage::Other => return,
+            RtMessage::RoutingByTos => self.by_tos.store(true, Ordering::Release),
             RtMessage::Forwards(ifindex, forwards) => {
                 let mut not_forwarding = self.not_forwarding.lock().unwrap_or_else(PoisonError::into_inner);
                 if *forwards {
@@ -85,6 +88,10 @@ impl RouteOracle for KernelRoutes {
         let answer = if is_blocked { None } else { answer(query, self.ask_kernel(query)) };
         self.known.insert(*query, answer);
         answer
+    }
+
+    fn goes_by_tos(&self) -> bool {
+        self.state.by_tos.load(Ordering::Acquire)
     }
 }
 

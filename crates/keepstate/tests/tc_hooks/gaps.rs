@@ -1,5 +1,5 @@
 //! How long established flows stand still when the gateway dies and starts again: beside flows of the same threads by a link that is not governed, so that a busy machine is not the gateway's fault.
-use crate::offload::stat;
+use crate::offload::{stat, wait_for};
 use crate::peers::{run_ip, spawn_in_netns};
 use crate::{PATIENCE, TcTestbed};
 use std::net::UdpSocket;
@@ -85,6 +85,8 @@ fn collect(socket: UdpSocket, done: &Arc<AtomicBool>, count: &Arc<AtomicUsize>) 
         let mut arrived = Vec::new();
         while !done.load(Ordering::Relaxed) {
             if let Some(datagram) = receive(&socket) {
+                // Acknowledged, as by TCP.
+                let _ = socket.send(b"!");
                 arrived.push(datagram);
                 count.fetch_add(1, Ordering::Relaxed);
             }
@@ -109,7 +111,7 @@ fn longest_gap(arrived: &[Datagram], sent: &[u64], (from, until): (u64, u64)) ->
     Duration::from_nanos(longest)
 }
 
-/// From a death until the next one: a flow that goes on, and one in which only the server speaks, each beside one that is not governed.
+/// From a death until the next one: a flow in which only the client speaks, and one in which only the server does, each beside one that is not governed.
 #[test]
 fn established_flows_do_not_stand_still_when_the_gateway_dies() {
     const ROUNDS: usize = 5;
@@ -161,6 +163,8 @@ fn established_flows_do_not_stand_still_when_the_gateway_dies() {
     };
     let mut deaths = Vec::new();
     for _ in 0..ROUNDS {
+        // Both directions have been judged.
+        wait_for(&lab, "offloaded_flows", |flows| flows == 2);
         wait_for_more();
         deaths.push(now());
         lab.kill();

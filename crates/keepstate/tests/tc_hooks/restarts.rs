@@ -194,3 +194,29 @@ fn a_gateway_that_offloads_nothing_adopts_too() {
     drop(talk);
     let _after: Conversation = offloaded(&lab, "c", "s", "10.0.2.2:7000", "10.0.2.2:7000");
 }
+
+/// Timeouts of their own, more than there is room for in what the next gateway is told.
+const OWN_TIMEOUTS: &str = "
+table ip t {
+	ct timeout own {
+		protocol tcp
+		policy = { syn_sent: 9, syn_recv: 8, established: 1000, fin_wait: 7, close_wait: 6, last_ack: 5, time_wait: 4, close: 3 }
+	}
+	chain f {
+		type filter hook forward priority filter; policy accept;
+		ct state new tcp dport 7000 ct timeout set \"own\"
+	}
+}
+";
+
+#[test]
+fn connections_with_timeouts_of_their_own_are_adopted() {
+    let Some(mut lab) = TcTestbed::with_rules("kt", OWN_TIMEOUTS, &HOW) else { return };
+    let mut talk = offloaded(&lab, "c", "s", "10.0.2.2:7000", "10.0.2.2:7000");
+    lab.kill();
+    lab.start(&HOW);
+    talk.exchange(1000);
+    let list = lab.control(&["list"]);
+    let left: u64 = list.split_whitespace().nth(2).unwrap().parse().unwrap();
+    assert!(list.contains("ESTABLISHED") && left <= 1000, "{list}");
+}

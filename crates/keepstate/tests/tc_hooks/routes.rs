@@ -273,3 +273,24 @@ fn own_packets_learn_of_a_smaller_link() {
         talk.exchange(1_000_000);
     }
 }
+
+/// Rules by the type of service: packets of a known flow go the way of theirs, and the ordinary ones stay in the kernel.
+#[test]
+fn known_flows_follow_rules_by_the_type_of_service() {
+    let rules = "table inet t { chain f { type filter hook forward priority 0; policy accept; } }";
+    let Some(mut lab) = with_second_way("rt", rules) else { return };
+    let by_tos = "ip route add 198.51.100.0/24 via 10.0.2.2; ip route add 198.51.100.0/24 via 10.0.3.2 table 100
+        ip rule add tos 0x10 lookup 100";
+    assert!(in_netns(&lab, "r", by_tos));
+    lab.start(&["--interface", "r*"]);
+    let mut talk = offloaded(&lab, "c", "s", "198.51.100.1:7000", "198.51.100.1:7000");
+    for (tos, way, other) in [(0x10, "r2", "r1"), (0, "r1", "r2")] {
+        set_socket_option(&talk.client, libc::IPPROTO_IP, libc::IP_TOS, tos);
+        let (before, received) = ((packets_on(&lab, way), packets_on(&lab, other)), stat(&lab, "received"));
+        (0..100).for_each(|_| talk.exchange(1000));
+        let taken = (packets_on(&lab, way) - before.0, packets_on(&lab, other) - before.1);
+        assert!(taken.0 >= 100 && taken.1 < 20, "{tos}: {taken:?}");
+        let seen = stat(&lab, "received") - received;
+        assert!(if tos == 0 { seen < 50 } else { seen >= 100 }, "{tos}: {seen}");
+    }
+}

@@ -22,6 +22,7 @@ pub mod rtm {
     pub const GET_NEIGHBOUR: u16 = 30;
     pub const NEW_RULE: u16 = 32;
     pub const DEL_RULE: u16 = 33;
+    pub const GET_RULE: u16 = 34;
     pub const NEW_NETCONF: u16 = 80;
     pub const GET_NETCONF: u16 = 82;
     pub const NEW_NEXTHOP: u16 = 104;
@@ -172,6 +173,8 @@ pub enum RtMessage {
     RouteGone(RtRoute),
     /// Policy rules, nexthop objects, or routes for some types of service or sources have changed.
     RoutingChanged,
+    /// A policy rule or a route for some types of service alone.
+    RoutingByTos,
     /// Whether the packets of an interface are forwarded, those of IPv4.
     Forwards(u32, bool),
     /// Another message.
@@ -200,6 +203,7 @@ const IFINFOMSG_REST: usize = 12;
 const IFADDRMSG_REST: usize = 4;
 pub(super) const RTMSG_REST: usize = 8;
 const NDMSG_REST: usize = 8;
+const RULE_REST: usize = 8;
 
 /// Decodes a message.
 ///
@@ -231,7 +235,8 @@ pub fn decode(message: &NlMessage<'_>) -> Result<RtMessage, MalformedNetlink> {
             let route = decode_route(family, version, resource, attributes)?;
             Ok(route.map_or_else(|other| other, RtMessage::RouteGone))
         }
-        rtm::NEW_RULE | rtm::DEL_RULE | rtm::NEW_NEXTHOP | rtm::DEL_NEXTHOP => Ok(RtMessage::RoutingChanged),
+        rtm::NEW_RULE => decode_rule(resource, attributes),
+        rtm::DEL_RULE | rtm::NEW_NEXTHOP | rtm::DEL_NEXTHOP => Ok(RtMessage::RoutingChanged),
         rtm::NEW_NETCONF => decode_netconf(family, attributes),
         rtm::NEW_NEIGHBOUR => decode_neighbour(attributes, false),
         rtm::DEL_NEIGHBOUR => decode_neighbour(attributes, true),
@@ -302,6 +307,17 @@ fn decode_address(length: u8, flags_and_scope: u16, bytes: &[u8]) -> Result<Opti
     }))
 }
 
+/// A policy rule, of which only matters whether it asks for the type of service.
+fn decode_rule(source_length_and_tos: u16, bytes: &[u8]) -> Result<RtMessage, MalformedNetlink> {
+    const FRA_DSCP: u16 = 25;
+    let (_, attributes) = split_header::<RULE_REST>(bytes, "a policy rule")?;
+    let mut by_tos = source_length_and_tos & 0xff != 0;
+    for attribute in NlAttrs::new(attributes) {
+        by_tos |= attribute?.kind == FRA_DSCP;
+    }
+    Ok(if by_tos { RtMessage::RoutingByTos } else { RtMessage::RoutingChanged })
+}
+
 /// What is no route by which packets go by their destination alone is the message inside the second: routes for some types of service or sources, and of kinds that the local table has.
 fn decode_route(
     family: u8,
@@ -320,6 +336,9 @@ fn decode_route(
     let rejects = RTN_REJECTING.contains(&kind);
     if flags & RTM_F_CLONED != 0 {
         return Ok(Err(RtMessage::Other));
+    }
+    if source_length_and_tos & 0xff != 0 {
+        return Ok(Err(RtMessage::RoutingByTos));
     }
     if kind != RTN_UNICAST && !rejects || source_length_and_tos != 0 {
         return Ok(Err(RtMessage::RoutingChanged));
@@ -443,7 +462,8 @@ pub(super) fn push_ip(request: &mut NlRequest, kind: u16, address: IpAddr) {
 }
 
 /// The lengths of the headers' rest, for [`dump`].
-pub(super) const DUMP_KINDS: [(u16, usize); 5] = [
+pub(super) const DUMP_KINDS: [(u16, usize); 6] = [
+    (rtm::GET_RULE, RULE_REST),
     (rtm::GET_NETCONF, 0),
     (rtm::GET_LINK, IFINFOMSG_REST),
     (rtm::GET_ADDRESS, IFADDRMSG_REST),

@@ -35,6 +35,8 @@ pub struct TcFlow {
     pub set_mark: Option<u32>,
     /// Are packets that come with a mark not the flow's?
     pub unmarked_only: bool,
+    /// Are packets of another than the ordinary type of service not the flow's?
+    pub plain_tos_only: bool,
 }
 
 /// A line of the table.
@@ -98,10 +100,11 @@ impl LineLayout {
 pub(super) const STALE: u32 = 0;
 /// `live` in the state's bytes.
 pub(super) const LIVE: usize = 1;
-/// `SETS_MARK`, `UNMARKED_ONLY` and `KEEPS_HOPS`, beside the target.
+/// `SETS_MARK`, `UNMARKED_ONLY`, `KEEPS_HOPS` and `PLAIN_TOS_ONLY`, beside the target.
 const SETS_MARK: u8 = 4;
 const UNMARKED_ONLY: u8 = 8;
 const KEEPS_HOPS: u8 = 16;
+const PLAIN_TOS_ONLY: u8 = 32;
 
 /// A line as it is written, not yet live.
 pub(super) struct EncodedLine {
@@ -125,6 +128,7 @@ impl EncodedLine {
         let what = target
             | flag(flow.set_mark.is_some(), SETS_MARK)
             | flag(flow.unmarked_only, UNMARKED_ONLY)
+            | flag(flow.plain_tos_only, PLAIN_TOS_ONLY)
             | flag(flow.is_egress, KEEPS_HOPS);
         let addresses = [flow.source.0, flow.destination.0, flow.new_source.0, flow.new_destination.0, next_hop];
         if addresses.iter().any(|address| address.is_ipv6() != is_v6) {
@@ -210,6 +214,7 @@ mod tests {
                 target: TcFlowTarget::Forward(0x0a0b, address(hop)),
                 set_mark: Some(0x0c0d_0e0f),
                 unmarked_only: true,
+                plain_tos_only: false,
             };
             let line = EncodedLine::new(&flow).unwrap();
             let all = line.bytes();

@@ -33,7 +33,7 @@ pub(super) struct RecordMemory {
 }
 
 /// A checksum, two lines, a length; then the snapshot.
-const HEADER_LEN: usize = 14;
+pub(super) const HEADER_LEN: usize = 14;
 
 impl RecordMemory {
     /// Those in this memory, none of which is taken yet.

@@ -5,7 +5,7 @@
 //! A line may be parked instead ([`FlowTable::park`]): no packet finds it, but the next gateway does, together with its record (`flow_record.rs`).
 //! User space is the only writer but for the counters.
 use super::flow_line::{EncodedLine, FlowLine, LineLayout, TcFlow};
-use super::flow_record::{AdoptedFlow, FlowRecord, RecordMemory};
+use super::flow_record::{AdoptedFlow, FlowRecord, HEADER_LEN, RecordMemory};
 use super::line_memory::{FlowCounts, LineMemory, LineState};
 use crate::mapped_memory::MappedMemory;
 use crate::privileges;
@@ -129,6 +129,11 @@ impl FlowTable {
         let is_v6 = lines[0].is_v6;
         let number = self.records[usize::from(is_v6)].add(lines.map(|line| line.number), snapshot)?;
         Some(FlowRecord { is_v6, number })
+    }
+
+    /// The longest snapshot that a record has room for.
+    pub fn record_room(is_v6: bool) -> usize {
+        (if is_v6 { RECORD_LEN_V6 } else { RECORD_LEN }) - HEADER_LEN
     }
 
     /// Writes it down anew, as of now: what its lines have counted is in it.
@@ -277,6 +282,7 @@ mod tests {
             target: TcFlowTarget::Forward(4, server),
             set_mark: None,
             unmarked_only: true,
+            plain_tos_only: false,
         }
     }
 

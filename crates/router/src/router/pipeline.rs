@@ -274,9 +274,10 @@ impl Router {
             }
             FlowTarget::Host | FlowTarget::LetOut => true,
         };
-        if is_plain {
+        let plain_tos_only = self.route_oracle.as_ref().is_some_and(|oracle| oracle.goes_by_tos());
+        if is_plain && !(plain_tos_only && type_of_service(&pkt.bytes) != 0) {
             let mark = (pkt.came_marked, pkt.meta.mark);
-            flows.note(of, (source, target, mark), &pkt.meta.trace, &mut self.engine, pkt.now);
+            flows.note(of, (source, target, mark, plain_tos_only), &pkt.meta.trace, &mut self.engine, pkt.now);
         }
     }
 
@@ -343,6 +344,15 @@ fn check_ipv6_source_scope(pkt: &InFlightPacket, out: InterfaceInfo) -> Result<(
     let source = Ipv6Addr::from(source);
     let leaves = pkt.meta.iif != Some(out);
     if leaves && (source.is_unspecified() || is_link_local(source.into())) { Err(DropReason::Martian) } else { Ok(()) }
+}
+
+/// The TOS byte or traffic class, without the bits of ECN.
+fn type_of_service(packet: &[u8]) -> u8 {
+    match *packet {
+        [first, second, ..] if first >> 4 == 6 => (first << 4 | second >> 4) & 0xfc,
+        [_, tos, ..] => tos & 0xfc,
+        _ => 0,
+    }
 }
 
 /// The priority of a forwarded IPv4 packet, as Linux takes it from the TOS byte (`rt_tos2priority`).
