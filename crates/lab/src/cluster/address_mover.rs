@@ -16,7 +16,7 @@ const MAX_AGES: usize = 100_000;
 
 /// A gateway as it last answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct GatewayState {
+pub(super) struct SeenGateway {
     pub(super) role: String,
     pub(super) in_step: bool,
     pub(super) is_connected: bool,
@@ -26,7 +26,7 @@ pub(super) struct GatewayState {
 #[derive(Debug, Default)]
 pub(super) struct MoverState {
     /// `None`: it does not answer.
-    pub(super) gateways: [Option<GatewayState>; 2],
+    pub(super) gateways: [Option<SeenGateway>; 2],
     /// Where packets go.
     pub(super) current: Option<usize>,
     /// When that gateway was first seen active, and when packets went there.
@@ -102,8 +102,8 @@ impl AddressMover {
     }
 }
 
-fn parse_state(report: &Value) -> GatewayState {
-    GatewayState {
+fn parse_state(report: &Value) -> SeenGateway {
+    SeenGateway {
         role: report["role"].as_str().unwrap_or_default().to_owned(),
         in_step: report["in_step"] == true,
         is_connected: report["connected"] == true,

@@ -1,5 +1,6 @@
 //! The laboratory of a cluster: two gateways that share their table over three NATS servers, and what their clients see when one is changed, killed or cut off, and when NATS is away.
 mod address_mover;
+mod config;
 mod loads;
 mod new_connections;
 mod site;
@@ -7,24 +8,12 @@ mod step_results;
 mod steps;
 mod transfers;
 
+pub use config::ClusterLabConfig;
+
 use crate::requirements;
 use crate::signals;
 use anyhow::Result;
-use std::time::Duration;
 use steps::ClusterScenario;
-
-/// The options of a run.
-#[derive(Clone, Copy, Debug)]
-pub struct ClusterLabConfig {
-    /// MQTT sessions that clients hold.
-    pub clients: u32,
-    /// Connections that clients open and close each second.
-    pub rate: u32,
-    /// Transfers that run all the time.
-    pub transfers: u8,
-    /// How long NATS is away, and a link is cut.
-    pub outage: Duration,
-}
 
 /// Runs it and prints what clients saw. True if all checks passed. The process must have no threads yet.
 ///

@@ -1,6 +1,6 @@
 //! The steps: a planned change, a crash with its NATS server, an outage of NATS, a link that is cut.
-use super::ClusterLabConfig;
-use super::address_mover::{AddressMover, GatewayState};
+use super::address_mover::{AddressMover, SeenGateway};
+use super::config::ClusterLabConfig;
 use super::loads::{ClientView, Loads};
 use super::site::{ClusterSite, LEASE_SECS, LinkState};
 use super::step_results::{StepResult, percentile, render_steps, show};
@@ -115,7 +115,7 @@ impl<'a> ClusterScenario<'a> {
         let active = self.begin(&format!("NATS is away for {}: all three servers are killed", show(outage)))?;
         let trigger = Instant::now();
         self.site.kill_nats(&[0, 1, 2]);
-        let is_fenced = |state: &GatewayState| state.role == "fenced";
+        let is_fenced = |state: &SeenGateway| state.role == "fenced";
         self.waiting().until("a gateway without a lease that creates nothing", |mover| {
             mover.with(|state| state.gateways.get(active).and_then(Option::as_ref).is_some_and(is_fenced))
         })?;
@@ -273,7 +273,7 @@ impl<'a> ClusterScenario<'a> {
 
     /// Waits until the standby has followed the whole table.
     fn wait_in_step(&self) -> Result<()> {
-        let is_whole = |state: &GatewayState| state.in_step && state.is_connected;
+        let is_whole = |state: &SeenGateway| state.in_step && state.is_connected;
         self.waiting().until("a standby that has the whole table", |mover| {
             mover.with(|state| {
                 let standby = state.gateways.iter().flatten().find(|gateway| gateway.role == "standby");
