@@ -127,6 +127,7 @@ impl Table {
     #[inline(always)]
     pub(crate) fn prefetch_record(&self, reference: TupleRef, family: Family) {
         self.records.prefetch(reference, family);
+        self.timer_bounds.prefetch(reference.slot() as usize);
     }
 
     /// Prefetches the bucket of a hash.

@@ -5,6 +5,7 @@
 //! Expiry is exact: a block is scanned when its bound has passed, and the bound is then recomputed.
 //! All ticks are modulo 2³². A bound must never be later than the earliest deadline in its block.
 use super::chunked::DenseArray;
+use super::simd;
 use alloc::vec::Vec;
 
 /// The size of a block: this many slots (level 0), or blocks of the level below.
@@ -76,6 +77,14 @@ impl TimerBounds {
         }
         self.slots = slots;
         true
+    }
+
+    /// Prefetches what [`TimerBounds::lower`] reads for `slot`.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, slot: usize) {
+        if let Some(bound) = self.levels.first().and_then(|level| level.bounds.get(slot >> SHIFT)) {
+            simd::prefetch(bound);
+        }
     }
 
     /// Lowers the bounds above `slot` to `deadline` where they are later.
