@@ -13,7 +13,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// As [`init`], through a queue: for a program that must not wait for whoever reads its standard error. Call [`StderrQueue::flush_within`] at the end.
 pub fn init_queued(verbose: u8) -> Option<StderrQueue> {
-    let format = LogFormat::for_stderr();
+    let format = LogFormat::for_stderr(verbose);
     let note = move |count| {
         let mut line = String::new();
         // Writing to a String does not fail.
@@ -35,7 +35,7 @@ pub fn init_queued(verbose: u8) -> Option<StderrQueue> {
         .with_max_level(max_level(verbose))
         .with_writer(move || writer.clone());
     // This fails only if it is called twice, and then the first call counts.
-    let _ = logger.event_format(LogFormat::for_stderr()).try_init();
+    let _ = logger.event_format(LogFormat::for_stderr(verbose)).try_init();
     Some(queue)
 }
 
@@ -47,7 +47,7 @@ pub fn init(verbose: u8) {
         .with_writer(std::io::stderr);
     // This fails only if it is called twice, and then the first call counts.
     // A note that cannot be written is no failure: `2>&1 | head` may have closed the pipe.
-    let _ = logger.event_format(LogFormat::for_stderr()).try_init();
+    let _ = logger.event_format(LogFormat::for_stderr(verbose)).try_init();
 }
 
 fn max_level(verbose: u8) -> Level {
@@ -61,6 +61,8 @@ fn max_level(verbose: u8) -> Level {
 /// One line an event: `keepstate: message field=value`; under journald each line of it begins with `<priority>`.
 struct LogFormat {
     journald: bool,
+    /// Lines of libraries too: what matters to a user of them, we say ourselves.
+    has_libraries: bool,
 }
 
 impl<S, N> FormatEvent<S, N> for LogFormat
@@ -69,6 +71,9 @@ where
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        if !self.has_libraries && !event.metadata().target().starts_with("keepstate") {
+            return Ok(());
+        }
         let mut text = EventText::default();
         event.record(&mut text);
         let priority = text.priority.unwrap_or_else(|| u64::from(syslog_priority(event.metadata().level())));
@@ -77,8 +82,8 @@ where
 }
 
 impl LogFormat {
-    fn for_stderr() -> LogFormat {
-        LogFormat { journald: std::env::var_os("JOURNAL_STREAM").is_some() }
+    fn for_stderr(verbose: u8) -> LogFormat {
+        LogFormat { journald: std::env::var_os("JOURNAL_STREAM").is_some(), has_libraries: verbose > 0 }
     }
 
     /// `keepstate: ` before the first line only; the priority before every line, as journald reads each on its own.
@@ -171,8 +176,12 @@ mod tests {
 
     /// What `log` prints, under journald or not.
     fn printed(journald: bool, log: impl FnOnce()) -> String {
+        printed_by(LogFormat { journald, has_libraries: false }, log)
+    }
+
+    fn printed_by(format: LogFormat, log: impl FnOnce()) -> String {
         let lines = Lines::default();
-        let format = tracing_subscriber::fmt().with_writer(lines.clone()).event_format(LogFormat { journald });
+        let format = tracing_subscriber::fmt().with_writer(lines.clone()).event_format(format);
         tracing::subscriber::with_default(format.finish(), log);
         let bytes = lines.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -188,6 +197,17 @@ mod tests {
     fn terminal_lines_carry_no_priority() {
         let expected = "keepstate: table full\nkeepstate: IN=eth0 OUT= \nkeepstate: first\nsecond queue=3\n";
         assert_eq!(printed(false, log_examples), expected);
+    }
+
+    #[test]
+    fn a_library_is_heard_only_with_verbose() {
+        let log = || {
+            tracing::info!(target: "async_nats", "event: connected");
+            tracing::info!("ours");
+        };
+        assert_eq!(printed(false, log), "keepstate: ours\n");
+        let both = printed_by(LogFormat { journald: false, has_libraries: true }, log);
+        assert_eq!(both, "keepstate: event: connected\nkeepstate: ours\n");
     }
 
     #[test]

@@ -125,7 +125,7 @@ fn a_fleet_is_asked_as_the_book_says() {
     let fleet = format!("--fleet={}", asker.display());
 
     let nobody = keepstate(&["doctor", &fleet], b"");
-    assert_eq!(nobody.code, Some(3), "{}{}", nobody.out, nobody.err);
+    assert_eq!((nobody.code, nobody.err.as_str()), (Some(3), ""), "no library speaks between: {}", nobody.out);
     assert!(nobody.out.contains("no node is registered"), "{}", nobody.out);
 
     // The gateway's own namespace is the second node's table.

@@ -56,6 +56,10 @@ impl NatsError {
             ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
                 "It refuses our credentials: check the credentials file, or user and password; the server's log names the user"
             }
+            // What answers to a TLS greeting in another language.
+            _ if chain(error).contains("InvalidContentType") => {
+                "That server speaks without TLS: write nats://HOST:PORT, or give it a tls block"
+            }
             _ if is_about_tls(error) => {
                 "Check the CA file and the client certificate; the server's certificate must have the name or address that is used here"
             }
