@@ -17,6 +17,8 @@ enum Comparison {
     Conntrack,
     /// What `keepstate check` and `nft -c` say of the same rulesets (10 minutes)
     Check,
+    /// Rulesets made from a grammar of the language: taken or refused, and listed, by us and by nft (5 minutes)
+    Grammar,
     /// 70,000 MQTT sessions through the gateway, and on a broker that it protects, beyond what a table of Linux's default size holds (10 minutes)
     Sessions,
 }
@@ -28,6 +30,7 @@ impl Compare {
             let (test, variable, value) = match comparison {
                 Comparison::Conntrack => (["keepstate", "conntrack"], "KEEPSTATE_CONNTRACK_SAMPLE", "1"),
                 Comparison::Check => (["keepstate-rules", "check_beside_nft"], "KEEPSTATE_CHECK_SAMPLE", "0"),
+                Comparison::Grammar => (["keepstate-rules", "grammar_beside_nft"], "KEEPSTATE_GRAMMAR_SAMPLE", "20000"),
                 Comparison::Sessions => (["keepstate", "mqtt_sessions"], "KEEPSTATE_SESSIONS", "70000"),
             };
             let status = Command::new("cargo")

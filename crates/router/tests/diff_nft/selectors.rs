@@ -85,6 +85,25 @@ fn ports_and_inner_headers_of_any_protocol_are_those_of_linux() {
     in_own_thread(move || compare_rule_counters(&ruleset(&matches), &Additions::default(), &arrivals));
 }
 
+/// A label alone asks for one bit of many, behind an operator for all of them.
+#[test]
+fn labels_match_as_in_linux() {
+    let written =
+        ["ct label 1", "ct label 3", "ct label 3,5", "ct label 1,3", "ct label ! 3", "ct label ! 1", "ct label == 1"];
+    let compared = ["ct label != 1", "ct label & 1 == 1", "ct label { 1, 2 }", "ct label 0", "ct label == 0"];
+    let matches: Vec<String> = written.iter().chain(&compared).map(|one| (*one).to_owned()).collect();
+    let marking = "chain marking {\ntype filter hook prerouting priority -150;\n\
+        udp dport 53 ct label set 1 counter\nudp dport { 53, 54 } ct label set 2 counter\nudp dport 55 ct label set 1 counter\n}\n";
+    let ruleset = ruleset(&matches).replacen("inet t {\n", &format!("inet t {{\n{marking}"), 1);
+    let mut arrivals = Vec::new();
+    for v6 in [false, true] {
+        for (what, port) in [("two labels", 53), ("another label", 54), ("one label", 55), ("no label", 56)] {
+            arrivals.push(from_lan(what, v6, &udp(4000, port, 10)));
+        }
+    }
+    in_own_thread(move || compare_rule_counters(&ruleset, &Additions::default(), &arrivals));
+}
+
 #[test]
 fn counters_of_connections_are_those_of_linux() {
     let mut matches = Vec::new();

@@ -108,4 +108,9 @@ impl SetElement {
     pub(crate) fn ends_in(&self, usual: Option<u64>) -> Option<u64> {
         self.time_left.or(self.timeout).or(usual).filter(|seconds| *seconds > 0)
     }
+
+    /// Is its value more than one?
+    pub(crate) fn maps_to_range(&self) -> bool {
+        matches!(&self.data, Some(ElementData::Values(values)) if values.iter().any(|(first, last)| first != last))
+    }
 }

@@ -1,13 +1,17 @@
 //! Named sets and maps: what their flags allow their elements and the rules that change them.
 #![allow(clippy::disallowed_types, reason = "the keys are names and values in a ruleset, not a peer's")]
 use super::refusal::{Refusal, place};
-use crate::ast::{Chain, Dynset, DynsetOp, ElementData, NftVerdict, Rule, Set, SetElement, Statement, Table};
+use crate::ast::{
+    Chain, Dynset, DynsetOp, ElementData, NftVerdict, Rule, Set, SetElement, StatefulSpec, Statement, Table,
+};
 use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;
 use std::collections::{HashMap, HashSet};
 
 /// Overlaps are looked for one by one in sets of at most this many ranges of several parts.
 const MAX_COMPARED: usize = 2000;
+/// Statements of each element, as in the kernel.
+const MAX_STATEFUL: usize = 2;
 
 /// Checks the sets of a table, and the rules that change them.
 pub(super) fn check_sets(table: &Table) -> Vec<Diagnostic> {
@@ -30,6 +34,19 @@ fn check_set(set: &Set) -> Option<Diagnostic> {
     if flags.constant && flags.timeout {
         let what = format!("{} is constant, so its elements cannot expire", set.name);
         return of_set(what, "remove the flag constant");
+    }
+    if flags.dynamic && matches!(set.data.as_deref(), Some([DataType::Object(_)])) {
+        let what = format!("packets cannot add to {}: its values are objects", set.name);
+        return of_set(what, "remove the flag dynamic");
+    }
+    if set.stateful.len() > MAX_STATEFUL {
+        let what = format!("the elements of {} have at most {MAX_STATEFUL} kinds of state", set.name);
+        return of_set(what, "remove one of counter, limit, quota and ct count");
+    }
+    let counts = set.stateful.iter().any(|spec| matches!(spec, StatefulSpec::ConnLimit { .. }));
+    if counts && (flags.timeout || set.size.is_some() && !flags.dynamic && !set.interval) {
+        let what = format!("{} has a timeout or a size: its elements cannot count connections", set.name);
+        return of_set(what, "leave timeout and size out, or write `flags dynamic;` with a size alone");
     }
     if set.auto_merge && !set.interval {
         let what = format!("auto-merge joins ranges, which {} cannot have", set.name);
@@ -72,13 +89,23 @@ fn check_element(set: &Set, element: &SetElement) -> Option<Refusal> {
         let what = format!("{} has no flag timeout: its elements cannot expire", set.name);
         return Some(Refusal::new(what, format!("add `flags timeout;` to the {kind}")));
     }
-    let ranged = matches!(&element.data, Some(ElementData::Values(values)) if values.iter().any(is_range));
-    if ranged && !set.flags.data_interval {
+    if element.maps_to_range() && !set.flags.data_interval {
         let what = format!("an element of {} maps to one value, not to a range", set.name);
         return Some(Refusal::new(what, "write one value, or `type … : interval …` in the map"));
     }
-    let declared =
-        set.flags.dynamic || set.properties.iter().any(|line| line == "counter" || line.starts_with("counter "));
+    if let Some(left) = element.time_left {
+        let timeout = element.timeout.or(set.timeout).filter(|seconds| *seconds > 0);
+        if timeout.is_none_or(|timeout| left > timeout) {
+            let what = format!("this element of {} has no timeout that ends in {left} seconds", set.name);
+            return Some(Refusal::new(what, "write `timeout` before `expires`, and not less than it"));
+        }
+    }
+    let kinds = |state: &[StatefulSpec]| state.iter().map(std::mem::discriminant).collect::<Vec<_>>();
+    if !set.stateful.is_empty() && kinds(&set.stateful) != kinds(&element.stateful) {
+        let what = format!("the elements of {} have state of another kind", set.name);
+        return Some(Refusal::new(what, format!("write the same kinds here as in the {kind}, in the same order")));
+    }
+    let declared = set.flags.dynamic || !set.stateful.is_empty();
     if !element.stateful.is_empty() && !declared {
         let what = format!("{} does not say that its elements have state of their own", set.name);
         return Some(Refusal::new(what, format!("add `counter;` or `flags dynamic;` to the {kind}")));
@@ -145,7 +172,13 @@ fn anonymous_overlap(rule: &Rule) -> Option<Diagnostic> {
             _ => return None,
         };
         match set {
-            crate::ast::SetRef::Anonymous(set) => overlap(&set.elements, false),
+            crate::ast::SetRef::Anonymous(set) => {
+                let again = remapped(set).map(|element| {
+                    Diagnostic::new(element.span, "this key already maps to another value")
+                        .with_help("remove one of the elements")
+                });
+                again.or_else(|| overlap(&set.elements, false))
+            }
             crate::ast::SetRef::Named(..) => None,
         }
     })
@@ -187,6 +220,11 @@ fn check_change(set: &Set, change: &Dynset) -> Option<Refusal> {
     if change.timeout.is_some() && !set.flags.timeout {
         let what = format!("{name} has no flag timeout: elements that packets add cannot expire");
         return Some(Refusal::new(what, "add `timeout` to its flags: `flags dynamic,timeout;`"));
+    }
+    let counts = change.stateful.iter().any(|spec| matches!(spec, StatefulSpec::ConnLimit { .. }));
+    if counts && set.flags.timeout {
+        let what = format!("{name} has timeouts: its elements cannot count connections");
+        return Some(Refusal::new(what, "use a set with `flags dynamic;` alone: an element goes with its connections"));
     }
     if let (Some(wanted), [value], DynsetOp::Add | DynsetOp::Update) = (&set.data, change.data.as_slice(), change.op)
         && let [wanted] = wanted.as_slice()

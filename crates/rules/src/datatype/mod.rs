@@ -168,7 +168,7 @@ impl DataType {
 
     /// Is it a bitmask, where a list without braces means any of the bits?
     pub const fn is_bitmask(self) -> bool {
-        matches!(self, DataType::CtState | DataType::CtStatus | DataType::TcpFlags)
+        matches!(self, DataType::CtState | DataType::CtStatus | DataType::CtLabel | DataType::TcpFlags)
     }
 
     /// Is it written as a name, so that an operator cannot follow?

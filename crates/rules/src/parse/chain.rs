@@ -151,7 +151,7 @@ impl Parser<'_> {
             }
             "comment" => {
                 self.next_token();
-                head.comment = Some(self.expect_comment()?);
+                head.comment = Some(self.expect_only_comment(head.comment.is_some())?);
             }
             "flags" | "device" | "devices" => {
                 return Err(Diagnostic::new(span, format!("`{word}` is not supported in chains of this family")));

@@ -49,10 +49,13 @@ impl Parser<'_> {
             "destroy" => self.parse_delete(false),
             "rename" => self.parse_rename(),
             "list" | "reset" if self.script.active => self.parse_query(word == "reset"),
-            "list" | "reset" | "monitor" => {
-                Err(Diagnostic::new(span, format!("`{word}` has no place in a ruleset file"))
-                    .with_help("`keepstate control nft list ruleset` lists the rules of a running gateway"))
+            // What a file prints when nft loads it changes nothing.
+            "list" => {
+                let depth = self.brace_depth;
+                self.skip_line(depth)
             }
+            "reset" | "monitor" => Err(Diagnostic::new(span, format!("`{word}` has no place in a ruleset file"))
+                .with_help("`keepstate control nft list ruleset` lists the rules of a running gateway")),
             _ => Err(Diagnostic::new(span, format!("unknown command `{word}`")).with_help(
                 "use table, include, define, add, create, insert, replace, delete, destroy, flush or rename",
             )),
@@ -85,9 +88,12 @@ impl Parser<'_> {
         let mut value = Vec::new();
         let mut depth = 0_usize;
         loop {
+            let semicolon = depth > 0 && self.is_semicolon_next();
             match self.peek() {
                 TokenKind::Separator if depth == 0 => break,
+                TokenKind::Eof if depth > 0 => return Err(self.unexpected("`}`")),
                 TokenKind::Eof => break,
+                TokenKind::Separator if semicolon => return Err(self.unexpected("`,` or `}`")),
                 TokenKind::Punct("{") => depth += 1,
                 TokenKind::Punct("}") if depth == 0 => break,
                 TokenKind::Punct("}") => depth -= 1,
@@ -101,6 +107,12 @@ impl Parser<'_> {
         }
         self.variables.insert(name, value);
         Ok(true)
+    }
+
+    /// Does a semicolon end the line here, not a line break?
+    fn is_semicolon_next(&mut self) -> bool {
+        let span = self.span();
+        self.sources.text(span.file).get(span.start as usize..span.end as usize) == Some(";")
     }
 
     pub(super) fn parse_include(&mut self, span: Span) -> ParseResult<()> {

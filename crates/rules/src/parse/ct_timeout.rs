@@ -1,6 +1,7 @@
 //! `ct timeout NAME { protocol tcp; l3proto ip; policy = { established : 100, close : 4 } }`.
 use super::parser::{ParseResult, Parser};
 use crate::ast::{CtTimeoutPolicy, Object, ObjectBody};
+use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;
 use crate::lexer::TokenKind;
 use keepstate_engine::Sysctl;
@@ -104,8 +105,10 @@ impl Parser<'_> {
             };
             self.expect_punct(":")?;
             let at = self.span();
-            let seconds =
-                u32::try_from(self.parse_time()?).map_err(|_| Diagnostic::new(at, "this timeout is too long"))?;
+            self.refuse_quoted("a duration")?;
+            // Here seconds need no unit.
+            let seconds = u32::try_from(self.parse_value(DataType::Duration)?)
+                .map_err(|_| Diagnostic::new(at, "this timeout is too long"))?;
             if seconds == 0 {
                 return Err(Diagnostic::new(at, "a timeout of 0 is not possible").with_help("use 1s or more"));
             }

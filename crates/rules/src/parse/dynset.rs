@@ -111,7 +111,7 @@ impl Parser<'_> {
         })
     }
 
-    /// After `counter`, `limit`, `quota` or `last` in the block of a set.
+    /// After `counter`, `limit`, `quota`, `ct` or `last` in the block of a set.
     pub(super) fn parse_stateful_after(&mut self, word: &str) -> ParseResult<Option<StatefulSpec>> {
         Ok(Some(match word {
             "counter" => {
@@ -122,6 +122,11 @@ impl Parser<'_> {
             "quota" => {
                 let (over, bytes, used) = self.parse_quota()?;
                 StatefulSpec::Quota { over, bytes, used }
+            }
+            "ct" => {
+                self.expect_keyword("count")?;
+                let over = self.eat_keyword("over");
+                StatefulSpec::ConnLimit { over, count: self.expect_u32("a number of connections")? }
             }
             _ => {
                 self.parse_last()?;

@@ -21,6 +21,16 @@ impl Parser<'_> {
     /// After `add`, `create` or `insert`.
     pub(super) fn parse_add(&mut self, mode: AddMode) -> ParseResult<()> {
         let (what, span) = self.expect_word("table, chain, rule, set, map or element")?;
+        let fits = match mode {
+            AddMode::Add => true,
+            AddMode::Create => what != "rule",
+            AddMode::Insert => what == "rule",
+        };
+        if !fits {
+            return Err(
+                Diagnostic::new(span, "`insert` is for rules, and `create` for everything else").with_help("use add")
+            );
+        }
         self.script.create = mode == AddMode::Create;
         match what.as_str() {
             "rule" => self.parse_add_rule(mode),
@@ -45,11 +55,11 @@ impl Parser<'_> {
         let family = self.parse_family()?;
         let (name, name_span) = self.expect_identifier("a table name")?;
         let table = match self.table_index(family, &name) {
-            None if self.script.active => {
+            None => {
                 return Err(Diagnostic::new(name_span, format!("no table {family} {name}"))
                     .with_help(format!("write `add table {family} {name}` first")));
             }
-            _ => self.find_or_add_table(family, &name),
+            Some(table) => table,
         };
         match (what, kind) {
             ("chain", _) => self.parse_chain(table),
@@ -226,7 +236,7 @@ impl Parser<'_> {
         match kind.as_str() {
             "chain" => table.chains.retain(|chain| !name.is(&chain.name, chain.handle)),
             "set" | "map" => {
-                let same = |set: &Set| name.is(&set.name, set.handle) && set.data.is_some() == (kind == "map");
+                let same = |set: &Set| name.is(&set.name, set.handle);
                 gone_set = table.sets.iter().find(|set| same(set)).map(|set| set.name.clone());
                 table.sets.retain(|set| !same(set));
             }

@@ -20,7 +20,9 @@ const OPTION_LENGTH: ExthdrFieldDef = number_field("length", 8, 8);
 const TCP_OPTIONS: &[ExthdrDef] = &[
     ("eol", 0, &[]),
     ("nop", 1, &[]),
+    ("noop", 1, &[]),
     ("maxseg", 2, &[OPTION_LENGTH, number_field("size", 16, 16)]),
+    ("mss", 2, &[OPTION_LENGTH, number_field("size", 16, 16)]),
     ("window", 3, &[OPTION_LENGTH, number_field("count", 16, 8)]),
     ("sack-perm", 4, &[OPTION_LENGTH]),
     ("sack-permitted", 4, &[OPTION_LENGTH]),

@@ -2,6 +2,7 @@
 use super::parser::{ParseResult, Parser};
 use crate::ast::{Log, LogFlags};
 use crate::diagnostic::Diagnostic;
+use crate::lexer::{TokenKind, tokenize};
 
 /// Log levels, by syslog's numbers.
 const LOG_LEVELS: [(&str, u8); 8] =
@@ -15,6 +16,7 @@ impl Parser<'_> {
         loop {
             let span = self.span();
             if self.eat_keyword("prefix") {
+                self.expand_in_text()?;
                 log.prefix = self.expect_name("a prefix in quotation marks")?.0;
                 if log.prefix.len() > 127 {
                     return Err(Diagnostic::new(span, "a log prefix has at most 127 bytes"));
@@ -55,6 +57,46 @@ impl Parser<'_> {
                 return Ok(log);
             }
         }
+    }
+
+    /// Variables inside of the next text are replaced by their values, in what is listed too.
+    fn expand_in_text(&mut self) -> ParseResult<()> {
+        let span = self.span();
+        let TokenKind::Quoted(text) = self.peek() else { return Ok(()) };
+        let mut parts = text.split('$');
+        let mut expanded = parts.next().unwrap_or_default().to_owned();
+        let parts: Vec<String> = parts.map(str::to_owned).collect();
+        if parts.is_empty() {
+            return Ok(());
+        }
+        for part in parts {
+            let end = part.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(part.len());
+            let (name, behind) = part.split_at(end);
+            let Some(value) = self.variables.get(name) else {
+                return Err(Diagnostic::new(span, format!("undefined variable ${name}"))
+                    .with_help("define it above this line; a prefix has no other use for `$`"));
+            };
+            let [value] = value.as_slice() else {
+                return Err(Diagnostic::new(span, format!("${name} is not one word"))
+                    .with_help("use a variable of one word or one text"));
+            };
+            match &value.kind {
+                TokenKind::Number(number) => expanded += &number.to_string(),
+                TokenKind::Ident(text) | TokenKind::Quoted(text) => expanded += text,
+                _ => {
+                    let written = self.sources.text(value.span.file);
+                    expanded += written.get(value.span.start as usize..value.span.end as usize).unwrap_or_default();
+                }
+            }
+            expanded += behind;
+        }
+        let text = format!("\"{expanded}\"");
+        let file = self.sources.add("log prefix", text.clone(), Some(span));
+        let token = tokenize(file, &text)?.into_iter().next();
+        if let (Some(last), Some(token)) = (self.tokens.last_mut(), token) {
+            *last = token;
+        }
+        Ok(())
     }
 
     /// What stands behind `log flags`.

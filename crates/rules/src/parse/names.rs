@@ -298,7 +298,8 @@ impl Parser<'_> {
     }
 }
 
-fn is_reserved(word: &str) -> bool {
+/// Does nft take this word for its own wherever it stands?
+pub(super) fn is_reserved(word: &str) -> bool {
     RESERVED.binary_search(&word).is_ok()
 }
 

@@ -46,6 +46,10 @@ impl Parser<'_> {
 
     /// After `flow`: `add @NAME`, or `offload @NAME` as older nft writes it.
     pub(super) fn parse_flow_offload(&mut self) -> ParseResult<Statement> {
+        // What is a meter now.
+        if self.eat_keyword("table") {
+            return self.parse_meter().map(Statement::Dynset);
+        }
         if !self.eat_keyword("add") && !self.eat_keyword("offload") {
             return Err(self.unexpected("`add`"));
         }

@@ -264,6 +264,17 @@ impl Parser<'_> {
         Ok(comment)
     }
 
+    /// A comment where another one may have been written before.
+    pub(super) fn expect_only_comment(&mut self, again: bool) -> ParseResult<String> {
+        if again {
+            let span = self.span();
+            return Err(
+                Diagnostic::new(span, "this is the second comment of the same thing").with_help("remove one of them")
+            );
+        }
+        self.expect_comment()
+    }
+
     pub(super) fn expect_number(&mut self, wanted: &str) -> ParseResult<(u64, Span)> {
         match self.peek() {
             TokenKind::Number(number) => {

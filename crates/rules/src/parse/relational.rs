@@ -6,6 +6,9 @@ use crate::diagnostic::Diagnostic;
 use crate::lexer::TokenKind;
 use crate::source::Span;
 
+/// What an order compares with.
+const ONE_VALUE: &str = "a single value: a set cannot be compared with <, >, <= or >=";
+
 impl Parser<'_> {
     /// Operator and right-hand side of a match.
     pub(super) fn parse_relational(&mut self, left: Vec<Expression>, start: Span) -> ParseResult<Match> {
@@ -26,9 +29,15 @@ impl Parser<'_> {
         if relation == "!=" {
             not = true;
         }
-        if matches!(self.peek(), TokenKind::Punct("{") | TokenKind::SetName(_)) {
-            if !matches!(relation, "" | "=" | "!=") {
-                return Err(self.unexpected("a single value: a set cannot be compared with <, >, <= or >="));
+        // As in nft, a set of one value is that value.
+        let ordered = matches!(relation, "<" | ">" | "<=" | ">=");
+        let braces = ordered && self.eat_punct("{");
+        if braces {
+            self.skip_separators();
+        }
+        if !braces && matches!(self.peek(), TokenKind::Punct("{") | TokenKind::SetName(_)) {
+            if ordered {
+                return Err(self.unexpected(ONE_VALUE));
             }
             let set = self.parse_set_ref(&kinds)?;
             return Ok(Match { left, not, right: MatchRhs::Set(set), order: None });
@@ -44,11 +53,17 @@ impl Parser<'_> {
         }
         if let [kind] = kinds.as_slice() {
             let kind = *kind;
-            if kind.is_bitmask() && !matches!(relation, "<" | ">" | "<=" | ">=") {
+            if kind.is_bitmask() && !ordered {
                 return self.parse_bitmask_match(left, kind, relation);
             }
             if !matches!(relation, "" | "=" | "!=" | "!") {
                 let value = self.parse_constant(kind)?;
+                if braces {
+                    self.skip_separators();
+                    if !self.eat_punct("}") {
+                        return Err(self.unexpected(ONE_VALUE));
+                    }
+                }
                 let range = match relation {
                     "<" => value.checked_sub(1).map(|last| (0, last)),
                     "<=" => Some((0, value)),

@@ -1,7 +1,7 @@
 //! Named and anonymous sets and maps, and their elements.
 use super::auto_merge::merge_elements;
 use super::parser::{ParseResult, Parser};
-use crate::ast::{ElementData, Expression, ObjectKind, Set, SetChangeKind, SetElement, StatefulSpec};
+use crate::ast::{ElementData, Expression, ObjectKind, Set, SetChangeKind, SetElement};
 use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;
 use crate::lexer::TokenKind;
@@ -47,6 +47,11 @@ const TYPE_NAMES: [(&str, DataType); 37] = [
     ("time", DataType::Duration),
     ("ecn", DataType::Ecn),
 ];
+
+/// Does this word begin the state of an element?
+fn is_stateful(word: &str) -> bool {
+    matches!(word, "counter" | "limit" | "quota" | "ct" | "last")
+}
 
 /// A type by its name; a number without one is an integer.
 #[cfg(feature = "json")]
@@ -154,7 +159,8 @@ impl Parser<'_> {
             }
             "size" => set.size = Some(self.expect_u32("a number of elements")?),
             "comment" => {
-                self.expect_comment()?;
+                let again = set.properties.iter().any(|line| line.starts_with("comment "));
+                self.expect_only_comment(again)?;
             }
             "policy" => {
                 let (policy, span) = self.expect_word("memory or performance")?;
@@ -164,15 +170,17 @@ impl Parser<'_> {
                 }
             }
             "auto-merge" => set.auto_merge = true,
-            "counter" | "limit" | "quota" | "last" => {
-                let spec = self.parse_stateful_after(&word)?;
-                set.stateful.extend(spec);
-            }
-            "ct" => {
-                self.expect_keyword("count")?;
-                let over = self.eat_keyword("over");
-                let count = self.expect_u32("a number of connections")?;
-                set.stateful.push(StatefulSpec::ConnLimit { over, count });
+            "counter" | "limit" | "quota" | "last" | "ct" => {
+                let mut next = word.clone();
+                loop {
+                    set.stateful.extend(self.parse_stateful_after(&next)?);
+                    // nft lists several on one line.
+                    next = match self.peek() {
+                        TokenKind::Ident(word) if is_stateful(word) => word.clone(),
+                        _ => break,
+                    };
+                    self.next_token();
+                }
             }
             "elements" => {
                 self.expect_punct("=")?;
@@ -180,8 +188,13 @@ impl Parser<'_> {
                     return Err(Diagnostic::new(span, "elements need a type")
                         .with_help("write `type ipv4_addr;` above this line"));
                 }
+                let by_variable = self.is_variable_next();
                 let (key, data) = (set.key.clone(), set.data.clone());
                 let mut elements = self.parse_elements(&key, data.as_deref())?;
+                if elements.is_empty() && !by_variable {
+                    return Err(Diagnostic::new(span, "there are no elements in these braces")
+                        .with_help("leave `elements` out: a set may be empty"));
+                }
                 for element in elements.iter_mut().filter(|element| element.stateful.is_empty()) {
                     element.stateful.clone_from(&set.stateful);
                 }
@@ -258,6 +271,14 @@ impl Parser<'_> {
             return Err(Diagnostic::new(start.to(self.last_span), "this set has no element: nothing would ever match")
                 .with_help("write elements in the braces, or remove the rule"));
         }
+        if let Some(element) = elements.iter().find(|element| element.timeout.or(element.time_left).is_some()) {
+            return Err(Diagnostic::new(element.span, "an element of a set without a name cannot expire")
+                .with_help("declare a set with `flags timeout;`"));
+        }
+        if let Some(element) = elements.iter().find(|element| data.is_some() && !element.stateful.is_empty()) {
+            return Err(Diagnostic::new(element.span, "an element of a map without a name has no state of its own")
+                .with_help("declare a map with `counter;`"));
+        }
         // nft compares with a single element.
         let single = matches!(elements.as_slice(), [one] if one.key.is_some());
         self.anonymous_sets += u64::from(!single || data.is_some() || key.len() > 1);
@@ -314,11 +335,10 @@ impl Parser<'_> {
             } else if self.eat_keyword("expires") {
                 time_left = Some(self.parse_time()?);
             } else if self.eat_keyword("comment") {
-                comment = Some(self.expect_comment()?.into_boxed_str());
+                comment = Some(self.expect_only_comment(comment.is_some())?.into_boxed_str());
             } else if self.eat_keyword("last") {
                 self.parse_stateful_after("last")?;
-            } else if matches!(self.peek(), TokenKind::Ident(word) if matches!(word.as_str(), "counter" | "limit" | "quota" | "ct"))
-            {
+            } else if matches!(self.peek(), TokenKind::Ident(word) if is_stateful(word)) {
                 stateful.push(self.parse_stateful_spec()?);
             } else {
                 break;

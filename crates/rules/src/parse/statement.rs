@@ -3,7 +3,7 @@ use super::parser::{ParseResult, Parser};
 use super::value::byte_unit;
 use crate::ast::{
     AssignTarget, BitRange, CtKey, Endpoint, Expression, ExthdrField, Icmpx, IpField, Limit, MetaKey, NftVerdict,
-    ObjectKind, PayloadBase, PayloadField, Reject, Selector, Statement,
+    ObjectKind, PayloadBase, PayloadField, Reject, Selector, SetRef, Statement,
 };
 use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;
@@ -51,6 +51,9 @@ fn writable_payload(selector: Selector) -> Option<PayloadField> {
         _ => None,
     }
 }
+
+/// Packets that a limit lets pass at once.
+const DEFAULT_BURST: u64 = 5;
 
 impl Parser<'_> {
     /// One statement.
@@ -272,11 +275,22 @@ impl Parser<'_> {
         let is_symbol = matches!(self.peek(), TokenKind::Ident(word) if kind.symbol_value(word).is_some())
             && !matches!(self.peek_second(), TokenKind::Ident(_));
         // The name of a protocol, not the beginning of one of its fields.
-        let value = if kind == DataType::Protocol && is_symbol {
+        let mut value = if kind == DataType::Protocol && is_symbol {
             Expression::Constant(self.parse_value(kind)?, kind)
         } else {
             self.parse_expression_of(kind)?
         };
+        if let Expression::Constant(bits, _) = &mut value {
+            while kind.is_bitmask() && self.eat_punct(",") {
+                *bits |= self.parse_constant(kind)?;
+            }
+        }
+        if let Expression::Map(_, SetRef::Anonymous(map)) = &value
+            && let Some(element) = map.elements.iter().find(|element| element.maps_to_range())
+        {
+            return Err(Diagnostic::new(element.span, "an element maps to one value here, not to a range")
+                .with_help("write one value"));
+        }
         Ok(Statement::Assign(target, value))
     }
 
@@ -385,21 +399,27 @@ impl Parser<'_> {
                 Diagnostic::new(span, "the rate must be at least 1").with_help("use `drop` to block everything")
             );
         }
-        let mut burst = if bytes { 0 } else { 5 };
+        let mut burst = if bytes { 0 } else { DEFAULT_BURST };
         let span = self.span();
         if self.eat_keyword("burst") {
             burst = if bytes { self.parse_byte_count()? } else { self.expect_number("a number of packets")?.0 };
-            let zero = burst == 0;
             if !bytes {
                 self.eat_keyword("packets");
-                if zero {
+                if burst == 0 {
                     return Err(Diagnostic::new(span, "with a burst of 0 packets no packet would ever pass")
                         .with_help("write `burst 1 packets` or more, or leave burst out"));
                 }
             }
         }
-        if rate.checked_add(burst).is_none() {
-            return Err(Diagnostic::new(span, "rate and burst together are too large").with_help("use a lower rate"));
+        // Linux counts tokens in nanoseconds of 64 bits.
+        let nanoseconds = 1_000_000_000 * seconds;
+        let fits = rate.checked_add(burst).and_then(|sum| match bytes {
+            true => u64::checked_mul(nanoseconds, sum),
+            false => (nanoseconds / rate).checked_mul(burst),
+        });
+        if fits.is_none() {
+            return Err(Diagnostic::new(span, "rate and burst together are too large for this period")
+                .with_help("use a shorter period: 100 kbytes/second, not 6 mbytes/minute"));
         }
         Ok(Limit { over, rate, seconds, burst, per_byte: bytes })
     }

@@ -22,10 +22,20 @@ impl Parser<'_> {
         if !self.eat_punct("{") {
             return self.expect_end();
         }
+        let mut commented = false;
         loop {
             self.skip_separators();
             if self.eat_punct("}") {
                 return Ok(());
+            }
+            if self.eat_keyword("comment") {
+                let comment = self.expect_only_comment(commented)?;
+                commented = true;
+                if let Some(table) = self.ruleset.tables.get_mut(at) {
+                    table.comment = Some(comment);
+                }
+                self.expect_end()?;
+                continue;
             }
             let (name, depth) = (self.peek_item_name(), self.brace_depth);
             if let Err(diagnostic) = self.parse_table_item(at) {
@@ -72,13 +82,6 @@ impl Parser<'_> {
             "set" | "map" => self.parse_named_set(table, word == "map"),
             "counter" | "quota" | "limit" => self.parse_object(table, &word),
             "ct" => self.parse_ct_object(table, span),
-            "comment" => {
-                let comment = self.expect_comment()?;
-                if let Some(table) = self.ruleset.tables.get_mut(table) {
-                    table.comment = Some(comment);
-                }
-                Ok(())
-            }
             "flags" => self.parse_table_flags(table),
             "flowtable" => self.parse_flowtable(table),
             "synproxy" => self.parse_synproxy_object(table),
@@ -154,14 +157,15 @@ impl Parser<'_> {
         let (name, span) = self.expect_object_name(what)?;
         let recording = self.start_recording();
         let body = if self.eat_punct("{") {
-            let mut body = None;
+            let (mut body, mut commented) = (None, false);
             loop {
                 self.skip_separators();
                 if self.eat_punct("}") {
                     break;
                 }
                 if self.eat_keyword("comment") {
-                    self.expect_comment()?;
+                    self.expect_only_comment(commented)?;
+                    commented = true;
                 } else if body.is_none() {
                     body = Some(self.parse_object_body(what)?);
                 } else {
@@ -183,8 +187,8 @@ impl Parser<'_> {
 
     fn parse_object_body(&mut self, what: &str) -> ParseResult<ObjectBody> {
         Ok(match what {
-            "counter" if matches!(self.peek(), TokenKind::Ident(word) if matches!(word.as_str(), "packets" | "bytes")) =>
-            {
+            // Unlike the statement, the object has one order.
+            "counter" if matches!(self.peek(), TokenKind::Ident(word) if word == "packets") => {
                 let (packets, bytes) = self.parse_counter_values()?;
                 ObjectBody::Counter(packets, bytes)
             }

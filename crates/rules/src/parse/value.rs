@@ -1,10 +1,14 @@
 //! Values: constants by type, ranges, prefixes, durations, byte counts.
+use super::names::is_reserved;
 use super::parser::{ParseResult, Parser};
 use crate::datatype::{DataType, encode_name};
 use crate::diagnostic::Diagnostic;
 use crate::lexer::{Token, TokenKind};
 use crate::source::Span;
 use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// Words of the language that nft takes for a value where one is expected.
+const VALUE_WORDS: &[&str] = &["arp", "dnat", "ecn", "ether", "ip", "ip6", "reset", "snat", "vlan"];
 
 impl Parser<'_> {
     /// A value, prefix or range of a type: first and last value.
@@ -29,7 +33,13 @@ impl Parser<'_> {
             let mask = 1_u128.checked_shl(free).map_or(u128::MAX, |bit| bit - 1) & kind.max_value();
             return Ok((first & !mask, first | mask));
         }
+        let by_name =
+            matches!(kind, DataType::InterfaceName | DataType::InterfaceKind | DataType::CtHelper | DataType::CgroupV2);
         if self.eat_punct("-") {
+            if by_name {
+                return Err(Diagnostic::new(start.to(self.last_span), "names have no ranges")
+                    .with_help("write each name: { \"eth0\", \"eth1\" }, or \"eth*\" for interfaces"));
+            }
             let last = self.parse_constant(kind)?;
             if last < first && matches!(kind, DataType::HourOfDay | DataType::DayOfWeek) {
                 let span = start.to(self.span());
@@ -100,9 +110,15 @@ impl Parser<'_> {
                 self.check_value(number, kind, span)
             }
             TokenKind::Ident(_) | TokenKind::Quoted(_) => {
+                let unquoted = matches!(self.peek(), TokenKind::Ident(_));
                 let Token { kind: TokenKind::Ident(name) | TokenKind::Quoted(name), span } = self.next_token() else {
                     return Err(Diagnostic::new(span, wanted));
                 };
+                let of_interface = matches!(kind, DataType::InterfaceName | DataType::InterfaceIndex);
+                if unquoted && of_interface && is_reserved(&name) && !VALUE_WORDS.contains(&name.as_str()) {
+                    return Err(Diagnostic::new(span, format!("`{name}` is a word of the language, not {wanted}"))
+                        .with_help(format!("write it in quotation marks: \"{name}\"")));
+                }
                 self.resolve_symbol(&name, kind, span)
             }
             _ => Err(self.unexpected(wanted)),
@@ -214,21 +230,25 @@ impl Parser<'_> {
     pub(super) fn parse_time(&mut self) -> ParseResult<u64> {
         let span = self.span();
         self.refuse_quoted("a duration")?;
+        if let TokenKind::Number(number) = self.peek() {
+            let number = *number;
+            return Err(Diagnostic::new(span, "a duration needs units")
+                .with_help(format!("write {number}s for seconds, or 1d2h3m4s")));
+        }
         let value = self.parse_value(DataType::Duration)?;
         u64::try_from(value).map_err(|_| Diagnostic::new(span, "this duration is too long"))
     }
 
-    /// A byte count, with or without a unit.
+    /// A byte count with its unit.
     pub(super) fn parse_byte_count(&mut self) -> ParseResult<u64> {
         let (number, span) = self.expect_number("a number of bytes")?;
         let unit = match self.peek() {
             TokenKind::Ident(unit) => byte_unit(unit),
             _ => None,
         };
-        if unit.is_some() {
-            self.next_token();
-        }
-        number.checked_mul(unit.unwrap_or(1)).ok_or_else(|| Diagnostic::new(span, "this byte count is too large"))
+        let Some(unit) = unit else { return Err(self.unexpected("bytes, kbytes or mbytes")) };
+        self.next_token();
+        number.checked_mul(unit).ok_or_else(|| Diagnostic::new(span, "this byte count is too large"))
     }
 
     /// `packets N bytes N`, in either order, if present.
@@ -250,7 +270,7 @@ impl Parser<'_> {
 /// Bytes of a unit.
 pub(super) fn byte_unit(unit: &str) -> Option<u64> {
     Some(match unit {
-        "bytes" | "byte" => 1,
+        "bytes" => 1,
         "kbytes" => 1 << 10,
         "mbytes" => 1 << 20,
         _ => return None,
@@ -321,7 +341,6 @@ pub(crate) fn parse_duration(text: &str) -> Option<u64> {
         let behind = rest.get(digits..)?;
         let letters = behind.len() - behind.trim_start_matches(|letter: char| letter.is_ascii_alphabetic()).len();
         let milliseconds = match behind.get(..letters)? {
-            "w" => 604_800_000,
             "d" => 86_400_000,
             "h" => 3_600_000,
             "m" => 60_000,

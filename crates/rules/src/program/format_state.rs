@@ -82,6 +82,8 @@ fn format_parts(kinds: &[DataType], ranges: impl Iterator<Item = (u128, u128)>) 
         .zip(ranges)
         .map(|(kind, (first, last))| match (first, last) == (0, kind.max_value()) && kinds.len() > 1 && first != last {
             true => "*".to_owned(),
+            // A comma would begin another element.
+            false if kind.is_bitmask() => kind.format_range(first, last).replace(',', " | "),
             false => kind.format_range(first, last),
         })
         .collect();

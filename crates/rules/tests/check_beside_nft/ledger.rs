@@ -28,7 +28,6 @@ const LEDGER: &[(Difference, &str, &str)] = &[
     (OnlyWeRefuse, "{ meta priority set ", "a traffic class is written as such"),
     (OnlyWeRefuse, "flags interval; flags dynamic;", "nft forgets the first line of flags; here both count"),
     (OnlyWeTake, "10.0.0.1 . *", "any value of one part, in a set of several"),
-    (OnlyWeTake, "counter; elements = { 10.0.0.1 limit", "each element may have state of its own kind"),
     (OnlyWeTake, "priority srcnat", "newer nft has srcnat at input too"),
     (OnlyWeTake, "priority dstnat", "newer nft has dstnat at output too"),
     (OnlyWeRefuse, "counter packets 1;", "a counter is written with both numbers"),
