@@ -23,7 +23,7 @@ pub(super) fn literal(kind: DataType, value: u128) -> JsonValue {
         DataType::Port | DataType::UserId | DataType::GroupId | DataType::Mark | DataType::Number(_) => number(),
         DataType::Duration => number(),
         DataType::Boolean => JsonValue::Bool(value != 0),
-        DataType::CtLabel => JsonValue::Number(value.trailing_zeros().into()),
+        DataType::CtLabel => labels(value),
         DataType::Realm if value != 0 => JsonValue::Text(value.to_string()),
         DataType::InterfaceIndex if value == 0 => JsonValue::text("0"),
         DataType::HourOfDay => {
@@ -41,6 +41,16 @@ pub(super) fn literal(kind: DataType, value: u128) -> JsonValue {
                 Err(_) => JsonValue::text(written.trim_matches('"')),
             }
         }
+    }
+}
+
+/// Labels by the numbers of their bits: one, or a list.
+fn labels(value: u128) -> JsonValue {
+    let set = (0..128_u32).filter(|bit| value >> bit & 1 == 1);
+    let mut numbers: Vec<JsonValue> = set.map(|bit| JsonValue::Number(bit.into())).collect();
+    match (numbers.len(), numbers.pop()) {
+        (1, Some(only)) => only,
+        (_, last) => JsonValue::List(numbers.into_iter().chain(last).collect()),
     }
 }
 

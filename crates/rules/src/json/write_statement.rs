@@ -107,10 +107,8 @@ fn matching(one: &Match) -> JsonMatch {
                 let (op, bound) = comparison(order, *first, *last);
                 return JsonMatch { op: op.to_owned(), left, right: literal(*kind, bound) };
             }
-            // A label is a bit.
-            let op = if kinds == [DataType::CtLabel] { not("in") } else { not("==") };
             let right = kinds.iter().zip(ranges).map(|(kind, one)| range(*kind, *one)).collect();
-            JsonMatch { op, left, right: concat(right) }
+            JsonMatch { op: not("=="), left, right: concat(right) }
         }
     }
 }
