@@ -67,7 +67,7 @@ const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("xtask", OUTSIDE),
 ];
 
-/// What tests share; every crate may have it as a development dependency.
+/// What tests share; every crate may have it as a development dependency, and measures may start servers with it.
 const TEST_SUPPORT: &str = "keepstate-test-support";
 
 /// Every crate that ships.
@@ -120,6 +120,7 @@ const OUTSIDE: &[&str] = &[
     "keepstate",
     "keepstate-bench",
     "keepstate-fuzz-bodies",
+    TEST_SUPPORT,
 ];
 
 /// The crates that take bytes and `now` and give an outcome, and do nothing else.
