@@ -213,7 +213,7 @@ fn sd_notify_reports_state() {
     let gateway = RunningGateway::start("notify", &environment);
     let heard = || {
         let mut buffer = [0; 512];
-        let length = uninterrupted(|| uninterrupted(|| systemd.recv(&mut buffer))).unwrap();
+        let length = uninterrupted(|| systemd.recv(&mut buffer)).unwrap();
         String::from_utf8(buffer[..length].to_vec()).unwrap()
     };
     // Signs of life come in between.

@@ -220,7 +220,7 @@ fn receive(socket: &UdpSocket) -> Vec<Vec<u8>> {
     let mut messages = Vec::new();
     let mut buffer = [0; 2048];
     loop {
-        let length = uninterrupted(|| uninterrupted(|| socket.recv(&mut buffer))).unwrap();
+        let length = uninterrupted(|| socket.recv(&mut buffer)).unwrap();
         if &buffer[..length] == b"end" {
             return messages;
         }

@@ -183,7 +183,7 @@ fn log_that_nobody_reads_delays_no_packet() {
         socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         ready.send(()).unwrap();
         let mut packet = [0; 4];
-        while let Ok((_, from)) = uninterrupted(|| uninterrupted(|| socket.recv_from(&mut packet))) {
+        while let Ok((_, from)) = uninterrupted(|| socket.recv_from(&mut packet)) {
             socket.send_to(&packet, from).unwrap();
             if packet == (ROUNDS - 1).to_be_bytes() {
                 return;
@@ -197,7 +197,7 @@ fn log_that_nobody_reads_delays_no_packet() {
         let mut answer = [0; 4];
         (0..ROUNDS).find(|number| {
             socket.send_to(&number.to_be_bytes(), "192.0.2.9:7000").unwrap();
-            uninterrupted(|| uninterrupted(|| socket.recv(&mut answer))).is_err()
+            uninterrupted(|| socket.recv(&mut answer)).is_err()
         })
     });
     assert_eq!(client.join().unwrap(), None, "the first packet that was not forwarded");
@@ -218,7 +218,7 @@ fn own_addresses_refuse_connections() {
             socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
             socket.connect((address, 7000)).unwrap();
             socket.send(b"x").unwrap();
-            let refused = uninterrupted(|| uninterrupted(|| socket.recv(&mut [0; 1]))).unwrap_err();
+            let refused = uninterrupted(|| socket.recv(&mut [0; 1])).unwrap_err();
             assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{address}: {refused}");
         }
     });

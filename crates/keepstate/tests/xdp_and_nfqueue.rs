@@ -196,7 +196,7 @@ fn unresolved_neighbour_sends_icmp_unreachable() {
             socket.connect(to).unwrap();
             socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
             socket.send(b"hello").unwrap();
-            uninterrupted(|| uninterrupted(|| socket.recv(&mut [0; 9]))).unwrap_err().kind()
+            uninterrupted(|| socket.recv(&mut [0; 9])).unwrap_err().kind()
         });
         assert_eq!(asked.join().unwrap(), ErrorKind::HostUnreachable, "{to}");
     }

@@ -58,10 +58,9 @@ fn serve(listener: &TcpListener, socket: &UdpSocket, over: &AtomicBool) {
     while !over.load(Ordering::Relaxed) {
         while let Ok((mut stream, _)) = listener.accept() {
             stream.set_nonblocking(false).unwrap();
-            let _ = uninterrupted(|| uninterrupted(|| stream.read(&mut room)))
-                .and_then(|length| stream.write_all(&room[..length]));
+            let _ = uninterrupted(|| stream.read(&mut room)).and_then(|length| stream.write_all(&room[..length]));
         }
-        if let Ok((length, peer)) = uninterrupted(|| uninterrupted(|| socket.recv_from(&mut room))) {
+        if let Ok((length, peer)) = uninterrupted(|| socket.recv_from(&mut room)) {
             let _ = socket.send_to(&room[..length], peer);
         }
     }
@@ -72,14 +71,14 @@ fn ask(server: [u8; 4]) {
     let mut room = [0; 512];
     if let Ok(mut stream) = TcpStream::connect_timeout(&SocketAddr::from((server, 80)), Duration::from_secs(1)) {
         let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
-        let _ = stream.write_all(b"question").and_then(|()| uninterrupted(|| uninterrupted(|| stream.read(&mut room))));
+        let _ = stream.write_all(b"question").and_then(|()| uninterrupted(|| stream.read(&mut room)));
     }
     let _ = TcpStream::connect_timeout(&SocketAddr::from((server, 81)), Duration::from_millis(100));
     for port in [53, 9999] {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         let _ = socket.send_to(b"question", (std::net::Ipv4Addr::from(server), port));
-        let _ = uninterrupted(|| uninterrupted(|| socket.recv_from(&mut room)));
+        let _ = uninterrupted(|| socket.recv_from(&mut room));
     }
 }
 
@@ -120,7 +119,7 @@ fn dns_server() {
         let mut room = [0; 64];
         for client in &clients {
             client.send_to(b"question", "127.0.0.1:53").unwrap();
-            let (length, peer) = uninterrupted(|| uninterrupted(|| server.recv_from(&mut room))).unwrap();
+            let (length, peer) = uninterrupted(|| server.recv_from(&mut room)).unwrap();
             server.send_to(&room[..length], peer).unwrap();
         }
     };

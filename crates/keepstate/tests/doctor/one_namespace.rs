@@ -168,7 +168,7 @@ fn n27_local_proxy_took_the_flow() {
     let client_address = client.local_addr().unwrap();
     client.send_to(b"question", "10.9.0.1:5301").unwrap();
     let mut room = [0; 16];
-    uninterrupted(|| uninterrupted(|| server.recv_from(&mut room))).unwrap();
+    uninterrupted(|| server.recv_from(&mut room)).unwrap();
     server.send_to(b"answer", client_address).unwrap();
     bed.nft("table ip nat { chain out { udp dport 5301 dnat to 10.9.1.3:5301; }; }");
     bed.run_doctor().assert_first_finding("udp-source-not-translated");

@@ -121,7 +121,7 @@ fn active_udp_sender_leaves_a_backend_that_is_removed_from_the_file() {
     let reads = socket.clone();
     let answers = lab.spawn_in_netns("c", move || {
         let mut answer = [0];
-        std::iter::from_fn(|| uninterrupted(|| uninterrupted(|| reads.recv(&mut answer))).ok().map(|_| answer[0]))
+        std::iter::from_fn(|| uninterrupted(|| reads.recv(&mut answer)).ok().map(|_| answer[0]))
             .take(400)
             .collect::<Vec<u8>>()
     });

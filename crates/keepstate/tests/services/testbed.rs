@@ -127,7 +127,7 @@ impl ServiceTestbed {
         let ask = move || {
             socket.send(b"who?").ok()?;
             let mut name = [0];
-            uninterrupted(|| uninterrupted(|| socket.recv(&mut name))).ok().map(|_| name[0])
+            uninterrupted(|| socket.recv(&mut name)).ok().map(|_| name[0])
         };
         self.spawn_in_netns("c", ask).join().unwrap()
     }
@@ -248,7 +248,7 @@ fn serve_name(address: IpAddr, name: u8, ended: &AtomicBool, ready: &Sender<()>)
                 while peer.read_exact(&mut word).and_then(|()| peer.write_all(&word)).is_ok() {}
             });
         }
-        if let Ok((_, from)) = uninterrupted(|| uninterrupted(|| datagrams.recv_from(&mut [0; 64]))) {
+        if let Ok((_, from)) = uninterrupted(|| datagrams.recv_from(&mut [0; 64])) {
             let _ = datagrams.send_to(&[name], from);
         }
         sleep(Duration::from_millis(5));

@@ -33,7 +33,7 @@ fn exchange(stream: &TcpStream, length: usize, got: &AtomicUsize, allowed: &Atom
     let mut all = Vec::new();
     let mut piece = vec![0; 65_536];
     while all.len() < length {
-        let read = uninterrupted(|| uninterrupted(|| (&mut &*stream).read(&mut piece))).unwrap();
+        let read = uninterrupted(|| (&mut &*stream).read(&mut piece)).unwrap();
         assert!(read > 0, "it ended after {} octets", all.len());
         all.extend_from_slice(&piece[..read]);
         got.fetch_add(read, Ordering::Relaxed);
@@ -102,7 +102,7 @@ fn transfers_survive_repeated_gateway_kills() {
         let socket = UdpSocket::bind("192.0.2.9:53").unwrap();
         ready.send(()).unwrap();
         let mut word = [0; 8];
-        let (length, from) = uninterrupted(|| uninterrupted(|| socket.recv_from(&mut word))).unwrap();
+        let (length, from) = uninterrupted(|| socket.recv_from(&mut word)).unwrap();
         ready.send(()).unwrap();
         told.recv().unwrap();
         // The way may not be there again at once.
@@ -117,7 +117,7 @@ fn transfers_survive_repeated_gateway_kills() {
         socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         socket.send_to(b"who?", "192.0.2.9:53").unwrap();
         let mut word = [0; 8];
-        uninterrupted(|| uninterrupted(|| socket.recv_from(&mut word))).unwrap().0
+        uninterrupted(|| socket.recv_from(&mut word)).unwrap().0
     });
     waits.recv().unwrap();
     transfers.iter().for_each(|transfer| transfer.wait_for(MEGABYTE));

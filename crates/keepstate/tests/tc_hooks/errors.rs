@@ -20,7 +20,7 @@ fn error_of_datagram(lab: &TcTestbed, to: &'static str, hops: u32, length: usize
         socket.connect(to).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.send(&vec![1; length]).unwrap();
-        uninterrupted(|| uninterrupted(|| socket.recv(&mut [0; 9]))).unwrap_err().kind()
+        uninterrupted(|| socket.recv(&mut [0; 9])).unwrap_err().kind()
     };
     spawn_in_netns(&lab.netns.name("c"), asks).join().unwrap()
 }

@@ -42,7 +42,7 @@ impl Flood {
             flood.threads.push(std::thread::spawn(move || {
                 let mut number = [0; 8];
                 while !stop.load(Ordering::Relaxed) {
-                    let Ok((_, from)) = uninterrupted(|| uninterrupted(|| socket.recv_from(&mut number))) else {
+                    let Ok((_, from)) = uninterrupted(|| socket.recv_from(&mut number)) else {
                         continue;
                     };
                     let number = u64::from_be_bytes(number);

@@ -210,12 +210,12 @@ fn sockets_bound_to_an_interface_are_served() {
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
             socket.send_to(b"question", to).unwrap();
             let mut answer = [0; 16];
-            let (length, from) = uninterrupted(|| uninterrupted(|| socket.recv_from(&mut answer))).unwrap();
+            let (length, from) = uninterrupted(|| socket.recv_from(&mut answer)).unwrap();
             (answer[..length].to_vec(), from)
         });
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut question = [0; 16];
-        let (length, asks) = uninterrupted(|| uninterrupted(|| socket.recv_from(&mut question))).unwrap();
+        let (length, asks) = uninterrupted(|| socket.recv_from(&mut question)).unwrap();
         assert_eq!(&question[..length], b"question");
         socket.send_to(b"answer", asks).unwrap();
         let (answer, from) = client.join().unwrap();
@@ -260,10 +260,10 @@ fn fragments_are_tracked_as_whole_packets() {
                 let socket = UdpSocket::bind(bind).unwrap();
                 socket.set_read_timeout(Some(PATIENCE)).unwrap();
                 socket.send_to(&[7; 4000], at).unwrap();
-                uninterrupted(|| uninterrupted(|| socket.recv(&mut [0; 8000]))).unwrap()
+                uninterrupted(|| socket.recv(&mut [0; 8000])).unwrap()
             });
             let mut question = [0; 8000];
-            let (length, asks) = uninterrupted(|| uninterrupted(|| server.recv_from(&mut question))).unwrap();
+            let (length, asks) = uninterrupted(|| server.recv_from(&mut question)).unwrap();
             assert_eq!((length, question[3999]), (4000, 7));
             server.send_to(&question[..length], asks).unwrap();
             assert_eq!(client.join().unwrap(), 4000, "{side} {at}");

@@ -200,9 +200,9 @@ fn exchange_datagrams(lab: &TcTestbed, at: &'static str, bind: &'static str) {
     let exchange = |length: usize| {
         client.send(&vec![3; length]).unwrap();
         let mut bytes = [0; 2000];
-        let (received, from) = uninterrupted(|| uninterrupted(|| server.recv_from(&mut bytes))).unwrap();
+        let (received, from) = uninterrupted(|| server.recv_from(&mut bytes)).unwrap();
         server.send_to(&bytes[..received], from).unwrap();
-        assert_eq!((received, uninterrupted(|| uninterrupted(|| client.recv(&mut bytes))).unwrap()), (length, length));
+        assert_eq!((received, uninterrupted(|| client.recv(&mut bytes)).unwrap()), (length, length));
     };
     // Assured only two seconds after it began, as in Linux.
     let until = Instant::now() + PATIENCE;

@@ -1,5 +1,5 @@
 //! Routes are the kernel's: policy rules, several ways, routes of no avail, and changes of them in the middle of traffic.
-use crate::offload::{offloaded, set_socket_option, stat};
+use crate::offload::{Conversation, offloaded, set_socket_option, stat};
 use crate::peers::{bind_udp, run_ip, spawn_in_netns};
 use crate::{PATIENCE, SILENCE, TcTestbed};
 use keepstate_test_support::uninterrupted;
@@ -73,7 +73,7 @@ fn ways_taken(lab: &TcTestbed, side: &str, v6: bool, dport: u16) -> Vec<IpAddr> 
             };
             spawn_in_netns(&client, asks).join().unwrap();
             let mut question = [0; 2];
-            let (_, from) = uninterrupted(|| uninterrupted(|| server.recv_from(&mut question))).unwrap();
+            let (_, from) = uninterrupted(|| server.recv_from(&mut question)).unwrap();
             assert_eq!(question, number.to_be_bytes());
             from.ip()
         })
@@ -240,6 +240,51 @@ fn route_changes_concern_only_the_flows_to_their_destinations() {
     }
 }
 
+/// A table as of a provider: what is known goes on in the kernel while it changes, and new connections find their way.
+#[test]
+fn a_hundred_thousand_routes_come_and_go() {
+    let rules = "table inet t { chain f { type filter hook forward priority 0; policy accept; } }";
+    let Some(mut lab) = with_second_way("rm", rules) else { return };
+    // 198.18.0.0/15 has room for 131,072 of them.
+    let each = |lab: &TcTestbed, verb: &str, count: u32, way: &str| {
+        let routes = format!(
+            "for n in $(seq 0 {}); do echo route {verb} 198.$((18 + n / 65536)).$((n / 256 % 256)).$((n % 256)){way}; done | ip -batch -",
+            count - 1
+        );
+        assert!(in_netns(lab, "r", &routes), "{routes}");
+    };
+    each(&lab, "add", 100_000, " via 10.0.2.2");
+    assert!(in_netns(&lab, "r", "ip route add 198.51.100.0/24 via 10.0.2.2"));
+    lab.start(&["--interface", "r*"]);
+    let mut talk = offloaded(&lab, "c", "s", "198.51.100.1:7000", "198.51.100.1:7000");
+    let received = stat(&lab, "received");
+    let mut exchanged = 0;
+    std::thread::scope(|scope| {
+        let churn = scope.spawn(|| {
+            each(&lab, "replace", 20_000, " via 10.0.3.2");
+            each(&lab, "del", 20_000, "");
+        });
+        while !churn.is_finished() {
+            talk.exchange(1000);
+            exchanged += 1;
+            if exchanged % 500 == 0 {
+                let mut new = Conversation::begin(&lab, "c", "s", "198.51.100.1:7001", "198.51.100.1:7001");
+                new.exchange(1000);
+            }
+        }
+    });
+    let seen = stat(&lab, "received") - received;
+    // Of a new connection at most a dozen packets come to the router.
+    let expected = exchanged / 500 * 12 + exchanged / 4 + 50;
+    assert!(exchanged > 100 && seen < expected, "{seen} packets came to the router in {exchanged} exchanges");
+    // The changes are in force.
+    let way = |to: &str| {
+        let shown = Command::new("ip").args(["-n", &lab.netns.name("r"), "route", "get", to]).output().unwrap();
+        String::from_utf8(shown.stdout).unwrap()
+    };
+    assert!(!way("198.18.0.1").contains("via") && way("198.19.0.1").contains("via 10.0.2.2"));
+}
+
 /// What the machine itself sends is told of a smaller link that it is routed to by its mark, as by the kernel: transfers go on in smaller segments.
 #[test]
 fn own_packets_learn_of_a_smaller_link() {
@@ -259,13 +304,13 @@ fn own_packets_learn_of_a_smaller_link() {
             socket.connect(to).unwrap();
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
             socket.send(b"?").unwrap();
-            uninterrupted(|| uninterrupted(|| socket.recv(&mut [0; 9]))).unwrap_err().kind()
+            uninterrupted(|| socket.recv(&mut [0; 9])).unwrap_err().kind()
         };
         let refused = spawn_in_netns(&lab.netns.name("r"), asks).join().unwrap();
         assert_eq!(refused, ErrorKind::ConnectionRefused, "{to}: rejected");
     }
     for (at, called) in [("0.0.0.0:7101", "198.51.100.1:7101"), ("[::]:7101", "[2001:db8::1]:7101")] {
-        let mut talk = crate::offload::Conversation::begin(&lab, "r", "s", at, called);
+        let mut talk = Conversation::begin(&lab, "r", "s", at, called);
         let before = packets_on(&lab, "r2");
         talk.exchange(1_000_000);
         assert!(packets_on(&lab, "r2") > before, "{called}: by another way");
