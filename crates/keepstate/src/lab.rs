@@ -27,6 +27,9 @@ pub struct Lab {
     /// With --cluster: transfers that run all the time
     #[arg(long, value_name = "NUMBER", requires = "cluster", default_value_t = 4, value_parser = clap::value_parser!(u8).range(0..=64))]
     transfers: u8,
+    /// With --cluster: the gateways' lease in seconds: after so long without it the active one creates nothing, and the other takes over
+    #[arg(long, value_name = "SECONDS", requires = "cluster", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=60))]
+    lease: u32,
     /// With --cluster: how long NATS is away and the link is cut, in seconds
     #[arg(long, value_name = "SECONDS", requires = "cluster", default_value_t = 5, value_parser = clap::value_parser!(u64).range(2..=600))]
     outage: u64,
@@ -83,6 +86,7 @@ impl Lab {
                 clients: self.clients.unwrap_or(DEFAULT_CLUSTER_CLIENTS),
                 rate: self.rate,
                 transfers: self.transfers,
+                lease_secs: self.lease,
                 outage: Duration::from_secs(self.outage),
             })?
         } else {

@@ -22,6 +22,8 @@ const BATCH_EXPIRES: Duration = Duration::from_secs(5);
 /// The server forgets a consumer that nobody uses after this.
 const INACTIVE_THRESHOLD: Duration = Duration::from_secs(5);
 const RETRY_DELAY: Duration = Duration::from_millis(100);
+/// Between two looks whether the stream has messages that the consumer does not give out.
+const STALL_CHECK: Duration = Duration::from_secs(2);
 
 /// Reads a shard's stream.
 pub(crate) struct Reader {
@@ -83,8 +85,24 @@ impl Reader {
             consumer.stream().max_messages_per_batch(BATCH).heartbeat(CONSUMER_HEARTBEAT).expires(BATCH_EXPIRES);
         let mut messages = messages.messages().await.map_err(|error| failed(&error))?;
         let mut delivered = 0;
-        while let Some(message) = messages.next().await {
-            let message = message.map_err(|error| failed(&error))?;
+        let mut withheld = None;
+        loop {
+            let message = match tokio::time::timeout(STALL_CHECK, messages.next()).await {
+                Ok(Some(message)) => message.map_err(|error| failed(&error))?,
+                Ok(None) => return Ok(()),
+                // A consumer on a server that came back may live and give out nothing.
+                Err(_) => {
+                    let info = stream.get_info().await.map_err(|error| failed(&error))?;
+                    let newest = Some(info.state.last_sequence).filter(|last| self.is_unread(&info, *last));
+                    if newest.is_some() && withheld.is_some() {
+                        tracing::debug!("shard {}: the consumer gives out nothing: a new one is made", task.shard);
+                        return Ok(());
+                    }
+                    withheld = newest;
+                    continue;
+                }
+            };
+            withheld = None;
             let Ok(info) = message.info() else { continue };
             if info.consumer_sequence != delivered + 1 {
                 // Something between the server and us was left out: it is read again.
@@ -96,7 +114,15 @@ impl Reader {
             // Only now: what is given up while it waits for room is read again.
             self.seen = Some((at, created));
         }
-        Ok(())
+    }
+
+    /// Is there something in the stream up to `last` that was neither read nor written by ourselves?
+    fn is_unread(&self, info: &Info, last: u64) -> bool {
+        let read_until = match self.first(info) {
+            DeliverPolicy::ByStartSequence { start_sequence } => start_sequence.saturating_sub(1),
+            _ => 0,
+        };
+        info.state.messages > 0 && last > read_until
     }
 
     /// Where to begin: behind what was read or written by ourselves, if it is the same stream; else at the beginning, which is the newest snapshot's.

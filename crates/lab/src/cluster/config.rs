@@ -10,6 +10,8 @@ pub struct ClusterLabConfig {
     pub rate: u32,
     /// Transfers that run all the time.
     pub transfers: u8,
+    /// The gateways' lease: who has not renewed it for so long creates nothing any more.
+    pub lease_secs: u32,
     /// How long NATS is away, and a link is cut.
     pub outage: Duration,
 }

@@ -20,8 +20,6 @@ use std::time::{Duration, Instant};
 const RULESET: &str = include_str!("router.nft");
 /// Addresses of clients, and as many of servers: each pair has its own ports.
 pub(super) const ADDRESSES: u8 = 4;
-/// The lease of the gateways, in seconds.
-pub(super) const LEASE_SECS: u32 = 1;
 /// NATS servers may take longer than a gateway: they elect leaders.
 const NATS_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -50,7 +48,7 @@ pub(super) struct ClusterSite {
 
 impl ClusterSite {
     /// Makes namespaces and links; starts the NATS servers and both gateways, the first of which is active then.
-    pub(super) fn build() -> Result<ClusterSite> {
+    pub(super) fn build(lease_secs: u32) -> Result<ClusterSite> {
         let work_dir = WorkDir::create()?;
         let machines = [AnonNetns::create()?, AnonNetns::create()?, AnonNetns::create()?];
         let (clients, servers) = (Arc::new(AnonNetns::create()?), Arc::new(AnonNetns::create()?));
@@ -70,7 +68,7 @@ impl ClusterSite {
         (0..3).try_for_each(|index| site.write_nats_config(index))?;
         site.start_nats(&[0, 1, 2])?;
         site.work_dir.write("gateway.nft", RULESET)?;
-        (0..2).try_for_each(|index| site.write_gateway_config(index))?;
+        (0..2).try_for_each(|index| site.write_gateway_config(index, lease_secs))?;
         Ok(site)
     }
 
@@ -101,13 +99,13 @@ impl ClusterSite {
         self.work_dir.write(&format!("nats{index}.conf"), &text).map(drop)
     }
 
-    fn write_gateway_config(&self, index: usize) -> Result<()> {
+    fn write_gateway_config(&self, index: usize, lease_secs: u32) -> Result<()> {
         let own = index + 101;
         let text = format!(
             "version = 1\nruleset = \"gateway.nft\"\ncontrol = \"gw{index}.sock\"\n\
              device = [{{ name = \"lan{index}\", addresses = [\"10.1.0.{own}/32\"] }}, {{ name = \"wan{index}\", addresses = [\"192.0.2.{own}/32\"] }}]\n\
              route = [{{ to = \"10.1.0.0/24\", interface = \"lan{index}\" }}, {{ to = \"0.0.0.0/0\", interface = \"wan{index}\" }}]\n\
-             [cluster]\nnode = \"gw{index}\"\nlease = \"{LEASE_SECS}s\"\ndirectory = \"state{index}\"\naddress = [\"192.0.2.77\"]\n\
+             [cluster]\nnode = \"gw{index}\"\nlease = \"{lease_secs}s\"\ndirectory = \"state{index}\"\naddress = [\"192.0.2.77\"]\n\
              servers = [\"nats://10.9.0.1:4222\", \"nats://10.9.0.2:4222\", \"nats://10.9.0.3:4222\"]\n"
         );
         self.work_dir.write(&format!("gw{index}.toml"), &text).map(drop)

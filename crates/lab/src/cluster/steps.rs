@@ -2,7 +2,7 @@
 use super::address_mover::{AddressMover, SeenGateway};
 use super::config::ClusterLabConfig;
 use super::loads::{ClientView, Loads};
-use super::site::{ClusterSite, LEASE_SECS, LinkState};
+use super::site::{ClusterSite, LinkState};
 use super::step_results::{StepResult, percentile, render_steps, show};
 use crate::reporter::Reporter;
 use anyhow::{Result, bail, ensure};
@@ -45,7 +45,7 @@ impl<'a> ClusterScenario<'a> {
         reporter.text("clients 10.1.0.0/24 ─┬─ gw0 + nats0 ─┬─ servers 192.0.2.0/24");
         reporter.text("                     └─ gw1 + nats1 ─┘          nats2 on a third machine");
         reporter.text("");
-        let mut site = ClusterSite::build()?;
+        let mut site = ClusterSite::build(config.lease_secs)?;
         let (mover, stop) = (Arc::new(AddressMover::default()), Arc::new(AtomicBool::new(false)));
         let sockets = [0, 1].map(|index| site.socket(index));
         let (clients, servers) = (Arc::clone(&site.clients), Arc::clone(&site.servers));
@@ -62,11 +62,12 @@ impl<'a> ClusterScenario<'a> {
         let mut scenario =
             ClusterScenario { loads, mover, mover_thread, stop, site, reporter, results, config, interrupted };
         let text = format!(
-            "{} MQTT sessions, {} transfers and {} new connections a second go through {}; lease {LEASE_SECS} s",
+            "{} MQTT sessions, {} transfers and {} new connections a second go through {}; lease {} s",
             Count(scenario.config.clients.into()),
             scenario.config.transfers,
             Count(scenario.config.rate.into()),
-            name(scenario.current()?)
+            name(scenario.current()?),
+            scenario.config.lease_secs
         );
         scenario.wait_in_step()?;
         scenario.reporter.check(true, &text);
