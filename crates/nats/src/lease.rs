@@ -113,8 +113,13 @@ impl Leases {
     async fn acquire(&mut self, shard: &ShardName, wanted: Epoch) -> Result<Holder, Refusal> {
         let node = self.options.node.clone();
         let (held, revision) = self.read_lease(shard).await?;
-        if let Some(held) = held.filter(|held| held.node.as_ref() != Some(&node)) {
-            return Err(Refusal::Taken(held.epoch));
+        match held {
+            Some(held) if held.node.as_ref() != Some(&node) => return Err(Refusal::Taken(held.epoch)),
+            // Asked for again before the first answer was there. Another epoch would be seen by others, and never be used.
+            Some(held) if wanted <= held.epoch && self.ours.get(shard) == Some(&revision) => {
+                return self.renew(shard, held.epoch).await;
+            }
+            _ => {}
         }
         let epochs = self.buckets().await?.epochs.clone();
         let known = epochs.entry(shard.as_str()).await.map_err(|error| self.unknown(shard, &error))?;

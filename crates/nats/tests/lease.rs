@@ -48,6 +48,34 @@ fn a_dead_holders_lease_is_free_after_its_time() {
     assert!(before.elapsed() >= Duration::from_millis(950), "taken after {:?}", before.elapsed());
 }
 
+/// A request that waits while the one before it is granted gets the same epoch: a higher one would be seen by others, who then take no frame of the one that is used.
+#[test]
+fn two_requests_of_one_node_get_one_epoch() {
+    let Some(servers) = NatsServers::start(1, "") else { return };
+    let (mut first, mut second) = (End::new(&servers, "a"), End::new(&servers, "b"));
+    first.wait_connected();
+    second.wait_connected();
+    let asked = Instant::now();
+    for number in [1, 2] {
+        let (shard, action) = (common::shard(), LeaseAction::Acquire);
+        first.transport.request_lease(LeaseRequest { shard, action, epoch: Epoch(4), number });
+    }
+    let mut answer = || {
+        first.wait("an answer", |event| match event {
+            TransportEvent::Lease { holder: Some(_), epoch, answers, .. } => Some((epoch.0, *answers)),
+            _ => None,
+        })
+    };
+    assert_eq!(answer(), (4, Some(1)));
+    let second_answer = answer();
+    if asked.elapsed() < Duration::from_millis(900) {
+        assert_eq!(second_answer, (4, Some(2)));
+        assert_eq!(second.lease(LeaseAction::Acquire, 5), Err(4));
+    }
+    // Who asks for more gets it: it has used the one before.
+    assert!(first.lease(LeaseAction::Acquire, 5).is_ok_and(|epoch| epoch >= 5));
+}
+
 /// Three that all want it, hold it for some renewals or just let it run out: no epoch has two holders, and the times that each believes to hold it do not overlap.
 #[test]
 fn no_epoch_ever_has_two_holders() {
@@ -60,8 +88,8 @@ fn no_epoch_ever_has_two_holders() {
         assert!(begun.elapsed() < PATIENCE, "only {} takeovers", held.len());
         // All ask at once.
         for end in &mut ends {
-            let request =
-                LeaseRequest { shard: common::shard(), action: LeaseAction::Acquire, epoch: Epoch(1), number: 1 };
+            let epoch = Epoch(held.last_key_value().map_or(1, |(epoch, _)| epoch + 1));
+            let request = LeaseRequest { shard: common::shard(), action: LeaseAction::Acquire, epoch, number: 1 };
             end.transport.request_lease(request);
         }
         let mut winners = Vec::new();

@@ -79,7 +79,7 @@ fn the_leader_of_three_is_killed_and_everything_arrives() {
     standby.assert_received(epoch, 1..=3_000);
     assert_eq!(active.lost, 0);
     let again = loop {
-        match active.lease(LeaseAction::Acquire, epoch) {
+        match active.lease(LeaseAction::Acquire, epoch + 1) {
             Ok(again) => break again,
             Err(_) => assert!(begun.elapsed() < PATIENCE),
         }
