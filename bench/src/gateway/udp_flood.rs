@@ -4,8 +4,6 @@ use anyhow::{Context, Result, ensure};
 use aya::Ebpf;
 use aya::maps::{Array, PerCpuArray};
 use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp, XdpMode};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -15,13 +13,8 @@ static BPF_OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/forward/forwar
 const FRAMES_PER_RUN: u32 = 4096;
 /// Length of the shortest Ethernet frame.
 const FRAME_LEN: usize = 60;
-/// After the flows have been answered, until the measured time begins.
-const SETTLING: Duration = Duration::from_millis(500);
-
-/// How long datagrams are answered: a flow of UDP counts as a stream two seconds after its first packet, and each has to be seen before and after.
-fn answering(flows: u32) -> Duration {
-    Duration::from_millis(3500 + u64::from(flows) / 50)
-}
+/// Warm-up time, until all flows are in the tables.
+const WARMUP: Duration = Duration::from_millis(1500);
 
 /// The configuration of the BPF program.
 #[derive(Clone, Copy)]
@@ -30,8 +23,7 @@ struct FloodPlan {
     device: u32,
     flows: u32,
     sent: u32,
-    /// Does the sink send datagrams back?
-    reflects: u32,
+    spare: u32,
     head: [u8; 48],
 }
 
@@ -46,38 +38,28 @@ pub struct FloodRates {
     pub received: f64,
 }
 
-/// What the sink is asked for.
-enum SinkRequest {
-    StopAnswering,
-    Count,
-}
-
-/// Sends with the given number of flows for the given time, after each has been answered for a while; `meanwhile` is called before and after the measured time.
+/// Sends with the given number of flows for the given time; `meanwhile` is called before and after the measured time.
 pub fn flood(stage: &BenchTopology, flows: u32, time: Duration, mut meanwhile: impl FnMut()) -> Result<FloodRates> {
     let to = stage.mac(BenchHost::Router, "r0")?;
-    let all = answering(flows) + SETTLING * 2 + time;
-    let (begin, begun) = channel::<SinkRequest>();
+    let generator =
+        stage.spawn_in_netns(BenchHost::Client, Some(0), move || generate(&to, flows, WARMUP + time + WARMUP / 3));
+    let (begin, begun) = channel::<()>();
     let (done, ended) = channel::<u64>();
     let counter = stage.spawn_in_netns(BenchHost::Server, None, move || count_received(&begun, &done));
-    let sent = Arc::new(AtomicU64::new(0));
-    let sends = Arc::clone(&sent);
-    let generator = stage.spawn_in_netns(BenchHost::Client, Some(0), move || generate(&to, flows, all, &sends));
-    std::thread::sleep(answering(flows));
-    begin.send(SinkRequest::StopAnswering)?;
-    std::thread::sleep(SETTLING);
-    begin.send(SinkRequest::Count)?;
+    std::thread::sleep(WARMUP);
+    begin.send(())?;
     let first = ended.recv().context("the sink has failed")?;
     meanwhile();
-    let (clock, before) = (Instant::now(), sent.load(Ordering::Relaxed));
+    let clock = Instant::now();
     std::thread::sleep(time);
-    begin.send(SinkRequest::Count)?;
+    begin.send(())?;
     let last = ended.recv().context("the sink has failed")?;
-    let (took, offered) = (clock.elapsed().as_secs_f64(), sent.load(Ordering::Relaxed) - before);
+    let took = clock.elapsed().as_secs_f64();
     meanwhile();
     drop(begin);
-    generator.join().map_err(|_| anyhow::anyhow!("the generator has failed"))??;
+    let offered = generator.join().map_err(|_| anyhow::anyhow!("the generator has failed"))??;
     counter.join().map_err(|_| anyhow::anyhow!("the sink has failed"))??;
-    Ok(FloodRates { offered: offered as f64 / took, received: (last - first) as f64 / took })
+    Ok(FloodRates { offered, received: (last - first) as f64 / took })
 }
 
 fn load_xdp<'a>(ebpf: &'a mut Ebpf, name: &str, device: &str) -> Result<&'a mut Xdp> {
@@ -87,16 +69,15 @@ fn load_xdp<'a>(ebpf: &'a mut Ebpf, name: &str, device: &str) -> Result<&'a mut 
     Ok(xdp)
 }
 
-/// Sends frames, and counts them.
-fn generate(to: &str, flows: u32, time: Duration, sent: &AtomicU64) -> Result<()> {
+/// Frames sent per second.
+fn generate(to: &str, flows: u32, time: Duration) -> Result<f64> {
     let mut ebpf = Ebpf::load(BPF_OBJECT)?;
     let mut plans: Array<_, FloodPlan> =
         Array::try_from(ebpf.map_mut("plans").context("no map `plans` in the BPF object")?)?;
-    plans.set(0, FloodPlan { device: ifindex("c0")?, flows, sent: 0, reflects: 0, head: frame_header(to)? }, 0)?;
-    // Answers end here, before a socket is looked for.
-    load_xdp(&mut ebpf, "sink", "c0")?;
+    plans.set(0, FloodPlan { device: ifindex("c0")?, flows, sent: 0, spare: 0, head: frame_header(to)? }, 0)?;
     let xdp = load_xdp(&mut ebpf, "generate", "x0")?;
     let (template, clock) = ([0; FRAME_LEN], Instant::now());
+    let mut runs = 0;
     while clock.elapsed() < time {
         let options = TestRunOptions {
             data_in: Some(&template),
@@ -105,31 +86,18 @@ fn generate(to: &str, flows: u32, time: Duration, sent: &AtomicU64) -> Result<()
             ..TestRunOptions::new()
         };
         xdp.test_run(options)?;
-        sent.fetch_add(FRAMES_PER_RUN.into(), Ordering::Relaxed);
+        runs += 1;
     }
-    Ok(())
+    Ok(f64::from(runs) * f64::from(FRAMES_PER_RUN) / clock.elapsed().as_secs_f64())
 }
 
-/// Whether the sink sends datagrams back.
-fn set_answering(ebpf: &mut Ebpf, on: bool) -> Result<()> {
-    let plans = ebpf.map_mut("plans").context("no map `plans` in the BPF object")?;
-    let plan = FloodPlan { device: 0, flows: 1, sent: 0, reflects: u32::from(on), head: [0; 48] };
-    Ok(Array::try_from(plans)?.set(0, plan, 0)?)
-}
-
-fn count_received(asked: &std::sync::mpsc::Receiver<SinkRequest>, answer: &std::sync::mpsc::Sender<u64>) -> Result<()> {
+fn count_received(asked: &std::sync::mpsc::Receiver<()>, answer: &std::sync::mpsc::Sender<u64>) -> Result<()> {
     let mut ebpf = Ebpf::load(BPF_OBJECT)?;
-    set_answering(&mut ebpf, true)?;
     load_xdp(&mut ebpf, "sink", "s0")?;
-    while let Ok(request) = asked.recv() {
-        match request {
-            SinkRequest::StopAnswering => set_answering(&mut ebpf, false)?,
-            SinkRequest::Count => {
-                let counts: PerCpuArray<_, u64> =
-                    PerCpuArray::try_from(ebpf.map("received").context("no map `received` in the BPF object")?)?;
-                answer.send(counts.get(&0, 0)?.iter().sum())?;
-            }
-        }
+    let counts: PerCpuArray<_, u64> =
+        PerCpuArray::try_from(ebpf.map("received").context("no map `received` in the BPF object")?)?;
+    while asked.recv().is_ok() {
+        answer.send(counts.get(&0, 0)?.iter().sum())?;
     }
     Ok(())
 }
