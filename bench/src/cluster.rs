@@ -3,17 +3,16 @@
 //!
 //! Engine, shard and transport are the gateway's own; the nats-server is a real one. The gateway's own cost of a new connection is the engine's alone (three packets, translated, confirmed),
 //! without rules and without a driver: the ratio to a whole gateway's is lower.
-use crate::state_store::{engine, handshake, now};
-use anyhow::{Context, Result, ensure};
+use crate::state_store::{engine, now, open_connections};
+use anyhow::{Result, ensure};
 use clap::Args;
 use keepstate_cluster::{
     Decider, FrameKind, Greeting, Shard, ShardAction, ShardRole, StateFrame, StateTransport, TransportEvent,
 };
-use keepstate_engine::{Engine, Manip, NatRange, Zone};
+use keepstate_engine::Engine;
 use keepstate_gateway::cluster::{TableReceiver, TableSender};
 use keepstate_nats::{ClusterOptions, NatsOptions, NatsTransport};
 use keepstate_test_support::NatsServers;
-use keepstate_wire::Packet;
 use std::time::{Duration, Instant as Clock};
 
 /// Measure what a cluster costs: replication of new connections over a real nats-server
@@ -128,29 +127,11 @@ impl ClusterBench {
         Ok(())
     }
 
-    /// Opens every connection with its three packets, and calls `turn` between the turns.
+    /// Opens every connection, and calls `turn` between the turns and at the end.
     fn open(&self, engine: &mut Engine, mut turn: impl FnMut(&mut Engine) -> Result<()>) -> Result<Duration> {
-        let range = NatRange::to([192, 0, 2, 1].into());
-        let (mut packets, begun) = (0_u32, Clock::now());
-        for number in 0..self.connections {
-            let time = now();
-            for (step, mut bytes) in handshake(number).into_iter().enumerate() {
-                let copy = bytes.clone();
-                let packet = Packet::parse(&copy).ok().context("a generated packet cannot be parsed")?;
-                let mut passage = engine.track(&packet, Zone::default(), time);
-                if step == 0 {
-                    engine.translate(&mut passage, Manip::Source, &range, time);
-                }
-                engine.nat_rewrite(&passage, Manip::Source).apply(&mut bytes);
-                engine.confirm(passage, time);
-                packets += 1;
-                if packets.is_multiple_of(self.turn) {
-                    turn(engine)?;
-                }
-            }
-        }
+        let begun = Clock::now();
+        open_connections(engine, self.connections, self.turn, |engine, _| turn(engine))?;
         turn(engine)?;
-        ensure!(engine.count() == self.connections as usize, "{} of {} connections", engine.count(), self.connections);
         Ok(begun.elapsed())
     }
 }

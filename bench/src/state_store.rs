@@ -29,10 +29,13 @@ impl StateStoreBench {
         ensure!(self.connections > 0 && self.turn > 0, "--connections and --turn must be at least 1");
         std::fs::create_dir_all(&self.folder).with_context(|| format!("cannot create {}", self.folder.display()))?;
         let path = self.folder.join("bench.table");
-        let bare = self.open_connections(&mut engine()?, None)?;
+        let bare = open_connections(&mut engine()?, self.connections, self.turn, |_, _| Ok(()))?;
         let mut engine = engine()?;
         let (mut keep, _) = StateStore::open(&path, &mut engine, now())?;
-        let kept = self.open_connections(&mut engine, Some(&mut keep))?;
+        let kept = open_connections(&mut engine, self.connections, self.turn, |engine, time| {
+            keep.poll(engine, time);
+            Ok(())
+        })?;
         let each = |time: Duration| time.as_nanos() as f64 / f64::from(self.connections);
         println!("{} translated TCP connections, three packets each, {} packets a turn", self.connections, self.turn);
         println!("  not kept     {:7.0} ns a connection", each(bare));
@@ -63,34 +66,36 @@ impl StateStoreBench {
         ensure!(restored.connections == self.connections as usize, "not all connections were restored: {restored:?}");
         Ok(())
     }
+}
 
-    /// Opens every connection with its three packets, in batches of one turn, as the gateway does.
-    fn open_connections(&self, engine: &mut Engine, mut keep: Option<&mut StateStore>) -> Result<Duration> {
-        let range = NatRange::to([192, 0, 2, 1].into());
-        let mut packets = 0;
-        let begun = Clock::now();
-        for number in 0..self.connections {
-            let time = now();
-            for (step, mut bytes) in handshake(number).into_iter().enumerate() {
-                let copy = bytes.clone();
-                let packet = Packet::parse(&copy).ok().context("a generated packet cannot be parsed")?;
-                let mut passage = engine.track(&packet, Zone::default(), time);
-                if step == 0 {
-                    engine.translate(&mut passage, Manip::Source, &range, time);
-                }
-                engine.nat_rewrite(&passage, Manip::Source).apply(&mut bytes);
-                engine.confirm(passage, time);
-                packets += 1;
-                if packets % self.turn == 0
-                    && let Some(keep) = keep.as_deref_mut()
-                {
-                    keep.poll(engine, time);
-                }
+/// Opens this many connections with three packets each, as a gateway does, and calls `end_turn` after so many packets.
+pub fn open_connections(
+    engine: &mut Engine,
+    connections: u32,
+    turn: u32,
+    mut end_turn: impl FnMut(&mut Engine, Instant) -> Result<()>,
+) -> Result<Duration> {
+    let range = NatRange::to([192, 0, 2, 1].into());
+    let (mut packets, begun) = (0_u32, Clock::now());
+    for number in 0..connections {
+        let time = now();
+        for (step, mut bytes) in handshake(number).into_iter().enumerate() {
+            let copy = bytes.clone();
+            let packet = Packet::parse(&copy).ok().context("a generated packet cannot be parsed")?;
+            let mut passage = engine.track(&packet, Zone::default(), time);
+            if step == 0 {
+                engine.translate(&mut passage, Manip::Source, &range, time);
+            }
+            engine.nat_rewrite(&passage, Manip::Source).apply(&mut bytes);
+            engine.confirm(passage, time);
+            packets += 1;
+            if packets.is_multiple_of(turn) {
+                end_turn(engine, time)?;
             }
         }
-        ensure!(engine.count() == self.connections as usize, "{} of {} connections", engine.count(), self.connections);
-        Ok(begun.elapsed())
     }
+    ensure!(engine.count() == connections as usize, "{} of {connections} connections", engine.count());
+    Ok(begun.elapsed())
 }
 
 /// Nanoseconds per turn without packets.

@@ -80,10 +80,13 @@ pub(super) fn render_table(results: &[LabResults]) -> String {
         let cells = columns.iter().filter_map(|column| column.get(at).cloned());
         table.add_row(std::iter::once((*name).to_owned()).chain(cells).collect::<Vec<String>>());
     }
-    for column in 1..=results.len() {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
+    as_text(table)
+}
+
+/// A table of names and numbers as text: the numbers end at the same place.
+pub(super) fn as_text(mut table: Table) -> String {
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
     }
     table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }

@@ -85,7 +85,7 @@ impl Reader {
             consumer.stream().max_messages_per_batch(BATCH).heartbeat(CONSUMER_HEARTBEAT).expires(BATCH_EXPIRES);
         let mut messages = messages.messages().await.map_err(|error| failed(&error))?;
         let mut delivered = 0;
-        let mut withheld = None;
+        let mut is_withheld = false;
         loop {
             let message = match tokio::time::timeout(STALL_CHECK, messages.next()).await {
                 Ok(Some(message)) => message.map_err(|error| failed(&error))?,
@@ -93,16 +93,16 @@ impl Reader {
                 // A consumer on a server that came back may live and give out nothing.
                 Err(_) => {
                     let info = stream.get_info().await.map_err(|error| failed(&error))?;
-                    let newest = Some(info.state.last_sequence).filter(|last| self.is_unread(&info, *last));
-                    if newest.is_some() && withheld.is_some() {
+                    let has_unread = info.state.messages > 0 && info.state.last_sequence > self.read_until(&info);
+                    if has_unread && is_withheld {
                         tracing::debug!("shard {}: the consumer gives out nothing: a new one is made", task.shard);
                         return Ok(());
                     }
-                    withheld = newest;
+                    is_withheld = has_unread;
                     continue;
                 }
             };
-            withheld = None;
+            is_withheld = false;
             let Ok(info) = message.info() else { continue };
             if info.consumer_sequence != delivered + 1 {
                 // Something between the server and us was left out: it is read again.
@@ -116,24 +116,20 @@ impl Reader {
         }
     }
 
-    /// Is there something in the stream up to `last` that was neither read nor written by ourselves?
-    fn is_unread(&self, info: &Info, last: u64) -> bool {
-        let read_until = match self.first(info) {
-            DeliverPolicy::ByStartSequence { start_sequence } => start_sequence.saturating_sub(1),
-            _ => 0,
-        };
-        info.state.messages > 0 && last > read_until
+    /// Where to begin: behind what was read or written by ourselves; else at the beginning, which is the newest snapshot's.
+    fn first(&self, info: &Info) -> DeliverPolicy {
+        match self.read_until(info) {
+            0 => DeliverPolicy::All,
+            read => DeliverPolicy::ByStartSequence { start_sequence: read + 1 },
+        }
     }
 
-    /// Where to begin: behind what was read or written by ourselves, if it is the same stream; else at the beginning, which is the newest snapshot's.
-    fn first(&self, info: &Info) -> DeliverPolicy {
+    /// The number of the newest message that was read or written by ourselves; 0 if none was, or it is not the same stream.
+    fn read_until(&self, info: &Info) -> u64 {
         let written = self.task.writing.borrow().until;
         let seen = self.seen.filter(|(_, created)| *created == info.created).map_or(0, |(seen, _)| seen);
         let seen = if written <= info.state.last_sequence { seen.max(written) } else { seen };
-        if seen == 0 || seen > info.state.last_sequence {
-            return DeliverPolicy::All;
-        }
-        DeliverPolicy::ByStartSequence { start_sequence: seen + 1 }
+        if seen > info.state.last_sequence { 0 } else { seen }
     }
 
     async fn take(&self, bytes: &[u8]) {

@@ -51,7 +51,6 @@ impl AskedFleet {
             }
         }
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
-        nodes.dedup_by(|a, b| a.name == b.name);
         Ok(nodes)
     }
 }

@@ -10,7 +10,7 @@ pub struct ClusterLabConfig {
     pub rate: u32,
     /// Transfers that run all the time.
     pub transfers: u8,
-    /// The gateways' lease: who has not renewed it for so long creates nothing any more.
+    /// The gateways' lease in seconds: an active gateway that has not renewed it for so long creates no connections.
     pub lease_secs: u32,
     /// How long NATS is away, and a link is cut.
     pub outage: Duration,

@@ -1,6 +1,7 @@
 //! Measurements of the steps, and the table of them at the end.
 use super::loads::ClientView;
-use comfy_table::{CellAlignment, Table, presets};
+use crate::results::as_text;
+use comfy_table::{Table, presets};
 use keepstate_advisor::units::Count;
 use std::time::Duration;
 
@@ -65,12 +66,7 @@ pub(super) fn render_steps(results: &[StepResult]) -> String {
     for result in results {
         table.add_row(result.cells());
     }
-    for column in 1..HEADER.len() {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+    as_text(table)
 }
 
 #[cfg(test)]
