@@ -8,12 +8,15 @@
 //! ```
 //! It never decides what becomes of a packet: it only remembers what has become of one.
 use crate::route_scope::RouteScope;
+use change_log::ChangeLog;
 use keepstate_engine::{ConnId, Direction, Engine, FlowStats, Instant, OffloadError, Tuple, Zone};
-use keepstate_rules::{EvalTrace, HoldReasons, Program, RuleCounters};
+use keepstate_rules::{EvalTrace, HoldReasons, LookupScope, MovedCounters, Program, RuleCounters, SetLookup};
 use keepstate_wire::keyed_hash::{KeyedMap, SipKey};
 use smallvec::{SmallVec, smallvec};
 use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
+
+mod change_log;
 
 /// Where packets of a flow come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,8 +77,11 @@ struct NotedWay {
     counters: RuleCounters,
     /// Rules have asked for routes.
     fib_read: bool,
-    /// The last change of routes before it was found.
+    /// What rules have looked up in sets.
+    lookups: Box<[SetLookup]>,
+    /// The last change of routes and of sets before it was found.
     route_changes: u64,
+    set_changes: u64,
     /// The connection's mark that it was judged by.
     conn_mark: u32,
 }
@@ -85,6 +91,8 @@ struct NotedWay {
 struct KnownWay {
     /// The addresses whose routes it depends on.
     addresses: RoutedAddresses,
+    /// What its rules have looked up in sets.
+    lookups: Box<[SetLookup]>,
     counters: RuleCounters,
     source: FlowSource,
     target: FlowTarget,
@@ -116,9 +124,11 @@ pub(crate) struct FlowTracker {
     refused: KeyedMap<ConnId, Instant>,
     /// The connections that depend on the routes to an address.
     by_address: BTreeSet<(IpAddr, ConnId)>,
-    /// The number of the last change of routes, and the last changes: ways that were noted before are checked.
-    route_changes: u64,
-    recent_changes: VecDeque<RouteScope>,
+    /// The connections whose rules have made a lookup.
+    by_lookup: BTreeSet<(SetLookup, ConnId)>,
+    /// Ways that were noted before a change are checked.
+    route_changes: ChangeLog<RouteScope>,
+    set_changes: ChangeLog<LookupScope>,
     ready: VecDeque<[KnownFlow; 2]>,
     /// Packets of established connections that the rules keep here, by the reasons' bits.
     held: [u64; REASONS],
@@ -145,8 +155,9 @@ impl FlowTracker {
             known: key.derive(1).map(),
             refused: key.derive(2).map(),
             by_address: BTreeSet::new(),
-            route_changes: 0,
-            recent_changes: VecDeque::new(),
+            by_lookup: BTreeSet::new(),
+            route_changes: ChangeLog::new(),
+            set_changes: ChangeLog::new(),
             ready: VecDeque::new(),
             held: [0; REASONS],
             offloaded_packets: 0,
@@ -188,7 +199,8 @@ impl FlowTracker {
         let ways = self.candidates.entry(conn_id).or_default();
         ways.iter_mut().for_each(|way| _ = way.take_if(|way| way.conn_mark != conn_mark));
         if let Some(way) = ways.get_mut(direction as usize) {
-            let (counters, route_changes) = (trace.counters.clone(), self.route_changes);
+            let (counters, lookups) = (trace.counters.clone(), trace.lookups.as_slice().into());
+            let (route_changes, set_changes) = (self.route_changes.number(), self.set_changes.number());
             let set_mark = trace.mark_set.then_some(mark);
             let fib_read = trace.fib_read;
             *way = Some(NotedWay {
@@ -199,7 +211,9 @@ impl FlowTracker {
                 plain_tos_only,
                 counters,
                 fib_read,
+                lookups,
                 route_changes,
+                set_changes,
                 conn_mark,
             });
         }
@@ -225,10 +239,13 @@ impl FlowTracker {
         };
         let addresses =
             [original.routed_addresses(&original_tuple, &as_server), reply.routed_addresses(&reply_tuple, &as_client)];
-        let noted = [original.route_changes, reply.route_changes];
-        let is_stale =
-            |(at, of): (u64, &RoutedAddresses)| of.iter().any(|address| self.has_changed_since(at, *address));
-        if noted.into_iter().zip(&addresses).any(is_stale) {
+        let is_stale = |(way, addresses): (&NotedWay, &RoutedAddresses)| {
+            let of_routes = |scope: &RouteScope| addresses.iter().any(|address| scope.concerns(*address));
+            let of_sets = |scope: &LookupScope| way.lookups.iter().any(|lookup| scope.contains(*lookup));
+            self.route_changes.any_since(way.route_changes, of_routes)
+                || self.set_changes.any_since(way.set_changes, of_sets)
+        };
+        if [&original, &reply].into_iter().zip(&addresses).any(is_stale) {
             engine.revoke(conn_id);
             return;
         }
@@ -248,9 +265,12 @@ impl FlowTracker {
             known(Direction::Reply, &reply, reply_tuple, as_client),
         ]);
         self.by_address.extend(addresses.iter().flatten().map(|address| (*address, conn_id)));
+        let lookups = original.lookups.iter().chain(&reply.lookups);
+        self.by_lookup.extend(lookups.map(|lookup| (*lookup, conn_id)));
         let [to_server, to_client] = addresses;
         let known = |addresses, way: NotedWay| KnownWay {
             addresses,
+            lookups: way.lookups,
             counters: way.counters,
             source: way.source,
             target: way.target,
@@ -258,21 +278,10 @@ impl FlowTracker {
         self.known.insert(conn_id, [known(to_server, original), known(to_client, reply)]);
     }
 
-    /// Have routes to this destination changed after the change of this number?
-    fn has_changed_since(&self, number: u64, to: IpAddr) -> bool {
-        let changes = usize::try_from(self.route_changes.wrapping_sub(number)).unwrap_or(usize::MAX);
-        let forgotten = changes > self.recent_changes.len();
-        forgotten || self.recent_changes.iter().rev().take(changes).any(|scope| scope.concerns(to))
-    }
-
     /// Revokes the flows that depend on the routes to some destinations. False if they are too many: all are to be revoked.
     pub(crate) fn revoke_to(&mut self, scope: &RouteScope, engine: &mut Engine) -> bool {
         let RouteScope::Ranges(ranges) = scope else { return false };
-        self.route_changes += 1;
-        if self.recent_changes.len() >= MAX_RECENT_CHANGES {
-            self.recent_changes.pop_front();
-        }
-        self.recent_changes.push_back(scope.clone());
+        self.route_changes.push(scope.clone());
         let mut revoked = 0;
         for (first, last) in ranges {
             for (_, conn_id) in self.by_address.range((*first, ConnId::MIN)..=(*last, ConnId::MAX)) {
@@ -282,6 +291,30 @@ impl FlowTracker {
                 }
                 engine.revoke(*conn_id);
             }
+        }
+        true
+    }
+
+    /// Revokes the flows whose rules have made one of these lookups. False if they are too many: all are to be revoked.
+    pub(crate) fn revoke_by(&mut self, scope: LookupScope, engine: &mut Engine) -> bool {
+        let LookupScope::Ranges(ranges) = &scope else { return false };
+        let mut visited = 0;
+        for range in ranges {
+            for (lookup, conn_id) in self.by_lookup.range((range.first, ConnId::MIN)..=(range.last, ConnId::MAX)) {
+                visited += 1;
+                if visited > MAX_REVOKED_SINGLY {
+                    return false;
+                }
+                if range.contains(*lookup) {
+                    engine.revoke(*conn_id);
+                }
+            }
+        }
+        if ranges.len() > MAX_COMPARED_RANGES {
+            // To compare each of them with every way that was noted takes longer than to note those anew.
+            self.candidates.clear();
+        } else if !ranges.is_empty() {
+            self.set_changes.push(scope);
         }
         true
     }
@@ -326,6 +359,17 @@ impl FlowTracker {
             for address in way.addresses {
                 self.by_address.remove(&(address, conn_id));
             }
+            for lookup in way.lookups {
+                self.by_lookup.remove(&(lookup, conn_id));
+            }
+        }
+    }
+
+    /// Counters of rules have other indices now.
+    pub(crate) fn move_rule_counters(&mut self, moved: &MovedCounters) {
+        let ways = self.candidates.values_mut().flatten().flatten().map(|way| &mut way.counters);
+        for counters in ways.chain(self.known.values_mut().flatten().map(|way| &mut way.counters)) {
+            *counters = counters.iter().filter_map(|counter| moved.get(counter).copied()).collect();
         }
     }
 
@@ -352,12 +396,14 @@ const MAX_CANDIDATES: usize = 262_144;
 /// Connections without a place that are remembered, at most, and for how many nanoseconds.
 const MAX_REFUSED: usize = 65_536;
 const RETRY_INTERVAL: u64 = 1_000_000_000;
-/// Changes of routes that ways noted before are compared with.
-const MAX_RECENT_CHANGES: usize = 64;
-/// Flows that a change of routes revokes one by one.
+/// Lookups of a change that ways noted before are compared with.
+const MAX_COMPARED_RANGES: usize = 64;
+/// Flows that a change of routes or of sets revokes one by one.
 const MAX_REVOKED_SINGLY: usize = 2048;
 
 #[cfg(test)]
 mod hold_tests;
+#[cfg(test)]
+mod set_tests;
 #[cfg(test)]
 mod tests;

@@ -312,6 +312,36 @@ fn changes_are_in_force_for_known_flows_at_once() {
     assert!(!talk.is_heard(Duration::from_millis(700)), "the ruleset was reloaded");
 }
 
+/// A ban concerns the flows of whom it bans: all others go on in the kernel, however often somebody is banned.
+#[test]
+fn bans_of_others_leave_known_flows_alone() {
+    let rules = "table inet f {
+        set banned { type ipv4_addr; flags timeout; }
+        set nets { type ipv4_addr; flags interval; }
+        chain f {
+            type filter hook forward priority 0; policy accept;
+            ip saddr @banned drop
+            ip daddr @nets drop
+        }
+    }";
+    let Some(lab) = TcTestbed::with_rules("ob", rules, &["--interface", "r0,r1"]) else { return };
+    let mut talk = offloaded(&lab, "c", "s", "10.0.2.2:7000", "10.0.2.2:7000");
+    let (received, flows) = (stat(&lab, "received"), stat(&lab, "offloaded_flows"));
+    for number in 1..=40 {
+        let script = format!(
+            "add element inet f banned {{ 203.0.113.{number} timeout 1h }}; add element inet f nets {{ 198.51.100.{number} }}"
+        );
+        lab.control(&["nft", &script]);
+        (0..5).for_each(|_| talk.exchange(1000));
+    }
+    // Others speak too: neighbours, groups.
+    let seen = stat(&lab, "received") - received;
+    assert!(seen < 20, "{seen} of more than 400 packets came to the router");
+    assert_eq!(stat(&lab, "offloaded_flows"), flows);
+    lab.control(&["nft", "add element inet f nets { 10.0.2.0/30 }"]);
+    assert!(!talk.is_heard(Duration::from_millis(700)), "its own network");
+}
+
 /// Established connections go on while no gateway runs, and under the next one.
 #[test]
 fn established_connections_survive_a_killed_gateway() {

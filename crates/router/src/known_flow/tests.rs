@@ -32,7 +32,7 @@ pub(super) fn at(milliseconds: u64) -> Instant {
     Instant(milliseconds * 1_000_000)
 }
 
-fn datagram(from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
+pub(super) fn datagram(from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
     let mut packet = vec![0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0];
     packet.extend([from.octets(), to.octets()].concat());
     let sum = Sum::new().add_bytes(&packet).finish().to_be_bytes();
@@ -97,7 +97,7 @@ fn a_change_of_routes_revokes_the_flows_to_its_destinations() {
 /// One direction was seen before the route changed: what was noted of it does not count.
 #[test]
 fn ways_noted_before_a_change_of_routes_are_not_offered() {
-    for changes in [1, MAX_RECENT_CHANGES + 1] {
+    for changes in [1, change_log::MAX_RECENT_CHANGES + 1] {
         let mut router = router();
         let conn_id = offered(&mut router);
         router.revoke_flows();

@@ -3,6 +3,7 @@ use super::Router;
 use crate::known_flow::{FlowOffloadStats, FlowSource, FlowTarget, FlowTracker, KnownFlow};
 use crate::route_scope::RouteScope;
 use keepstate_engine::{ConnId, FlowStats, Instant};
+use keepstate_rules::LookupScope;
 
 impl Router {
     /// All flows are judged anew: rules, sets or routes have changed.
@@ -16,6 +17,14 @@ impl Router {
     pub(super) fn revoke_flows_to(&mut self, scope: &RouteScope) {
         let engine = &mut self.engine;
         if !self.flows.as_mut().is_some_and(|flows| flows.revoke_to(scope, engine)) {
+            self.revoke_flows();
+        }
+    }
+
+    /// The flows whose rules have made some of these lookups are judged anew.
+    pub(super) fn revoke_flows_by(&mut self, scope: LookupScope) {
+        let engine = &mut self.engine;
+        if !self.flows.as_mut().is_some_and(|flows| flows.revoke_by(scope, engine)) {
             self.revoke_flows();
         }
     }

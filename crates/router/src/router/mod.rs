@@ -46,7 +46,7 @@ use drop_reason::DropCounters;
 use interface_counts::InterfaceCountTable;
 use keepstate_engine::{Engine, Instant, Outcome, Sysctl, UnixTime};
 use keepstate_rules::ast::Query;
-use keepstate_rules::{Program, RulesetUpdate, RulesetUpdateError};
+use keepstate_rules::{AppliedUpdate, Program, RulesetUpdate, RulesetUpdateError};
 use keepstate_wire::Packet;
 use keepstate_wire::keyed_hash::SipKey;
 use keepstate_wire::reassembly::{Reassembler, ReassemblyLimits};
@@ -363,14 +363,15 @@ impl Router {
         update: RulesetUpdate,
         now: Instant,
     ) -> Result<Option<Box<Program>>, RulesetUpdateError> {
-        let old = self.program.apply(update, now)?;
-        // Elements of sets are consulted too.
-        self.revoke_flows();
-        if old.is_some() {
-            self.flows.iter_mut().for_each(FlowTracker::forget_rule_counters);
+        let AppliedUpdate { replaced, scope, moved_counters } = self.program.apply(update, now)?;
+        self.revoke_flows_by(scope);
+        if let Some(moved) = moved_counters {
+            self.flows.iter_mut().for_each(|flows| flows.move_rule_counters(&moved));
+        }
+        if replaced.is_some() {
             self.enable_accounting();
         }
-        Ok(old)
+        Ok(replaced)
     }
 
     /// Sets counters and quotas to zero.

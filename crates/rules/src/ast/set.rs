@@ -104,6 +104,21 @@ pub enum ElementData {
 }
 
 impl SetElement {
+    /// Does it map to the same as another element?
+    pub(crate) fn has_same_data(&self, other: &SetElement) -> bool {
+        match (&self.data, &other.data) {
+            (None, None) => true,
+            (Some(ElementData::Values(one)), Some(ElementData::Values(other))) => one == other,
+            (Some(ElementData::Object(one, _)), Some(ElementData::Object(other, _))) => one == other,
+            (Some(ElementData::Verdict(one)), Some(ElementData::Verdict(other))) => match (one, other) {
+                (NftVerdict::Jump(one, _), NftVerdict::Jump(other, _))
+                | (NftVerdict::Goto(one, _), NftVerdict::Goto(other, _)) => one == other,
+                (one, other) => std::mem::discriminant(one) == std::mem::discriminant(other),
+            },
+            _ => false,
+        }
+    }
+
     /// In how many seconds it ends, if `usual` is the timeout of its set.
     pub(crate) fn ends_in(&self, usual: Option<u64>) -> Option<u64> {
         self.time_left.or(self.timeout).or(usual).filter(|seconds| *seconds > 0)

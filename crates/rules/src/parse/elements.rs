@@ -59,7 +59,7 @@ impl Parser<'_> {
                         Some(_) if create => {
                             return Err(Diagnostic::new(element.span, format!("{name} has this element already")));
                         }
-                        Some(old) if same_data(old, &element) => {
+                        Some(old) if old.has_same_data(&element) => {
                             (old.timeout, old.time_left, old.deadline) = (element.timeout, element.time_left, None);
                         }
                         Some(_) => {
@@ -104,21 +104,6 @@ impl Parser<'_> {
         let Some(table) = self.ruleset.tables.get(table).filter(|_| self.script.active && !nothing) else { return };
         let (family, table) = (table.family, table.name.clone());
         self.script.changes.push(SetChange { family, table, set: set.to_owned(), span, kind });
-    }
-}
-
-fn same_data(one: &SetElement, other: &SetElement) -> bool {
-    use crate::ast::{ElementData, NftVerdict};
-    match (&one.data, &other.data) {
-        (None, None) => true,
-        (Some(ElementData::Values(one)), Some(ElementData::Values(other))) => one == other,
-        (Some(ElementData::Object(one, _)), Some(ElementData::Object(other, _))) => one == other,
-        (Some(ElementData::Verdict(one)), Some(ElementData::Verdict(other))) => match (one, other) {
-            (NftVerdict::Jump(one, _), NftVerdict::Jump(other, _))
-            | (NftVerdict::Goto(one, _), NftVerdict::Goto(other, _)) => one == other,
-            (one, other) => std::mem::discriminant(one) == std::mem::discriminant(other),
-        },
-        _ => false,
     }
 }
 

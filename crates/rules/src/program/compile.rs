@@ -9,6 +9,7 @@ use super::instr::{
 use super::named_set::NamedSet;
 use super::rule_run::RuleRun;
 use super::set::CompiledSet;
+use super::set_lookup::set_number;
 use super::state::StatefulExpr;
 use crate::ast::{
     self, Expression, MatchRhs, NatTarget, ObjectBody, ObjectKind, PayloadBase, Ruleset, Selector, SetRef,
@@ -130,6 +131,9 @@ impl Compiler {
                 self.program.sets.push(CompiledSet::new(None, None));
                 self.program.sets.len() - 1
             });
+            if let Some(compiled) = self.program.sets.get_mut(index) {
+                compiled.number = Some(set_number(table.family, &table.name, &set.name));
+            }
             let (key, data, stateful) = (set.key.clone(), set.data.clone(), set.stateful.clone());
             self.scope.sets.insert(set.name.clone(), NamedSet { index, key, data, stateful });
         }

@@ -4,12 +4,13 @@
 #![allow(clippy::disallowed_types, reason = "the keys are of the ruleset, not a peer's")]
 use super::compiled::ListedTable;
 use super::set::{CompiledSet, DynElement, ElementValue};
+use super::set_lookup::{LookupRange, LookupScope};
 use super::state::StatefulExpr;
 use crate::ast::{ElementData, SetChange, SetChangeKind, SetElement};
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;
 use keepstate_engine::Instant;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 /// A change with the set by its index.
@@ -102,18 +103,59 @@ enum Undo {
     All(usize, HashMap<Box<[u128]>, DynElement>),
 }
 
-/// Carries out the changes; if one is impossible, the sets are left as they were.
+/// Carries out the changes; if one is impossible, the sets are left as they were. Gives the lookups that find something else now.
 pub(super) fn apply_changes(
     sets: &mut [CompiledSet],
     changes: Vec<PreparedChange>,
     now: Instant,
-) -> Result<(), Diagnostic> {
+) -> Result<LookupScope, Diagnostic> {
     let mut undo = Vec::new();
     let result = changes.into_iter().try_for_each(|change| apply_change(sets, change, now, &mut undo));
-    if result.is_err() {
-        undo.into_iter().rev().for_each(|step| step.take_back(sets));
+    match result {
+        Ok(()) => Ok(scope_of(&undo, sets)),
+        Err(diagnostic) => {
+            undo.into_iter().rev().for_each(|step| step.take_back(sets));
+            Err(diagnostic)
+        }
     }
-    result
+}
+
+/// The lookups that find something else since these steps.
+fn scope_of(steps: &[Undo], sets: &[CompiledSet]) -> LookupScope {
+    let mut keys: HashMap<usize, Vec<LookupRange>> = HashMap::new();
+    // A flush is compared with what there is in the end.
+    let mut flushed = HashSet::new();
+    for step in steps {
+        let at = step.set();
+        if flushed.contains(&at) {
+            continue;
+        }
+        let Some(set) = sets.get(at) else { continue };
+        let Some(number) = set.number else { continue };
+        let changed = keys.entry(at).or_default();
+        match step {
+            Undo::Remove(_, key) | Undo::Insert(_, key, _) | Undo::Expiry(_, key, ..) => {
+                changed.push(LookupRange::of_key(number, key));
+            }
+            Undo::Catchall(_, before) if *before == set.catchall => (),
+            Undo::Catchall(..) => changed.push(LookupRange::whole_set(number)),
+            // What was flushed and added again is as it was.
+            Undo::All(_, before) => {
+                flushed.insert(at);
+                let gone =
+                    before.iter().filter(|(key, old)| !set.dynamic.get(*key).is_some_and(|new| old.is_like(new)));
+                let came = set.dynamic.iter().filter(|(key, _)| !before.contains_key(*key));
+                changed.extend(gone.chain(came).map(|(key, _)| LookupRange::of_key(number, key)));
+            }
+        }
+    }
+    let mut scope = LookupScope::default();
+    for (at, changed) in keys {
+        if let Some(number) = sets.get(at).and_then(|set| set.number) {
+            scope.add_of_set(number, changed.into_iter());
+        }
+    }
+    scope
 }
 
 fn apply_change(
@@ -214,13 +256,18 @@ fn add_element(
 }
 
 impl Undo {
-    fn take_back(self, sets: &mut [CompiledSet]) {
+    /// The index of the set that was changed.
+    fn set(&self) -> usize {
         let (Undo::Remove(at, _)
         | Undo::Insert(at, ..)
         | Undo::Expiry(at, ..)
         | Undo::Catchall(at, _)
-        | Undo::All(at, _)) = &self;
-        let Some(set) = sets.get_mut(*at) else { return };
+        | Undo::All(at, _)) = self;
+        *at
+    }
+
+    fn take_back(self, sets: &mut [CompiledSet]) {
+        let Some(set) = sets.get_mut(self.set()) else { return };
         match self {
             Undo::Remove(_, key) => {
                 set.dynamic.remove(&key);

@@ -6,6 +6,7 @@ use super::hash_input::{HashInput, push_register_bytes};
 use super::header_bits::{address_value, packet_address};
 use super::instr::CompiledExpr;
 use super::set::{CompiledSet, ElementValue};
+use super::set_lookup::SetLookup;
 use super::state::State;
 use super::trace::HoldReasons;
 use crate::ast::{BitOperator, Endpoint};
@@ -82,8 +83,15 @@ impl Evaluator<'_> {
 
     /// Notes a lookup in a set.
     pub(super) fn note_set(&mut self, set: usize, key: &[u128]) {
-        if self.sets.get(set).is_some_and(|set| set.changes_by_itself(key)) {
+        let Some(set) = self.sets.get(set) else { return };
+        if set.changes_by_itself(key) {
             self.state.trace.holds |= HoldReasons::DYNAMIC_SET;
+        }
+        // What is held is judged packet by packet.
+        if let Some(number) = set.number
+            && self.state.trace.holds.is_empty()
+        {
+            self.state.trace.note_lookup(SetLookup::new(number, key));
         }
     }
 

@@ -32,6 +32,8 @@ pub(super) struct CompiledSet {
     pub(super) packets_update: bool,
     /// An element of the ruleset's text expires.
     pub(super) expires: bool,
+    /// Its number in lookups, if scripts can change its elements: it has a name.
+    pub(super) number: Option<u32>,
 }
 
 /// The least time between two searches for expired elements of a full set: a packet's work must not grow with the set.
@@ -84,6 +86,12 @@ pub(super) struct DynElement {
 }
 
 impl DynElement {
+    /// Does whoever has found the one find the same in the other, for ever? Not if one expires or counts.
+    pub(super) fn is_like(&self, other: &DynElement) -> bool {
+        let lasts = |one: &DynElement| one.timeout.is_none() && one.expires_at.is_none() && one.stateful.is_empty();
+        lasts(self) && lasts(other) && self.value == other.value
+    }
+
     /// A copy without the connections that it counts, which no listing shows.
     pub(super) fn for_listing(&self) -> DynElement {
         let stateful = self.stateful.iter().map(StatefulExpr::for_listing).collect();

@@ -1,7 +1,9 @@
 //! What an evaluation has consulted: the proof that a faster data path may, or must not, forward a connection's packets without asking the rules again.
 //!
 //! While a packet is evaluated, everything that is consulted and that may differ for the next packet of its connection is noted. If nothing was, every further packet of the same connection, direction
-//! and state gets the same verdict, as long as the ruleset, its sets and the routes stay as they are. Rule counters on the way are noted too, for whoever counts the packets that do not come here.
+//! and state gets the same verdict, as long as the ruleset, its sets and the routes stay as they are. Rule counters on the way are noted too, for whoever counts the packets that do not come here,
+//! and lookups in named sets, for whoever is told that their elements have changed.
+use super::set_lookup::SetLookup;
 use bitflags::bitflags;
 use smallvec::SmallVec;
 
@@ -75,10 +77,14 @@ pub struct EvalTrace {
     pub fib_read: bool,
     /// The connection's status was consulted, which changes until it is assured.
     pub status_read: bool,
+    /// Lookups in named sets, each once: a change of what they find changes the verdict. [`SetLookup::ANY`] stands for those that were too many.
+    pub lookups: SmallVec<[SetLookup; MAX_LOOKUPS]>,
 }
 
 /// Counters that are noted, at most: so many need no allocation.
 const MAX_COUNTERS: usize = 8;
+/// Lookups that are noted, at most.
+const MAX_LOOKUPS: usize = 8;
 
 impl EvalTrace {
     /// Notes that a counter has counted the packet.
@@ -86,6 +92,18 @@ impl EvalTrace {
         match self.counters.len() < MAX_COUNTERS {
             true => self.counters.push(counter),
             false => self.holds |= HoldReasons::COUNTERS,
+        }
+    }
+
+    /// Notes a lookup.
+    pub(super) fn note_lookup(&mut self, lookup: SetLookup) {
+        if self.lookups.contains(&lookup) {
+            return;
+        }
+        if self.lookups.len() < MAX_LOOKUPS {
+            self.lookups.push(lookup);
+        } else if let Some(last) = self.lookups.last_mut() {
+            *last = SetLookup::ANY;
         }
     }
 
@@ -102,12 +120,14 @@ impl EvalTrace {
         self.fib_read |= other.fib_read;
         self.status_read |= other.status_read;
         other.counters.iter().for_each(|counter| self.note_counter(*counter));
+        other.lookups.iter().for_each(|lookup| self.note_lookup(*lookup));
     }
 
     /// Begins the next chain of a packet, whose mark rules have set before or not.
     pub(super) fn begin_chain(&mut self, mark_set: bool) {
         self.holds = HoldReasons::empty();
         self.counters.clear();
+        self.lookups.clear();
         self.mark_read = false;
         self.fib_read = false;
         self.status_read = false;

@@ -9,7 +9,9 @@ use super::compiled::{ListedTable, Listing, Program, StateSlots};
 use super::element_change::{PreparedChange, apply_changes, prepare_changes};
 use super::rule_drops::DropMoves;
 use super::set::DynElement;
+use super::set_lookup::LookupScope;
 use super::state::StatefulExpr;
+use super::update_scope::scope_between;
 use crate::ast::{AddedItem, ObjectBody, Query, Ruleset, Table};
 use crate::check::refuse_masquerade;
 use crate::diagnostic::RulesetError;
@@ -36,6 +38,9 @@ pub struct RulesetUpdate {
     /// The program that takes over; `None` if only elements change.
     program: Option<Box<Program>>,
     plan: AdoptPlan,
+    /// What the program that takes over judges otherwise.
+    scope: LookupScope,
+    moved_counters: MovedCounters,
     changes: Vec<PreparedChange>,
     /// What the script asks to list, in order.
     pub queries: Vec<Query>,
@@ -45,6 +50,20 @@ pub struct RulesetUpdate {
     pub notes: Vec<String>,
     sources: Sources,
 }
+
+/// What an update has done, for those who go by what rules have said before.
+#[derive(Debug)]
+pub struct AppliedUpdate {
+    /// The program that was replaced, if one was: to be dropped where that delays nobody.
+    pub replaced: Option<Box<Program>>,
+    /// What is to be evaluated anew.
+    pub scope: LookupScope,
+    /// Where the counters of rules are now; `None` if they are where they were.
+    pub moved_counters: Option<MovedCounters>,
+}
+
+/// The new index of each counter of a rule, by its old one. Those of rules that are gone have none.
+pub type MovedCounters = HashMap<u32, u32>;
 
 /// Why an update was not applied. Nothing has changed.
 #[derive(Debug)]
@@ -76,12 +95,12 @@ impl Program {
         RunningRuleset { listing: Arc::clone(&self.listing), started: self.state.started_at }
     }
 
-    /// Applies an update. Returns the program that was replaced, if one was: the caller may drop it where that delays nobody.
+    /// Applies an update.
     ///
     /// # Errors
     /// See [`RulesetUpdateError`]; the program is as it was.
-    pub fn apply(&mut self, update: RulesetUpdate, now: Instant) -> Result<Option<Box<Program>>, RulesetUpdateError> {
-        let RulesetUpdate { base, program, plan, changes, sources, .. } = update;
+    pub fn apply(&mut self, update: RulesetUpdate, now: Instant) -> Result<AppliedUpdate, RulesetUpdateError> {
+        let RulesetUpdate { base, program, plan, mut scope, moved_counters, changes, sources, .. } = update;
         if !Arc::ptr_eq(&base, &self.listing) {
             return Err(RulesetUpdateError::Outdated);
         }
@@ -90,13 +109,17 @@ impl Program {
             RulesetUpdateError::Refused(RulesetError { diagnostics: vec![diagnostic], sources: sources.clone() })
         };
         let Some(mut new) = program else {
-            return apply_changes(&mut self.sets, changes, now).map(|()| None).map_err(refused);
+            let scope = apply_changes(&mut self.sets, changes, now).map_err(refused)?;
+            return Ok(AppliedUpdate { replaced: None, scope, moved_counters: None });
         };
         new.start_timeouts(now);
         new.swap_state(self, &plan);
-        if let Err(diagnostic) = apply_changes(&mut new.sets, changes, now) {
-            new.swap_state(self, &plan);
-            return Err(refused(diagnostic));
+        match apply_changes(&mut new.sets, changes, now) {
+            Ok(of_elements) => scope.extend(of_elements),
+            Err(diagnostic) => {
+                new.swap_state(self, &plan);
+                return Err(refused(diagnostic));
+            }
         }
         for (to, from) in &plan.counters {
             if let (Some(to), Some(from)) = (new.state.counters.get_mut(*to), self.state.counters.get(*from)) {
@@ -114,7 +137,9 @@ impl Program {
         new.state.rng_state = self.state.rng_state;
         new.state.wall_clock_offset = self.state.wall_clock_offset;
         std::mem::swap(self, &mut new);
-        Ok(Some(new))
+        let all_stay =
+            moved_counters.len() == new.state.counters.len() && moved_counters.iter().all(|(from, to)| from == to);
+        Ok(AppliedUpdate { replaced: Some(new), scope, moved_counters: (!all_stay).then_some(moved_counters) })
     }
 
     /// Exchanges what the plan moves; done twice, nothing has changed.
@@ -250,20 +275,23 @@ impl RunningRuleset {
             .map(|diagnostic| format!("{}: {}", sources.position(diagnostic.span), diagnostic.message));
         let notes = notes.collect();
         let refused = |diagnostic| RulesetError { diagnostics: vec![diagnostic], sources: sources.clone() };
-        let (program, plan, tables) = if tree_changed {
+        let (program, plan, scope, tables) = if tree_changed {
             settle_elements(&mut tree, now, now);
             let mut program = compile(&tree, &sources).map_err(|refused| explain_older_rules(refused, before))?;
             let plan = plan_adoption(&self.listing, &program.listing, false);
             if let Some(listing) = Arc::get_mut(&mut program.listing) {
                 listing.sources.forget_since(before);
             }
+            let scope = scope_between(&self.listing.tree, &tree);
             let tables = Arc::clone(&program.listing);
-            (Some(Box::new(program)), plan, tables)
+            (Some(Box::new(program)), plan, scope, tables)
         } else {
-            (None, AdoptPlan::default(), Arc::clone(&self.listing))
+            (None, AdoptPlan::default(), LookupScope::default(), Arc::clone(&self.listing))
         };
+        let moved_counters = plan.moved_counters();
         let changes = prepare_changes(changes, &tables.tables).map_err(refused)?;
-        Ok(RulesetUpdate { base: Arc::clone(&self.listing), program, plan, changes, queries, added, notes, sources })
+        let base = Arc::clone(&self.listing);
+        Ok(RulesetUpdate { base, program, plan, scope, moved_counters, changes, queries, added, notes, sources })
     }
 
     /// Prepares to replace this ruleset by that of a file (`tree` and `sources`, as parsed). The elements that packets and scripts have added to sets,
@@ -300,6 +328,8 @@ impl RunningRuleset {
         Ok(RulesetUpdate {
             base: Arc::clone(&self.listing),
             program: Some(Box::new(program)),
+            scope: LookupScope::All,
+            moved_counters: plan.moved_counters(),
             plan,
             changes: Vec::new(),
             queries: Vec::new(),
@@ -375,6 +405,12 @@ fn plan_adoption(old: &Listing, new: &Listing, reload: bool) -> AdoptPlan {
 }
 
 impl AdoptPlan {
+    /// The new places of the counters.
+    fn moved_counters(&self) -> MovedCounters {
+        let number = |at: usize| u32::try_from(at).ok();
+        self.counters.iter().filter_map(|(to, from)| Some((number(*from)?, number(*to)?))).collect()
+    }
+
     fn add_table(
         &mut self,
         (old, old_listed): (&Table, &ListedTable),
