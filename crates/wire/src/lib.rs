@@ -57,7 +57,7 @@ pub mod udp;
 pub use addresses::{Addresses, Family};
 pub use error::{LinuxAction, ParseError};
 pub use icmp_inner::InnerPacket;
-pub use packet::{FragmentHeader, Layout, Packet, PlainTcp};
+pub use packet::{FragmentHeader, Layout, Packet, PlainTcp, PlainUdp};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

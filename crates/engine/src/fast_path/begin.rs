@@ -9,10 +9,30 @@ use crate::table::NewRecord;
 use crate::table::key::{PackedAddrs, TupleKey};
 use crate::table::record::{HotRecord, RecordKind};
 use crate::time::Ticks;
-use crate::{CtInfo, Direction, Engine, EventKind, Instant, Outcome, Status, Sysctl, Zone, ZoneDirection};
+use crate::{ConnId, CtInfo, Direction, Engine, EventKind, Instant, Outcome, Status, Sysctl, Zone, ZoneDirection};
 use keepstate_types::ipproto;
 use keepstate_wire::tcp::TcpSegment;
-use keepstate_wire::{Packet, PlainTcp, udp};
+use keepstate_wire::{Family, Packet, PlainTcp, udp};
+
+/// What the shortest way needs to know beside the packet.
+#[derive(Clone, Copy)]
+struct FirstPacket {
+    /// The hashes of both tuples; 0 if unknown.
+    hashes: [u64; 2],
+    /// The most connections, or 0.
+    limit: usize,
+    now: Instant,
+}
+
+/// What the shortest way did.
+enum PlainBegin {
+    /// All of it.
+    Begun(ConnId),
+    /// Nothing: the packet is not ordinary, or there is no room.
+    Refused,
+    /// Nothing: the packet is of another form.
+    Other,
+}
 
 impl Engine {
     /// Begins a connection with `packet`. `None` if the packet may belong to a known connection, is not ordinary, or finds the table full.
@@ -35,62 +55,127 @@ impl Engine {
         if !is_simple {
             return None;
         }
-        if zone.id == 0
-            && let Some(plain) = packet.plain_tcp()
-        {
-            return self.begin_plain_segment(packet, &plain, hint, limit, now);
+        let needs_more = self.sysctls.is_enabled(Sysctl::Acct) || self.sysctls.is_enabled(Sysctl::Timestamp);
+        if zone.id == 0 && !needs_more {
+            let first = FirstPacket { hashes: hint.hashes(), limit, now };
+            let step = match (packet.family(), packet.protocol()) {
+                (Family::V4, ipproto::TCP) => self.begin_plain_segment(packet, (hint.addresses, hint.keys()), first),
+                (Family::V4, ipproto::UDP) => self.begin_plain_datagram(packet, (hint.addresses, hint.keys()), first),
+                (Family::V6, ipproto::TCP) => self.begin_plain_segment_v6(packet, hint.keys(), first),
+                (Family::V6, ipproto::UDP) => self.begin_plain_datagram_v6(packet, hint.keys(), first),
+                _ => PlainBegin::Other,
+            };
+            match step {
+                PlainBegin::Begun(id) => return Some(Outcome::tracked(CtInfo::New, Direction::Original, id)),
+                PlainBegin::Refused => return None,
+                PlainBegin::Other => (),
+            }
         }
         self.begin_other(packet, zone, hint, limit, now)
     }
 
     /// Begins a connection with a SYN in an ordinary IPv4 packet, in the default zone.
+    #[inline(never)]
+    fn begin_plain_segment(&mut self, packet: &Packet<'_>, (word, keys): (u64, u32), first: FirstPacket) -> PlainBegin {
+        let Some(plain) = packet.plain_tcp() else { return PlainBegin::Other };
+        let key = TupleKey { addresses: PackedAddrs::V4(word), keys, protocol: ipproto::TCP };
+        self.begin_segment(&plain, key, first)
+    }
+
+    /// As [`Engine::begin_plain_segment`], over IPv6.
+    #[inline(never)]
+    fn begin_plain_segment_v6(&mut self, packet: &Packet<'_>, keys: u32, first: FirstPacket) -> PlainBegin {
+        let Some(plain) = packet.plain_tcp_v6() else { return PlainBegin::Other };
+        let key = TupleKey { addresses: PackedAddrs::V6(plain.addresses()), keys, protocol: ipproto::TCP };
+        self.begin_segment(&plain, key, first)
+    }
+
     #[inline(always)]
-    fn begin_plain_segment(
+    fn begin_segment<const HEADERS: usize>(
+        &mut self,
+        plain: &PlainTcp<'_, HEADERS>,
+        key: TupleKey,
+        first: FirstPacket,
+    ) -> PlainBegin {
+        if self.sysctls.is_enabled(Sysctl::Checksum) && !plain.checksum_ok() {
+            return PlainBegin::Refused;
+        }
+        let begun = plain.segment().and_then(|segment| Tcp::from_plain_syn(&segment, &self.sysctls));
+        let Some((tcp, timeout)) = begun else { return PlainBegin::Refused };
+        let mut hot = HotRecord::default();
+        tcp.store(&mut hot);
+        self.begin_in_place(hot, key, timeout, first)
+    }
+
+    /// As [`Engine::begin_plain_segment`], with a UDP datagram.
+    #[inline(never)]
+    fn begin_plain_datagram(
         &mut self,
         packet: &Packet<'_>,
-        plain: &PlainTcp<'_>,
-        hint: &LookupHint,
-        limit: usize,
-        now: Instant,
-    ) -> Option<Outcome> {
-        let (word, keys) = (hint.addresses, hint.keys());
-        let (answer, answer_keys) = (word.rotate_left(32), keys.rotate_left(16));
-        if answer == word && answer_keys == keys {
-            return None;
+        (word, keys): (u64, u32),
+        first: FirstPacket,
+    ) -> PlainBegin {
+        let Some(plain) = packet.plain_udp() else { return PlainBegin::Other };
+        let key = TupleKey { addresses: PackedAddrs::V4(word), keys, protocol: ipproto::UDP };
+        self.begin_datagram(plain.checksum_ok(), key, first)
+    }
+
+    /// As [`Engine::begin_plain_datagram`], over IPv6.
+    #[inline(never)]
+    fn begin_plain_datagram_v6(&mut self, packet: &Packet<'_>, keys: u32, first: FirstPacket) -> PlainBegin {
+        let Some(plain) = packet.plain_udp_v6() else { return PlainBegin::Other };
+        let key = TupleKey { addresses: PackedAddrs::V6(plain.addresses()), keys, protocol: ipproto::UDP };
+        self.begin_datagram(plain.checksum_ok(), key, first)
+    }
+
+    #[inline(always)]
+    fn begin_datagram(&mut self, checksum_ok: bool, key: TupleKey, first: FirstPacket) -> PlainBegin {
+        if self.sysctls.is_enabled(Sysctl::Checksum) && !checksum_ok {
+            return PlainBegin::Refused;
         }
-        let key = |addresses, keys| TupleKey { addresses: PackedAddrs::V4(addresses), keys, protocol: ipproto::TCP };
-        let needs_more = self.sysctls.is_enabled(Sysctl::Acct) || self.sysctls.is_enabled(Sysctl::Timestamp);
-        if needs_more || !self.shard.owns(&key(word, keys)) {
-            return self.begin_other(packet, Zone::default(), hint, limit, now);
+        let mut hot = HotRecord::default();
+        Stateless::first_udp(first.now.tick()).store(&mut hot);
+        self.begin_in_place(hot, key, self.fast_timeouts.udp, first)
+    }
+
+    /// Writes the record of a connection in the default zone into the table. `hot` has what the protocol keeps.
+    #[inline(always)]
+    fn begin_in_place(&mut self, hot: HotRecord, original: TupleKey, timeout: u32, first: FirstPacket) -> PlainBegin {
+        let TupleKey { addresses, keys, protocol } = original;
+        let answer = match addresses {
+            PackedAddrs::V4(word) => PackedAddrs::V4(word.rotate_left(32)),
+            PackedAddrs::V6([source, destination]) => PackedAddrs::V6([destination, source]),
+        };
+        let reply = TupleKey { addresses: answer, keys: keys.rotate_left(16), protocol };
+        if reply == original || !self.shard.owns(&original) {
+            return PlainBegin::Refused;
         }
-        if self.sysctls.is_enabled(Sysctl::Checksum) && !plain.checksum_ok() {
-            return None;
-        }
-        let [hash, reply_hash] = match hint.hashes() {
-            [hash, 0] => [hash, self.table.reply_hash(&key(answer, answer_keys))],
+        let [hash, reply_hash] = match first.hashes {
+            [hash, 0] => [hash, self.table.reply_hash(&reply)],
             known => known,
         };
-        let tick = now.tick();
-        let (tcp, timeout) = Tcp::from_plain_syn(&plain.segment()?, &self.sysctls)?;
-        let mut hot = HotRecord {
-            addresses: word,
+        let tick = first.now.tick();
+        let hot = HotRecord {
+            addresses: original.packed_addresses(),
             keys,
             deadline: tick.wrapping_add(timeout),
             status: Status::CONFIRMED.bits() as u16,
-            kind: RecordKind::new(ipproto::TCP, RecordKind::UNTRANSLATED),
-            ..HotRecord::default()
+            kind: RecordKind::of_first_packet(&original),
+            ..hot
         };
-        tcp.store(&mut hot);
-        if !self.shard.take_entry(limit) {
-            return None;
+        if !self.shard.take_entry(first.limit) {
+            return PlainBegin::Refused;
         }
-        let slot = self.table.insert_plain(hot, [hash, reply_hash], tick);
-        self.begun(slot, now)
+        let slot = self.table.insert_plain(hot, &original, [hash, reply_hash], tick);
+        match self.begun(slot, first.now) {
+            Some(id) => PlainBegin::Begun(id),
+            None => PlainBegin::Refused,
+        }
     }
 
     /// The end of every short beginning. `slot` is `None` if there was no memory.
     #[inline(always)]
-    fn begun(&mut self, slot: Option<u32>, now: Instant) -> Option<Outcome> {
+    fn begun(&mut self, slot: Option<u32>, now: Instant) -> Option<ConnId> {
         let Some(slot) = slot else {
             self.shard.give_entry_back();
             return None;
@@ -99,10 +184,10 @@ impl Engine {
         if self.wants_event(EventKind::New) {
             self.emit_event(EventKind::New, slot, now);
         }
-        Some(Outcome::tracked(CtInfo::New, Direction::Original, self.conn_id(slot)))
+        Some(self.conn_id(slot))
     }
 
-    /// Begins a connection with any other first packet: UDP, IPv6, in a zone, with counters.
+    /// Begins a connection with any other first packet: in a zone, with counters, with IP options or extension headers.
     #[inline(never)]
     fn begin_other(
         &mut self,
@@ -162,6 +247,6 @@ impl Engine {
             return None;
         }
         let slot = self.table.insert(&record, tick);
-        self.begun(slot, now)
+        self.begun(slot, now).map(|id| Outcome::tracked(CtInfo::New, Direction::Original, id))
     }
 }

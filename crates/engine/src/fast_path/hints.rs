@@ -4,7 +4,8 @@
 use super::hash_memo::HashMemo;
 use crate::classify::Classification;
 use crate::table::key::{PackedAddrs, TupleKey, key_tail};
-use crate::table::{Bucket, LookupKey, TupleRef};
+use crate::table::record::Ipv6Addrs;
+use crate::table::{Bucket, LookupKey, Table, TupleRef};
 use crate::{Direction, Engine, Zone, ZoneDirection};
 use keepstate_wire::Packet;
 
@@ -83,6 +84,43 @@ impl LookupHints {
     }
 }
 
+/// The IPv6 keys of a group that are hashed together, in the order they were added.
+struct Ipv6Group {
+    words: [[u64; GROUP]; 4],
+    tails: [u64; GROUP],
+    /// Where each stands in the group of packets.
+    places: [u8; GROUP],
+    count: usize,
+}
+
+impl Ipv6Group {
+    const EMPTY: Ipv6Group = Ipv6Group { words: [[0; GROUP]; 4], tails: [0; GROUP], places: [0; GROUP], count: 0 };
+
+    #[inline(always)]
+    fn add(&mut self, place: usize, [[a, b], [c, d]]: Ipv6Addrs, tail: u64) {
+        let at = self.count & (GROUP - 1);
+        for (words, word) in self.words.iter_mut().zip([a, b, c, d]) {
+            words[at] = word;
+        }
+        self.tails[at] = tail;
+        self.places[at] = place as u8;
+        self.count += 1;
+    }
+
+    #[inline(always)]
+    fn hash(&self, table: &Table, hashes: &mut [u64; GROUP]) {
+        if self.count == 0 {
+            return;
+        }
+        let [a, b, c, d] = &self.words;
+        let mut hashed = [0; GROUP];
+        table.hash_group([a, b, c, d], &self.tails, self.count, &mut hashed);
+        for (place, hash) in self.places.iter().zip(hashed).take(self.count) {
+            hashes[usize::from(*place) & (GROUP - 1)] = hash;
+        }
+    }
+}
+
 impl Engine {
     /// The first two stages: hash each packet, then prefetch all buckets together, so that the TLB misses overlap too; then the records that the buckets refer to.
     #[inline(always)]
@@ -125,7 +163,7 @@ impl Engine {
         }
         // Of a group that is not full, the rest means nothing.
         hints.plain = !others;
-        self.table.hash_group(&hints.addresses, &hints.tails, &mut hints.hashes);
+        self.table.hash_group([&hints.addresses], &hints.tails, GROUP, &mut hints.hashes);
         if others != 0 {
             self.hash_others(packets, zone, others, hints);
         }
@@ -134,10 +172,22 @@ impl Engine {
     /// The hashes of packets that are not IPv4 with ports.
     #[inline(never)]
     fn hash_others(&self, packets: &[Packet<'_>], zone: Zone, others: u32, hints: &mut LookupHints) {
+        let mut group = Ipv6Group::EMPTY;
         for (at, packet) in packets.iter().enumerate().filter(|(at, _)| others >> at & 1 != 0) {
-            let hint = self.hint_of_other(packet, zone);
-            (hints.hashes[at], hints.addresses[at], hints.tails[at]) = (hint.hash, hint.addresses, hint.tail);
+            let place = at & (GROUP - 1);
+            match packet.flow_key_v6() {
+                Some((addresses, keys)) => {
+                    hints.tails[place] = key_tail(keys, zone.id_for(Direction::Original), packet.protocol());
+                    group.add(place, addresses, hints.tails[place]);
+                }
+                None => {
+                    let hint = self.hint_of_other(packet, zone);
+                    (hints.hashes[place], hints.addresses[place], hints.tails[place]) =
+                        (hint.hash, hint.addresses, hint.tail);
+                }
+            }
         }
+        group.hash(&self.table, &mut hints.hashes);
     }
 
     /// The `missing` packets probably begin connections: prefetches the buckets where their reply tuples will be inserted.
@@ -152,22 +202,37 @@ impl Engine {
                 let tail = hints.tails[at];
                 tails[at] = key_tail(((tail >> 24) as u32).rotate_left(16), zone_id, tail as u8);
             }
-            self.table.hash_group(&addresses, &tails, &mut hints.reply_hashes);
+            self.table.hash_group([&addresses], &tails, GROUP, &mut hints.reply_hashes);
         }
-        for (at, packet) in packets.iter().enumerate().filter(|(at, _)| missing >> at & 1 != 0) {
-            if plain >> at & 1 != 0 {
-                self.table.prefetch_bucket(hints.reply_hashes[at]);
-            } else {
-                hints.reply_hashes[at] = self.prefetch_reply_bucket(packet, zone);
-            }
+        if missing != plain {
+            self.hash_other_replies(packets, zone, missing & !plain, hints);
+        }
+        for at in (0..packets.len()).filter(|at| missing >> at & 1 != 0) {
+            self.table.prefetch_bucket(hints.reply_hashes[at & (GROUP - 1)]);
         }
     }
 
-    fn prefetch_reply_bucket(&self, packet: &Packet<'_>, zone: Zone) -> u64 {
-        match self.classify(packet) {
-            (Classification::Tuple, key) => self.table.prefetch_reply_bucket(&key, zone),
-            _ => 0,
+    /// The hashes of the replies to packets that are not IPv4 with ports; 0 of a packet that has no reply.
+    #[inline(never)]
+    fn hash_other_replies(&self, packets: &[Packet<'_>], zone: Zone, others: u32, hints: &mut LookupHints) {
+        let zone_id = zone.id_for(Direction::Reply);
+        let mut group = Ipv6Group::EMPTY;
+        for (at, packet) in packets.iter().enumerate().filter(|(at, _)| others >> at & 1 != 0) {
+            let place = at & (GROUP - 1);
+            match packet.flow_key_v6() {
+                Some(([source, destination], keys)) => {
+                    let tail = key_tail(keys.rotate_left(16), zone_id, packet.protocol());
+                    group.add(place, [destination, source], tail);
+                }
+                None => {
+                    hints.reply_hashes[place] = match self.classify(packet) {
+                        (Classification::Tuple, key) => self.table.hash_of_reply_to(&key, zone).unwrap_or(0),
+                        _ => 0,
+                    }
+                }
+            }
         }
+        group.hash(&self.table, &mut hints.reply_hashes);
     }
 
     /// Keeps the hashes of a group for [`Engine::memo_hint`].

@@ -4,16 +4,16 @@
 //! The result must equal that of `lookup_or_create`, with as few instructions as possible; a property test checks this. A packet is tracked completely or not at
 //! all: if the short way does not apply, nothing is changed.
 use super::hints::LookupHint;
-use crate::protocol::Tcp;
+use crate::protocol::{FastPathTimeouts, Tcp};
 use crate::table::key::PackedAddrs;
-use crate::table::record::RecordKind;
+use crate::table::record::{HotRecord, Ipv6Addrs, RecordKind};
 use crate::table::{Records, TupleRef};
 use crate::time::Ticks;
 use crate::track::account_packet;
 use crate::{ConnId, CtInfo, Direction, Engine, Instant, Outcome, Status, Sysctl, Zone};
 use keepstate_types::ipproto;
 use keepstate_wire::tcp::TcpSegment;
-use keepstate_wire::{Family, Packet, udp};
+use keepstate_wire::{Family, Packet, PlainTcp, udp};
 
 /// Connections of which a packet needs more than the short way does.
 const NEEDS_MORE: Status = Status::FIXED_TIMEOUT.union(Status::HELPER).union(Status::OFFLOAD).union(Status::SEQ_ADJUST);
@@ -24,11 +24,28 @@ const OPEN: Status = Status::SEEN_REPLY.union(Status::ASSURED).union(Status::CON
 /// What the shortest way did.
 enum PlainStep {
     /// All of it.
-    Passed { generation: u32 },
+    Passed { info: CtInfo, generation: u32 },
     /// Nothing: the packet is not ordinary.
     Refused,
     /// Nothing: the packet is of another form, or not of this record.
     Other,
+}
+
+/// A record whose deadline was set, and what is to be done beside it.
+#[derive(Clone, Copy)]
+struct Refreshed {
+    deadline: u32,
+    is_earlier: bool,
+    is_counted: bool,
+}
+
+impl Refreshed {
+    #[inline(always)]
+    fn of(hot: &mut HotRecord, deadline: u32) -> Refreshed {
+        let is_earlier = (deadline.wrapping_sub(hot.deadline) as i32) < 0;
+        hot.deadline = deadline;
+        Refreshed { deadline, is_earlier, is_counted: hot.kind.has(RecordKind::COUNTED) }
+    }
 }
 
 impl Engine {
@@ -46,12 +63,19 @@ impl Engine {
         if self.events.has_change_of(reference.slot()) {
             return None;
         }
-        let in_default_zone = zone.id == 0 && packet.family() == Family::V4;
-        if in_default_zone && packet.protocol() == ipproto::TCP {
-            match self.track_plain_segment(packet, reference, key, now.tick()) {
-                PlainStep::Passed { generation } => {
+        if zone.id == 0 {
+            let tick = now.tick();
+            let step = match (packet.family(), packet.protocol()) {
+                (Family::V4, ipproto::TCP) => self.track_plain_segment(packet, reference, key, tick),
+                (Family::V4, ipproto::UDP) => self.track_plain_datagram(packet, reference, key, tick),
+                (Family::V6, ipproto::TCP) => self.track_plain_segment_v6(packet, reference, key.1, tick),
+                (Family::V6, ipproto::UDP) => self.track_plain_datagram_v6(packet, reference, key.1, tick),
+                _ => PlainStep::Other,
+            };
+            match step {
+                PlainStep::Passed { info, generation } => {
                     let id = ConnId { slot: reference.slot(), generation };
-                    return Some(Outcome::tracked(CtInfo::Established, reference.direction(), id));
+                    return Some(Outcome::tracked(info, reference.direction(), id));
                 }
                 PlainStep::Refused => return None,
                 PlainStep::Other => (),
@@ -71,16 +95,46 @@ impl Engine {
         key: (u64, u32),
         tick: u32,
     ) -> PlainStep {
-        let (slot, direction) = (reference.slot(), reference.direction());
         let Some(plain) = packet.plain_tcp() else { return PlainStep::Other };
         // First, while few values are at hand: registers are what this function has least of.
         if self.sysctls.is_enabled(Sysctl::Checksum) && !plain.checksum_ok() {
             return PlainStep::Refused;
         }
-        if !is_segment_of(&self.table.records, reference, key) {
+        if !is_own_v4(&self.table.records, reference, key, RecordKind::is_tcp_v4) {
             return PlainStep::Other;
         }
-        let Some(hot) = self.table.records.hot_mut(slot) else { return PlainStep::Refused };
+        self.pass_segment(&plain, packet, reference, tick)
+    }
+
+    /// As [`Engine::track_plain_segment`], over IPv6.
+    #[inline(never)]
+    fn track_plain_segment_v6(
+        &mut self,
+        packet: &Packet<'_>,
+        reference: TupleRef,
+        keys: u32,
+        tick: u32,
+    ) -> PlainStep {
+        let Some(plain) = packet.plain_tcp_v6() else { return PlainStep::Other };
+        if self.sysctls.is_enabled(Sysctl::Checksum) && !plain.checksum_ok() {
+            return PlainStep::Refused;
+        }
+        if !is_own_v6(&self.table.records, reference, (plain.addresses(), keys), RecordKind::is_tcp_v6) {
+            return PlainStep::Other;
+        }
+        self.pass_segment(&plain, packet, reference, tick)
+    }
+
+    /// The end of both: the segment is one of this connection, and its checksum is right.
+    #[inline(always)]
+    fn pass_segment<const HEADERS: usize>(
+        &mut self,
+        plain: &PlainTcp<'_, HEADERS>,
+        packet: &Packet<'_>,
+        reference: TupleRef,
+        tick: u32,
+    ) -> PlainStep {
+        let Some(hot) = self.table.records.hot_mut(reference.slot()) else { return PlainStep::Refused };
         let needs_more = hot.kind.has(RecordKind::HAS_EXTENSION)
             || hot.status() & OPEN.union(NEEDS_MORE) != OPEN
             || hot.is_expired(tick);
@@ -88,25 +142,89 @@ impl Engine {
             return PlainStep::Refused;
         }
         let Some(segment) = plain.segment() else { return PlainStep::Refused };
-        let sysctls = (&self.fast_timeouts, &self.sysctls);
+        let (direction, sysctls) = (reference.direction(), (&self.fast_timeouts, &self.sysctls));
         let Some(timeout) = Tcp::from_record_mut(hot).track_established(&segment, direction, sysctls, self.secret)
         else {
             return PlainStep::Refused;
         };
-        let deadline = tick.wrapping_add(timeout);
-        let earlier = (deadline.wrapping_sub(hot.deadline) as i32) < 0;
-        hot.deadline = deadline;
-        let is_counted = hot.kind.has(RecordKind::COUNTED);
-        if earlier {
-            self.table.lower_timer_bound(slot, deadline);
-        }
-        if is_counted {
-            account_packet(&mut self.table.records, slot, direction, packet);
-        }
-        PlainStep::Passed { generation: self.table.records.generation(slot) }
+        let refreshed = Refreshed::of(hot, tick.wrapping_add(timeout));
+        self.pass(packet, reference, CtInfo::Established, refreshed)
     }
 
-    /// For all that [`Engine::track_plain_segment`] does not decide.
+    /// As [`Engine::track_plain_segment`], of a UDP datagram.
+    #[inline(never)]
+    fn track_plain_datagram(
+        &mut self,
+        packet: &Packet<'_>,
+        reference: TupleRef,
+        key: (u64, u32),
+        tick: u32,
+    ) -> PlainStep {
+        let Some(plain) = packet.plain_udp() else { return PlainStep::Other };
+        if self.sysctls.is_enabled(Sysctl::Checksum) && !plain.checksum_ok() {
+            return PlainStep::Refused;
+        }
+        if !is_own_v4(&self.table.records, reference, key, RecordKind::is_udp_v4) {
+            return PlainStep::Other;
+        }
+        self.pass_datagram(packet, reference, tick)
+    }
+
+    /// As [`Engine::track_plain_datagram`], over IPv6.
+    #[inline(never)]
+    fn track_plain_datagram_v6(
+        &mut self,
+        packet: &Packet<'_>,
+        reference: TupleRef,
+        keys: u32,
+        tick: u32,
+    ) -> PlainStep {
+        let Some(plain) = packet.plain_udp_v6() else { return PlainStep::Other };
+        if self.sysctls.is_enabled(Sysctl::Checksum) && !plain.checksum_ok() {
+            return PlainStep::Refused;
+        }
+        if !is_own_v6(&self.table.records, reference, (plain.addresses(), keys), RecordKind::is_udp_v6) {
+            return PlainStep::Other;
+        }
+        self.pass_datagram(packet, reference, tick)
+    }
+
+    /// The end of both: the datagram is one of this connection, its length and its checksum are right.
+    #[inline(always)]
+    fn pass_datagram(&mut self, packet: &Packet<'_>, reference: TupleRef, tick: u32) -> PlainStep {
+        let Some(hot) = self.table.records.hot_mut(reference.slot()) else { return PlainStep::Refused };
+        let needs_more = hot.kind.has(RecordKind::HAS_EXTENSION)
+            || hot.status() & Status::CONFIRMED.union(NEEDS_MORE) != Status::CONFIRMED
+            || hot.is_expired(tick);
+        if needs_more {
+            return PlainStep::Refused;
+        }
+        let step = datagram_step(hot, reference.direction(), tick, &self.fast_timeouts);
+        let Some((info, timeout)) = step else { return PlainStep::Refused };
+        let refreshed = Refreshed::of(hot, tick.wrapping_add(timeout));
+        self.pass(packet, reference, info, refreshed)
+    }
+
+    /// The end of all: the packet has passed.
+    #[inline(always)]
+    fn pass(&mut self, packet: &Packet<'_>, reference: TupleRef, info: CtInfo, refreshed: Refreshed) -> PlainStep {
+        let slot = reference.slot();
+        self.finish_refresh(packet, reference, refreshed);
+        PlainStep::Passed { info, generation: self.table.records.generation(slot) }
+    }
+
+    #[inline(always)]
+    fn finish_refresh(&mut self, packet: &Packet<'_>, reference: TupleRef, refreshed: Refreshed) {
+        let Refreshed { deadline, is_earlier, is_counted } = refreshed;
+        if is_earlier {
+            self.table.lower_timer_bound(reference.slot(), deadline);
+        }
+        if is_counted {
+            account_packet(&mut self.table.records, reference.slot(), reference.direction(), packet);
+        }
+    }
+
+    /// For all that the functions above do not decide: other protocols, zones, IP options, extension headers.
     #[inline(never)]
     fn track_other(
         &mut self,
@@ -116,12 +234,7 @@ impl Engine {
         zone: Zone,
         tick: u32,
     ) -> Option<CtInfo> {
-        let own = zone.id == 0 && is_plain_match(&self.table.records, packet, reference, key);
-        if own || self.is_packet_of(packet, reference, key, zone) {
-            self.track_packet_of(packet, reference, tick)
-        } else {
-            None
-        }
+        if self.is_packet_of(packet, reference, key, zone) { self.track_packet_of(packet, reference, tick) } else { None }
     }
 
     /// Tracks a packet of the connection that `reference` names.
@@ -147,38 +260,23 @@ impl Engine {
             let sysctls = (&self.fast_timeouts, &self.sysctls);
             Tcp::from_record_mut(hot).track_established(&segment, direction, sysctls, self.secret)?
         } else {
-            if !status.contains(Status::SEEN_REPLY) {
-                if direction == Direction::Reply {
-                    return None;
-                }
-                info = if status.contains(Status::EXPECTED) { CtInfo::Related } else { CtInfo::New };
-            }
-            let stream_after = hot.words[0];
-            let stream = status.contains(Status::SEEN_REPLY) && (tick.wrapping_sub(stream_after) as i32) > 0;
-            // The first packet of a stream makes it assured.
-            let becomes_assured = stream && !status.contains(Status::ASSURED);
-            if !kind.is_udp() || becomes_assured || status & Status::CONFIRMED.union(NEEDS_MORE) != Status::CONFIRMED {
+            if !kind.is_udp() || status & Status::CONFIRMED.union(NEEDS_MORE) != Status::CONFIRMED {
                 return None;
             }
             udp::UdpHeader::parse(packet.transport(), packet.transport_len()).ok()?;
             if self.sysctls.is_enabled(Sysctl::Checksum) && !packet.transport_checksum_ok() {
                 return None;
             }
-            if stream { self.fast_timeouts.udp_stream } else { self.fast_timeouts.udp }
+            let (step, timeout) = datagram_step(hot, direction, tick, &self.fast_timeouts)?;
+            info = step;
+            timeout
         };
-        let deadline = tick.wrapping_add(timeout);
-        let earlier = (deadline.wrapping_sub(hot.deadline) as i32) < 0;
-        hot.deadline = deadline;
-        if earlier {
-            self.table.lower_timer_bound(slot, deadline);
-        }
-        if kind.has(RecordKind::COUNTED) {
-            account_packet(&mut self.table.records, slot, direction, packet);
-        }
+        let refreshed = Refreshed::of(hot, tick.wrapping_add(timeout));
+        self.finish_refresh(packet, reference, refreshed);
         Some(info)
     }
 
-    /// Is `reference` the packet's connection? For those that [`is_plain_match`] does not decide: IPv6, translated, in a zone.
+    /// Is `reference` the packet's connection?
     #[inline(always)]
     fn is_packet_of(&self, packet: &Packet<'_>, reference: TupleRef, (word, keys): (u64, u32), zone: Zone) -> bool {
         let records = &self.table.records;
@@ -219,12 +317,17 @@ fn as_original((word, keys): (u64, u32), direction: Direction) -> Option<(u64, u
     })
 }
 
-/// Does a TCP segment over IPv4 in the default zone, with this key, belong to the connection that `reference` names? Of a freed slot it may say so: its status says no.
+/// Does an IPv4 packet in the default zone, with this key, belong to the connection that `reference` names? Of a freed slot it may say so: its status says no.
 #[inline(always)]
-fn is_segment_of(records: &Records, reference: TupleRef, key: (u64, u32)) -> bool {
+fn is_own_v4(
+    records: &Records,
+    reference: TupleRef,
+    key: (u64, u32),
+    is_of_protocol: impl Fn(RecordKind) -> bool,
+) -> bool {
     let Some(hot) = records.hot(reference.slot()) else { return false };
     let Some((word, keys)) = as_original(key, reference.direction()) else { return false };
-    if !hot.kind.is_tcp_v4() {
+    if !is_of_protocol(hot.kind) {
         return false;
     }
     if reference.direction() == Direction::Original || hot.kind.has(RecordKind::UNTRANSLATED) {
@@ -233,11 +336,48 @@ fn is_segment_of(records: &Records, reference: TupleRef, key: (u64, u32)) -> boo
     records.translated_reply(reference.slot()) == Some(key)
 }
 
-/// Does the packet belong to the connection that `reference` names, which is IPv4, not translated and in the default zone?
+/// As [`is_own_v4`], for IPv6.
 #[inline(always)]
-fn is_plain_match(records: &Records, packet: &Packet<'_>, reference: TupleRef, key: (u64, u32)) -> bool {
+fn is_own_v6(
+    records: &Records,
+    reference: TupleRef,
+    (addresses, keys): (Ipv6Addrs, u32),
+    is_of_protocol: impl Fn(RecordKind) -> bool,
+) -> bool {
     let Some(hot) = records.hot(reference.slot()) else { return false };
-    packet.family() == Family::V4
-        && as_original(key, reference.direction()) == Some((hot.addresses, hot.keys))
-        && hot.kind.is_untranslated_v4(packet.protocol())
+    let [source, destination] = addresses;
+    // A tuple that is its own reply has no direction here.
+    if !is_of_protocol(hot.kind) || keys == keys.rotate_left(16) && source == destination {
+        return false;
+    }
+    let is_original = reference.direction() == Direction::Original;
+    if !is_original && !hot.kind.has(RecordKind::UNTRANSLATED) {
+        return records.translated_reply_v6(reference.slot()) == Some((addresses, keys));
+    }
+    let (wanted, keys) = if is_original { (addresses, keys) } else { ([destination, source], keys.rotate_left(16)) };
+    hot.keys == keys && records.ipv6_original(reference.slot()) == Some(&wanted)
+}
+
+/// What a datagram of a confirmed connection is, and the timeout in ticks after it; `None` if it changes more than that: it is the first reply, or the first packet of a stream.
+#[inline(always)]
+fn datagram_step(
+    hot: &HotRecord,
+    direction: Direction,
+    tick: u32,
+    timeouts: &FastPathTimeouts,
+) -> Option<(CtInfo, u32)> {
+    let status = hot.status();
+    if !status.contains(Status::SEEN_REPLY) {
+        if direction == Direction::Reply {
+            return None;
+        }
+        let info = if status.contains(Status::EXPECTED) { CtInfo::Related } else { CtInfo::New };
+        return Some((info, timeouts.udp));
+    }
+    let stream_after = hot.words[0];
+    if (tick.wrapping_sub(stream_after) as i32) <= 0 {
+        return Some((CtInfo::Established, timeouts.udp));
+    }
+    // The first packet of a stream makes it assured.
+    status.contains(Status::ASSURED).then_some((CtInfo::Established, timeouts.udp_stream))
 }

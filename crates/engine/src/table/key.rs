@@ -56,16 +56,18 @@ impl HashKeys {
         (self.first, self.second)
     }
 
-    /// The hashes of a group of IPv4 keys: `addresses` and [`key_tail`] of each. `lanes` says whether this processor hashes several at once.
+    /// The hashes of the first `count` of a group of keys: the `W` words of the addresses of each (all first words, then all second ones), and [`key_tail`] of each. `lanes` says whether this
+    /// processor hashes several at once.
     #[inline(always)]
-    pub(crate) fn hash_group<const N: usize>(
+    pub(crate) fn hash_group<const W: usize, const N: usize>(
         &self,
-        addresses: &[u64; N],
+        addresses: [&[u64; N]; W],
         tails: &[u64; N],
+        count: usize,
         lanes: Option<Avx2>,
         hashes: &mut [u64; N],
     ) {
-        siphash::sip13_group((self.first, self.second), addresses, tails, lanes, hashes);
+        siphash::sip13_group((self.first, self.second), addresses, tails, count, lanes, hashes);
     }
 
     /// SipHash-1-3 of whole words.

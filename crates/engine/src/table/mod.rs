@@ -94,10 +94,16 @@ impl Table {
         key.hash(Zone::default().id_for(Direction::Reply), &self.keys)
     }
 
-    /// The hashes of a group of IPv4 keys: see [`HashKeys::hash_group`].
+    /// The hashes of a group of keys: see [`HashKeys::hash_group`].
     #[inline(always)]
-    pub(crate) fn hash_group<const N: usize>(&self, addresses: &[u64; N], tails: &[u64; N], hashes: &mut [u64; N]) {
-        self.keys.hash_group(addresses, tails, self.lanes, hashes);
+    pub(crate) fn hash_group<const W: usize, const N: usize>(
+        &self,
+        addresses: [&[u64; N]; W],
+        tails: &[u64; N],
+        count: usize,
+        hashes: &mut [u64; N],
+    ) {
+        self.keys.hash_group(addresses, tails, count, self.lanes, hashes);
     }
 
     #[inline(always)]
@@ -136,13 +142,9 @@ impl Table {
         self.index.prefetch(hash);
     }
 
-    /// Third stage, for a packet without a candidate: prefetch the bucket where the reply key will be inserted. Returns its hash, or 0 if the key
-    /// has no inverse.
-    pub(crate) fn prefetch_reply_bucket(&self, key: &TupleKey, zone: Zone) -> u64 {
-        let Some(answer) = key.invert() else { return 0 };
-        let hash = answer.hash(zone.id_for(Direction::Reply), &self.keys);
-        self.index.prefetch(hash);
-        hash
+    /// The hash of the reply key of `key`; `None` if it has no inverse.
+    pub(crate) fn hash_of_reply_to(&self, key: &TupleKey, zone: Zone) -> Option<u64> {
+        Some(key.invert()?.hash(zone.id_for(Direction::Reply), &self.keys))
     }
 
     /// Finds the connection that has `probe`'s tuple, and its direction. If both of its tuples are that one, the direction is reply: Linux
@@ -203,11 +205,17 @@ impl Table {
         self.link(slot, [original, reply], record.hot.deadline, now)
     }
 
-    /// As [`Table::insert`], for an untranslated IPv4 connection in the default zone that has nothing but its hot record, with both hashes.
+    /// As [`Table::insert`], for an untranslated connection in the default zone that has nothing but its hot record and IPv6 addresses, with both hashes.
     #[inline(always)]
-    pub(crate) fn insert_plain(&mut self, record: HotRecord, hashes: [u64; 2], now: u32) -> Option<u32> {
+    pub(crate) fn insert_plain(
+        &mut self,
+        record: HotRecord,
+        original: &TupleKey,
+        hashes: [u64; 2],
+        now: u32,
+    ) -> Option<u32> {
         let deadline = record.deadline;
-        let slot = self.records.insert_plain(record)?;
+        let slot = self.records.insert_plain(record, original)?;
         self.link(slot, hashes, deadline, now)
     }
 

@@ -93,6 +93,14 @@ impl RecordKind {
         RecordKind(class | flags)
     }
 
+    /// That of an untranslated TCP or UDP connection in the default zone.
+    #[inline(always)]
+    pub(crate) const fn of_first_packet(original: &TupleKey) -> RecordKind {
+        let class = if original.protocol == ipproto::UDP { 1 } else { 0 };
+        let family = if matches!(original.addresses, PackedAddrs::V6(_)) { RecordKind::IPV6 } else { 0 };
+        RecordKind(class | family | RecordKind::UNTRANSLATED)
+    }
+
     /// Is it an untranslated IPv4 connection of `protocol` (TCP or UDP) in the default zone?
     #[inline(always)]
     pub(crate) fn is_untranslated_v4(self, protocol: u8) -> bool {
@@ -107,6 +115,24 @@ impl RecordKind {
     #[inline(always)]
     pub(crate) const fn is_tcp_v4(self) -> bool {
         self.class_and_layout() & !RecordKind::UNTRANSLATED == 0
+    }
+
+    /// Is it a UDP connection over IPv4 in the default zone?
+    #[inline(always)]
+    pub(crate) const fn is_udp_v4(self) -> bool {
+        self.class_and_layout() & !RecordKind::UNTRANSLATED == 1
+    }
+
+    /// Is it a TCP connection over IPv6 in the default zone?
+    #[inline(always)]
+    pub(crate) const fn is_tcp_v6(self) -> bool {
+        self.class_and_layout() & !RecordKind::UNTRANSLATED == RecordKind::IPV6
+    }
+
+    /// Is it a UDP connection over IPv6 in the default zone?
+    #[inline(always)]
+    pub(crate) const fn is_udp_v6(self) -> bool {
+        self.class_and_layout() & !RecordKind::UNTRANSLATED == RecordKind::IPV6 | 1
     }
 
     /// All that says where the tuples are and what they mean.

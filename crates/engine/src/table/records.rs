@@ -96,6 +96,18 @@ impl Records {
         self.cold.get(slot as usize).map(|cold| (cold.packed_addresses(), cold.keys))
     }
 
+    /// The original addresses of an IPv6 connection.
+    #[inline(always)]
+    pub(crate) fn ipv6_original(&self, slot: u32) -> Option<&Ipv6Addrs> {
+        self.ipv6_originals.get(slot as usize)
+    }
+
+    /// As [`Records::translated_reply`], of a translated IPv6 connection.
+    #[inline(always)]
+    pub(crate) fn translated_reply_v6(&self, slot: u32) -> Option<(Ipv6Addrs, u32)> {
+        Some((*self.ipv6_replies.get(slot as usize)?, self.cold.get(slot as usize)?.keys))
+    }
+
     /// The mark of the connection in a slot.
     pub(crate) fn mark(&self, slot: u32) -> u32 {
         self.cold.get(slot as usize).map_or(0, |cold| cold.mark)
@@ -269,14 +281,19 @@ impl Records {
         Some(slot)
     }
 
-    /// Stores an IPv4 connection that has nothing but its hot record and returns the slot. `None` if out of memory.
+    /// Stores an untranslated connection in the default zone, with nothing to store but its hot record and IPv6 addresses, and returns the slot. `None` if out of memory.
     #[inline(always)]
-    pub(crate) fn insert_plain(&mut self, record: HotRecord) -> Option<u32> {
-        let slot = self.alloc_slot(false)?;
+    pub(crate) fn insert_plain(&mut self, record: HotRecord, original: &TupleKey) -> Option<u32> {
+        let slot = self.alloc_slot(matches!(original.addresses, PackedAddrs::V6(_)))?;
         let run = self.runs.get_mut(run_of(slot))?;
         run.hot[place_of(slot)] = record;
         let generation = &mut run.generations[place_of(slot)];
         *generation = generation.wrapping_add(1);
+        if let (PackedAddrs::V6(addresses), Some(place)) =
+            (original.addresses, self.ipv6_originals.get_mut(slot as usize))
+        {
+            *place = addresses;
+        }
         // Others of its kind left these behind, which are read whatever the kind.
         if let Some(cold) = self.cold.get_mut(slot as usize) {
             cold.mark = 0;

@@ -72,13 +72,22 @@ fn has_avx2() -> bool {
     }
 }
 
-/// Words, tails and where their hashes go, four at a time.
-type FourKeys<'a> = ((&'a [u64; 4], &'a [u64; 4]), &'a mut [u64; 4]);
+/// Of four keys: the `W` words of each (all first words, then all second ones), their tails, and where their hashes go.
+pub(crate) struct FourKeys<'a, const W: usize> {
+    pub(crate) words: [&'a [u64; 4]; W],
+    pub(crate) tails: &'a [u64; 4],
+    pub(crate) hashes: &'a mut [u64; 4],
+}
 
-/// SipHash-1-3 of one word and one tail (with `length` in it) for each key, from the initial state `v`.
+/// SipHash-1-3 of the words and one tail (with `length` in it) of each key, from the initial state `v`.
 #[cfg(target_arch = "x86_64")]
 #[inline]
-pub(crate) fn sip13_lanes<'a>(_proof: Avx2, v: &[u64; 4], length: u64, keys: impl Iterator<Item = FourKeys<'a>>) {
+pub(crate) fn sip13_lanes<'a, const W: usize>(
+    _proof: Avx2,
+    v: &[u64; 4],
+    length: u64,
+    keys: impl Iterator<Item = FourKeys<'a, W>>,
+) {
     use core::arch::x86_64::{
         __m256i, _mm256_add_epi64, _mm256_or_si256, _mm256_set_epi64x, _mm256_set1_epi64x, _mm256_shuffle_epi8,
         _mm256_shuffle_epi32, _mm256_slli_epi64, _mm256_srli_epi64, _mm256_xor_si256,
@@ -107,20 +116,31 @@ pub(crate) fn sip13_lanes<'a>(_proof: Avx2, v: &[u64; 4], length: u64, keys: imp
         v[2] = rotate_32(v[2]);
     }
 
+    #[inline]
     #[target_feature(enable = "avx2")]
-    fn hash<'a>(initial: &[u64; 4], length: u64, keys: impl Iterator<Item = FourKeys<'a>>) {
+    fn absorb(v: &mut [__m256i; 4], block: __m256i) {
+        v[3] = _mm256_xor_si256(v[3], block);
+        round(v);
+        v[0] = _mm256_xor_si256(v[0], block);
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn hash<'a, const W: usize>(
+        initial: &[u64; 4],
+        length: u64,
+        keys: impl Iterator<Item = FourKeys<'a, W>>,
+    ) {
         let initial = initial.map(|word| _mm256_set1_epi64x(word.cast_signed()));
         let length = _mm256_set1_epi64x(length.cast_signed());
         let four = |[a, b, c, d]: [u64; 4]| {
             _mm256_set_epi64x(d.cast_signed(), c.cast_signed(), b.cast_signed(), a.cast_signed())
         };
-        for ((words, tails), hashes) in keys {
+        for FourKeys { words, tails, hashes } in keys {
             let mut v = initial;
-            for block in [four(*words), _mm256_or_si256(four(*tails), length)] {
-                v[3] = _mm256_xor_si256(v[3], block);
-                round(&mut v);
-                v[0] = _mm256_xor_si256(v[0], block);
+            for word in words {
+                absorb(&mut v, four(*word));
             }
+            absorb(&mut v, _mm256_or_si256(four(*tails), length));
             v[2] = _mm256_xor_si256(v[2], _mm256_set1_epi64x(0xff));
             for _ in 0..3 {
                 round(&mut v);
@@ -136,7 +156,13 @@ pub(crate) fn sip13_lanes<'a>(_proof: Avx2, v: &[u64; 4], length: u64, keys: imp
 
 /// Never called: without x86-64 there are no lanes.
 #[cfg(not(target_arch = "x86_64"))]
-pub(crate) fn sip13_lanes<'a>(_: Avx2, _: &[u64; 4], _: u64, _: impl Iterator<Item = FourKeys<'a>>) {}
+pub(crate) fn sip13_lanes<'a, const W: usize>(
+    _: Avx2,
+    _: &[u64; 4],
+    _: u64,
+    _: impl Iterator<Item = FourKeys<'a, W>>,
+) {
+}
 
 #[cfg(test)]
 mod tests {
