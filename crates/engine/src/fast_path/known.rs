@@ -65,12 +65,17 @@ impl Engine {
         }
         if zone.id == 0 {
             let tick = now.tick();
-            let step = match (packet.family(), packet.protocol()) {
-                (Family::V4, ipproto::TCP) => self.track_plain_segment(packet, reference, key, tick),
-                (Family::V4, ipproto::UDP) => self.track_plain_datagram(packet, reference, key, tick),
-                (Family::V6, ipproto::TCP) => self.track_plain_segment_v6(packet, reference, key.1, tick),
-                (Family::V6, ipproto::UDP) => self.track_plain_datagram_v6(packet, reference, key.1, tick),
-                _ => PlainStep::Other,
+            let (is_ipv4, protocol) = (packet.family() == Family::V4, packet.protocol());
+            let step = if is_ipv4 && protocol == ipproto::TCP {
+                self.track_plain_segment(packet, reference, key, tick)
+            } else if is_ipv4 && protocol == ipproto::UDP {
+                self.track_plain_datagram(packet, reference, key, tick)
+            } else if protocol == ipproto::TCP {
+                self.track_plain_segment_v6(packet, reference, key.1, tick)
+            } else if protocol == ipproto::UDP {
+                self.track_plain_datagram_v6(packet, reference, key.1, tick)
+            } else {
+                PlainStep::Other
             };
             match step {
                 PlainStep::Passed { info, generation } => {
