@@ -34,8 +34,9 @@ impl Engine {
     fn confirm_into(&mut self, ctx: PacketCtx, datagram: Option<&mut Vec<u8>>, now: Instant) -> Outcome {
         let outcome = match ctx.pending {
             Pending::Nothing => ctx.outcome,
-            Pending::Unconfirmed(fresh) => self.insert_unconfirmed(&fresh, ctx.outcome, now),
-            Pending::HelperPacket(packet_data) => self.run_helper(&packet_data, ctx.outcome, datagram, now),
+            // By reference: it is large, and copying it is expensive.
+            Pending::Unconfirmed(ref fresh) => self.insert_unconfirmed(fresh, ctx.outcome, now),
+            Pending::HelperPacket(ref packet_data) => self.run_helper(packet_data, ctx.outcome, datagram, now),
         };
         if self.events.has_undelivered()
             && outcome.verdict == CtVerdict::Accept
@@ -71,24 +72,26 @@ impl Engine {
         };
         hot.set_masqueraded(fresh.masqueraded);
         fresh.tracker.store(&mut hot);
-        let bytes = fresh.counted_bytes.map_or([0; 4], |bytes| [1, bytes, 0, 0]);
-        let record = NewRecord {
-            original: &fresh.original,
-            reply: &fresh.reply,
-            zone: fresh.zone,
-            mark: fresh.mark,
-            hot,
-            kind: if fresh.has_extension() { RecordKind::HAS_EXTENSION } else { 0 }
-                | if fresh.untranslated { RecordKind::UNTRANSLATED } else { 0 },
-            counts: self.sysctls.is_enabled(Sysctl::Acct).then_some(bytes),
-            hashes: fresh.hashes,
-            start: if self.sysctls.is_enabled(Sysctl::Timestamp) { now.to_unix(self.wall_clock_offset).0 } else { 0 },
-        };
         // Another shard may have taken the last entry since.
         if !self.shard.take_entry(self.sysctls[Sysctl::Max] as usize) {
             return self.drop_table_full(now).outcome;
         }
-        let Some(slot) = self.table.insert(&record, tick) else {
+        let needs_more = fresh.mark != 0
+            || fresh.zone.id != 0
+            || self.sysctls.is_enabled(Sysctl::Acct)
+            || self.sysctls.is_enabled(Sysctl::Timestamp);
+        let slot = match needs_more {
+            true => self.insert_with_all(fresh, hot, now),
+            false => {
+                hot.addresses = fresh.original.packed_addresses();
+                hot.keys = fresh.original.keys;
+                hot.kind = RecordKind::new(fresh.original.protocol, fresh.kind_flags() | RecordKind::family(&fresh.original));
+                let reply = (!fresh.untranslated).then_some(&fresh.reply);
+                let hashes = self.table.both_hashes([&fresh.original, &fresh.reply], fresh.hashes);
+                self.table.insert_plain(hot, (&fresh.original, reply), hashes, tick)
+            }
+        };
+        let Some(slot) = slot else {
             self.shard.give_entry_back();
             return self.drop_insert_failed(Reason::NoMemory);
         };
@@ -103,6 +106,24 @@ impl Engine {
         }
         outcome.connection = Some(self.conn_id(slot));
         outcome
+    }
+
+    /// Inserts a connection that has a mark, a zone, counters or a start time. `hot` has neither addresses nor keys nor kind.
+    #[inline(never)]
+    fn insert_with_all(&mut self, fresh: &Unconfirmed, hot: HotRecord, now: Instant) -> Option<u32> {
+        let bytes = fresh.counted_bytes.map_or([0; 4], |bytes| [1, bytes, 0, 0]);
+        let record = NewRecord {
+            original: &fresh.original,
+            reply: &fresh.reply,
+            zone: fresh.zone,
+            mark: fresh.mark,
+            hot,
+            kind: fresh.kind_flags(),
+            counts: self.sysctls.is_enabled(Sysctl::Acct).then_some(bytes),
+            hashes: fresh.hashes,
+            start: if self.sysctls.is_enabled(Sysctl::Timestamp) { now.to_unix(self.wall_clock_offset).0 } else { 0 },
+        };
+        self.table.insert(&record, now.tick())
     }
 
     /// Stores the parts of a connection that its record has no room for, and counts it as a child of its master.
@@ -153,5 +174,14 @@ impl Engine {
         self.counters.drop += 1;
         self.count_reason(reason);
         Outcome::dropped(reason)
+    }
+}
+
+impl Unconfirmed {
+    /// The flags of its record that do not follow from its tuple.
+    #[inline(always)]
+    const fn kind_flags(&self) -> u8 {
+        (if self.has_extension() { RecordKind::HAS_EXTENSION } else { 0 })
+            | (if self.untranslated { RecordKind::UNTRANSLATED } else { 0 })
     }
 }

@@ -114,6 +114,16 @@ impl Engine {
 
     #[inline(never)]
     fn track_slowly(&mut self, packet: &Packet<'_>, zone: Zone, hint: &LookupHint, now: Instant) -> PacketCtx {
+        if let Some((probe, opened)) = self.open_plain(packet, zone, hint, now)
+            && let Some(reply) = probe.key.invert()
+        {
+            return self.unconfirmed_ctx(packet, &probe, reply, &opened);
+        }
+        self.track_fully(packet, zone, hint, now)
+    }
+
+    #[inline(never)]
+    fn track_fully(&mut self, packet: &Packet<'_>, zone: Zone, hint: &LookupHint, now: Instant) -> PacketCtx {
         let (identity, key) = self.classify(packet);
         // A caller of `track` has a ruleset, which may read the connection that this packet ends: keep a copy.
         self.nat.keep_ended = true;

@@ -252,7 +252,7 @@ impl Engine {
     }
 
     #[inline(always)]
-    fn unconfirmed_ctx(
+    pub(crate) fn unconfirmed_ctx(
         &self,
         packet: &Packet<'_>,
         probe: &LookupKey,
@@ -386,12 +386,12 @@ impl Engine {
 }
 
 /// The tracker of a new connection.
-struct InitialTracker {
-    tracker: Tracker,
+pub(crate) struct InitialTracker {
+    pub(crate) tracker: Tracker,
     /// Its timeout in ticks.
-    timeout: u32,
+    pub(crate) timeout: u32,
     /// Does accounting count the first packet?
-    counted: bool,
+    pub(crate) counted: bool,
 }
 
 /// Adds a packet to its connection's counters, if it has any.

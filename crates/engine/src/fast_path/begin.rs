@@ -1,14 +1,16 @@
-//! The short way of a connection's first packet where no rules are asked: a plain SYN or a datagram, whose record is written into the table at once.
+//! The short way of a connection's first packet, a plain SYN or a datagram. Where no rules are asked, its record is written into the table at once; for rules its tracker is made without a look
+//! at anything but the packet.
 //!
 //! The result must equal that of `init_conntrack` and `confirm`; a property test checks this. A packet begins its connection completely or not at all: if the short
 //! way does not apply, nothing is changed.
 use super::hints::LookupHint;
-use crate::protocol::Tcp;
+use crate::protocol::{Tcp, Tracker};
 use crate::protocol::stateless::Stateless;
-use crate::table::NewRecord;
+use crate::table::{LookupKey, NewRecord};
 use crate::table::key::{PackedAddrs, TupleKey};
 use crate::table::record::{HotRecord, RecordKind};
 use crate::time::Ticks;
+use crate::track::InitialTracker;
 use crate::{ConnId, CtInfo, Direction, Engine, EventKind, Instant, Outcome, Status, Sysctl, Zone, ZoneDirection};
 use keepstate_types::ipproto;
 use keepstate_wire::tcp::TcpSegment;
@@ -44,17 +46,15 @@ impl Engine {
         hint: &LookupHint,
         now: Instant,
     ) -> Option<Outcome> {
-        let limit = self.sysctls[Sysctl::Max] as usize;
-        let is_full = limit != 0 && self.entries_in_use() >= limit || self.admission.is_some();
         // Others of the same group may have begun connections since the hint was made: ask again.
-        if is_full || zone.direction != ZoneDirection::Both || self.table.candidate(hint.hash).is_some() {
+        if !self.may_begin_plainly(zone) || self.table.candidate(hint.hash).is_some() {
             return None;
         }
         // Without NAT the reply tuple is free if the original is.
-        let is_simple = !self.nat.in_use && self.expectations.is_empty() && self.auto_helpers.is_empty();
-        if !is_simple {
+        if self.nat.in_use {
             return None;
         }
+        let limit = self.sysctls[Sysctl::Max] as usize;
         let needs_more = self.sysctls.is_enabled(Sysctl::Acct) || self.sysctls.is_enabled(Sysctl::Timestamp);
         if zone.id == 0 && !needs_more {
             let first = FirstPacket { hashes: hint.hashes(), limit, now };
@@ -72,6 +72,63 @@ impl Engine {
             }
         }
         self.begin_other(packet, zone, hint, limit, now)
+    }
+
+    /// Is there room, and nothing that new connections are looked up in or limited by?
+    #[inline(always)]
+    fn may_begin_plainly(&self, zone: Zone) -> bool {
+        let limit = self.sysctls[Sysctl::Max] as usize;
+        let has_room = (limit == 0 || self.entries_in_use() < limit) && self.admission.is_none();
+        let is_simple = self.expectations.is_empty() && self.auto_helpers.is_empty();
+        has_room && is_simple && zone.direction == ZoneDirection::Both
+    }
+
+    /// For rules: the key and the tracker of the connection that `packet` begins, which nothing has to be asked about: a plain SYN or a datagram. `None` if the packet may belong to a known
+    /// connection, is not ordinary, or finds the table full; nothing is changed.
+    #[inline(always)]
+    pub(super) fn open_plain(
+        &self,
+        packet: &Packet<'_>,
+        zone: Zone,
+        hint: &LookupHint,
+        now: Instant,
+    ) -> Option<(LookupKey, InitialTracker)> {
+        if hint.candidate.is_some() || !self.may_begin_plainly(zone) {
+            return None;
+        }
+        let is_checked = self.sysctls.is_enabled(Sysctl::Checksum);
+        let v4 = PackedAddrs::V4(hint.addresses);
+        let (addresses, segment) = match (packet.family(), packet.protocol()) {
+            (Family::V4, ipproto::TCP) => {
+                let plain = packet.plain_tcp().filter(|plain| !is_checked || plain.checksum_ok())?;
+                (v4, Some(plain.segment()?))
+            }
+            (Family::V6, ipproto::TCP) => {
+                let plain = packet.plain_tcp_v6().filter(|plain| !is_checked || plain.checksum_ok())?;
+                (PackedAddrs::V6(plain.addresses()), Some(plain.segment()?))
+            }
+            (Family::V4, ipproto::UDP) => {
+                packet.plain_udp().filter(|plain| !is_checked || plain.checksum_ok())?;
+                (v4, None)
+            }
+            (Family::V6, ipproto::UDP) => {
+                let plain = packet.plain_udp_v6().filter(|plain| !is_checked || plain.checksum_ok())?;
+                (PackedAddrs::V6(plain.addresses()), None)
+            }
+            _ => return None,
+        };
+        let (tracker, timeout) = match segment {
+            Some(segment) => {
+                let (tcp, timeout) = Tcp::from_plain_syn(&segment, &self.sysctls)?;
+                (Tracker::Tcp(tcp), timeout)
+            }
+            None => (Tracker::Stateless(Stateless::first_udp(now.tick())), self.fast_timeouts.udp),
+        };
+        let key = TupleKey { addresses, keys: hint.keys(), protocol: packet.protocol() };
+        if !self.shard.owns(&key) {
+            return None;
+        }
+        Some((hint.lookup_key(key, zone), InitialTracker { tracker, timeout, counted: true }))
     }
 
     /// Begins a connection with a SYN in an ordinary IPv4 packet, in the default zone.
@@ -150,23 +207,20 @@ impl Engine {
         if reply == original || !self.shard.owns(&original) {
             return PlainBegin::Refused;
         }
-        let [hash, reply_hash] = match first.hashes {
-            [hash, 0] => [hash, self.table.reply_hash(&reply)],
-            known => known,
-        };
+        let hashes = self.table.both_hashes([&original, &reply], first.hashes);
         let tick = first.now.tick();
         let hot = HotRecord {
             addresses: original.packed_addresses(),
             keys,
             deadline: tick.wrapping_add(timeout),
             status: Status::CONFIRMED.bits() as u16,
-            kind: RecordKind::of_first_packet(&original),
+            kind: RecordKind::new(protocol, RecordKind::UNTRANSLATED | RecordKind::family(&original)),
             ..hot
         };
         if !self.shard.take_entry(first.limit) {
             return PlainBegin::Refused;
         }
-        let slot = self.table.insert_plain(hot, &original, [hash, reply_hash], tick);
+        let slot = self.table.insert_plain(hot, (&original, None), hashes, tick);
         match self.begun(slot, first.now) {
             Some(id) => PlainBegin::Begun(id),
             None => PlainBegin::Refused,

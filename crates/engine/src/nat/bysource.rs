@@ -2,42 +2,52 @@
 //!
 //! A connection is inserted when its source NAT is initialized (even if that changed nothing), and removed when it ends. The connections of one
 //! source form a linked list, newest first. Nothing is allocated before the first translation.
+use super::eim_table::InsideSource;
+use crate::Direction;
 use crate::table::key::{HashKeys, PackedAddrs, TupleKey, key_tail};
 use crate::table::{ChunkedArray, Index, Records, TupleRef};
-use crate::{Direction, Tuple};
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::IpAddr;
 
-/// The inside source of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// The inside source of a connection: address, key, protocol and zone, packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BysourceKey {
-    pub(super) address: IpAddr,
-    pub(super) key: u16,
-    pub(super) protocol: u8,
-    pub(super) zone: u16,
+    /// Upper half and lower half; of IPv4 the upper half is 0.
+    address: [u64; 2],
+    /// What is hashed behind the address: key, zone, protocol, and [`BysourceKey::IPV6`].
+    tail: u64,
 }
 
 impl BysourceKey {
-    pub(super) fn from_tuple(original: &Tuple, zone: u16) -> BysourceKey {
-        BysourceKey { address: original.source, key: original.source_key, protocol: original.protocol, zone }
+    /// Above the key, which has 16 bits.
+    const IPV6: u64 = 1 << 40;
+
+    #[inline(always)]
+    pub(super) fn from_key(original: &TupleKey, zone: u16) -> BysourceKey {
+        let tail = key_tail(original.keys >> 16, zone, original.protocol);
+        match original.addresses {
+            PackedAddrs::V4(both) => BysourceKey { address: [0, both >> 32], tail },
+            PackedAddrs::V6([source, _]) => BysourceKey { address: source, tail: tail | BysourceKey::IPV6 },
+        }
     }
 
-    fn from_key(original: &TupleKey, zone: u16) -> BysourceKey {
-        let address = match original.addresses {
-            PackedAddrs::V4(both) => IpAddr::V4(Ipv4Addr::from_bits((both >> 32) as u32)),
-            PackedAddrs::V6([[high, low], _]) => {
-                IpAddr::V6(Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)))
-            }
-        };
-        BysourceKey { address, key: (original.keys >> 16) as u16, protocol: original.protocol, zone }
-    }
-
+    #[inline]
     fn hash(&self, keys: &HashKeys) -> u64 {
-        let tail = key_tail(self.key.into(), self.zone, self.protocol);
-        match self.address {
-            IpAddr::V4(address) => keys.hash_with_tail([address.to_bits().into()], tail),
+        match self.tail & BysourceKey::IPV6 {
+            0 => keys.hash_with_tail([self.address[1]], self.tail),
+            _ => keys.hash_with_tail(self.address, self.tail),
+        }
+    }
+}
+
+impl From<&InsideSource> for BysourceKey {
+    fn from(source: &InsideSource) -> BysourceKey {
+        let InsideSource { address, key, protocol, zone } = *source;
+        let tail = key_tail(key.into(), zone, protocol);
+        match address {
+            IpAddr::V4(address) => BysourceKey { address: [0, address.to_bits().into()], tail },
             IpAddr::V6(address) => {
                 let bits = address.to_bits();
-                keys.hash_with_tail([(bits >> 64) as u64, bits as u64], tail)
+                BysourceKey { address: [(bits >> 64) as u64, bits as u64], tail: tail | BysourceKey::IPV6 }
             }
         }
     }
@@ -73,14 +83,22 @@ fn source_of(records: &Records, slot: u32) -> Option<BysourceKey> {
 
 impl BysourceTable {
     pub(super) fn new(keys: HashKeys) -> BysourceTable {
-        let none = BysourceKey { address: Ipv4Addr::UNSPECIFIED.into(), key: 0, protocol: 0, zone: 0 };
+        let none = BysourceKey { address: [0; 2], tail: 0 };
         let last = (none, none.hash(&keys));
         BysourceTable { newest: Index::new(1), keys, last, links: Links(ChunkedArray::new()) }
     }
 
     /// Hashes the source of a new connection.
+    #[inline]
     pub(super) fn hash_ahead(&mut self, source: &BysourceKey) {
         self.last = (*source, source.hash(&self.keys));
+    }
+
+    /// As [`BysourceTable::hash_ahead`]. False if the source has no connection; it may be true of one that has none.
+    #[inline(always)]
+    pub(super) fn may_have(&mut self, source: &BysourceKey) -> bool {
+        self.hash_ahead(source);
+        self.newest.first_match(self.last.1).is_some()
     }
 
     #[inline]
@@ -88,21 +106,34 @@ impl BysourceTable {
         if self.last.0 == *source { self.last.1 } else { source.hash(&self.keys) }
     }
 
+    #[inline(always)]
     fn newest(&self, source: &BysourceKey, hash: u64, records: &Records) -> Option<u32> {
         // Most sources are new.
         self.newest.first_match(hash)?;
+        self.search_newest(source, hash, records)
+    }
+
+    #[inline(never)]
+    fn search_newest(&self, source: &BysourceKey, hash: u64, records: &Records) -> Option<u32> {
         let fits = |found: TupleRef| (source_of(records, found.slot()) == Some(*source)).then_some(found.slot());
         self.newest.search(hash, fits)
     }
 
-    /// Inserts the connection in `slot`. If memory is short it is left out, and the source's next connection is translated without regard to it.
-    pub(super) fn insert(&mut self, slot: u32, records: &Records) {
-        let Some(source) = source_of(records, slot) else { return };
-        let hash = self.hash(&source);
+    /// As [`BysourceTable::insert`], of a connection whose source is not at hand.
+    pub(super) fn insert_slot(&mut self, slot: u32, records: &Records) {
+        if let Some(source) = source_of(records, slot) {
+            self.insert(slot, &source, records);
+        }
+    }
+
+    /// Inserts the connection in `slot`, which has this source. If memory is short it is left out, and the source's next connection is translated without regard to it.
+    #[inline(always)]
+    pub(super) fn insert(&mut self, slot: u32, source: &BysourceKey, records: &Records) {
+        let hash = self.hash(source);
         if !self.links.0.ensure_chunk(slot as usize) {
             return;
         }
-        let before = self.newest(&source, hash, records);
+        let before = self.newest(source, hash, records);
         let done = match before {
             Some(before) => self.newest.replace(hash, reference(before), reference(slot)),
             None => self.newest.insert(hash, reference(slot)),
@@ -110,11 +141,17 @@ impl BysourceTable {
         if !done {
             return;
         }
-        self.links.set(slot, NEWER, None);
-        self.links.set(slot, OLDER, before);
+        self.links.set_both(slot, [None, before]);
         if let Some(before) = before {
             self.links.set(before, NEWER, Some(slot));
         }
+        if self.newest.needs_growth() {
+            self.grow(records);
+        }
+    }
+
+    #[inline(never)]
+    fn grow(&mut self, records: &Records) {
         for _ in 0..SPLITS_PER_INSERT {
             if self.newest.needs_growth() {
                 let BysourceTable { newest, keys, .. } = self;
@@ -162,6 +199,14 @@ impl Links {
         self.0.get(slot as usize)?[which].checked_sub(1)
     }
 
+    /// Newer, then older.
+    #[inline(always)]
+    fn set_both(&mut self, slot: u32, neighbours: [Option<u32>; 2]) {
+        if let Some(links) = self.0.get_mut(slot as usize) {
+            *links = neighbours.map(|neighbour| neighbour.map_or(0, |slot| slot + 1));
+        }
+    }
+
     fn set(&mut self, slot: u32, which: usize, neighbour: Option<u32>) {
         if let Some(links) = self.0.get_mut(slot as usize) {
             links[which] = neighbour.map_or(0, |slot| slot + 1);
@@ -174,11 +219,13 @@ mod tests {
     use super::*;
     use crate::table::record::{HotRecord, RecordKind};
     use crate::table::{NewRecord, Table};
-    use crate::{Secret, Status, Zone};
+    use crate::{Secret, Status, Tuple, Zone};
     use alloc::vec::Vec;
 
     fn source(port: u16) -> BysourceKey {
-        BysourceKey { address: IpAddr::from([10, 0, 0, 1]), key: port, protocol: 6, zone: 0 }
+        let (source, destination) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+        let tuple = Tuple { source, destination, protocol: 6, source_key: port, destination_key: 1 };
+        BysourceKey::from_key(&TupleKey::from(&tuple), 0)
     }
 
     /// A connection from this port to this one.
@@ -210,9 +257,9 @@ mod tests {
         for gone in 0..3 {
             let (mut table, mut sources) = tables();
             let slots = [1, 2, 3].map(|peer| connect(&mut table, 1, peer));
-            slots.iter().for_each(|slot| sources.insert(*slot, &table.records));
+            slots.iter().for_each(|slot| sources.insert_slot(*slot, &table.records));
             let other = connect(&mut table, 2, 1);
-            sources.insert(other, &table.records);
+            sources.insert_slot(other, &table.records);
             let left = |sources: &BysourceTable, port| -> Vec<u32> {
                 sources.connections(&source(port), &table.records).collect()
             };
@@ -234,7 +281,7 @@ mod tests {
         for port in 1..20_000 {
             for peer in 1..=1 + port % 2 {
                 slots.push(connect(&mut table, port, peer));
-                sources.insert(slots[slots.len() - 1], &table.records);
+                sources.insert_slot(slots[slots.len() - 1], &table.records);
             }
             let now = sources.newest.bucket_count();
             assert!(now - buckets <= 2 * SPLITS_PER_INSERT && !sources.newest.needs_growth());

@@ -2,8 +2,7 @@
 //!
 //! A mapping assigns one outside port to one inside source, whatever its peers. It is created when its first connection is confirmed and removed with its last,
 //! so there are never more mappings than connections. While [`NatPolicy`] is the default (Linux's behaviour), nothing here runs and nothing is stored.
-use super::bysource::BysourceKey;
-use super::eim_table::{NatPolicy, OutsidePort};
+use super::eim_table::{InsideSource, NatPolicy, OutsidePort};
 use super::port_bitmap::PortConstraint;
 use super::port_block::{PortBlockEvent, Subscriber};
 use super::port_part::PortPart;
@@ -146,7 +145,7 @@ impl Engine {
     /// The source's existing mapping, or a port without a mapping.
     fn unique_tuple_eim(&mut self, bounds: &AllowedPorts, wanted: &NatRequest<'_>) -> (Tuple, bool) {
         let NatRequest { current: present, zone, .. } = wanted;
-        let source = BysourceKey::from_tuple(present, zone.id_for(Direction::Original));
+        let source = InsideSource::from_tuple(present, zone.id_for(Direction::Original));
         let at = |port| Tuple { source: bounds.address, source_key: port, ..*present };
         let fits = |outside: &OutsidePort| outside.address == bounds.address && bounds.ports.contains(&outside.port);
         let known = self.nat.eim.mappings_of(&source).find(fits);
@@ -166,7 +165,7 @@ impl Engine {
     /// A port without a mapping, of `part` if there is one.
     fn free_mapping(&mut self, bounds: &AllowedPorts, wanted: &NatRequest<'_>, part: Option<PortPart>) -> Option<u16> {
         let NatRequest { current: present, range, zone, .. } = wanted;
-        let source = BysourceKey::from_tuple(present, zone.id_for(Direction::Original));
+        let source = InsideSource::from_tuple(present, zone.id_for(Direction::Original));
         let at = |port| Tuple { source: bounds.address, source_key: port, ..*present };
         let is_own = |port: u16| part.is_none_or(|part| part.contains(port));
         let (place, first) = ((bounds.address, present.protocol, zone.id), *bounds.ports.start());
@@ -208,7 +207,7 @@ impl Engine {
 }
 
 /// The inside source of a connection, and its outside port.
-fn mapping_ends(original: &Tuple, reply: &Tuple, zone: Zone) -> Option<(BysourceKey, OutsidePort)> {
+fn mapping_ends(original: &Tuple, reply: &Tuple, zone: Zone) -> Option<(InsideSource, OutsidePort)> {
     let translated = reply.invert()?;
     let outside = OutsidePort {
         address: translated.source,
@@ -216,7 +215,7 @@ fn mapping_ends(original: &Tuple, reply: &Tuple, zone: Zone) -> Option<(Bysource
         protocol: translated.protocol,
         zone: zone.id,
     };
-    has_ports(outside.protocol).then(|| (BysourceKey::from_tuple(original, zone.id_for(Direction::Original)), outside))
+    has_ports(outside.protocol).then(|| (InsideSource::from_tuple(original, zone.id_for(Direction::Original)), outside))
 }
 
 /// The ports of the same class as the current one.

@@ -1,9 +1,8 @@
 //! The NAT policy, and the table of mapped outside ports.
-use super::bysource::BysourceKey;
 use super::deterministic::DeterministicNat;
 use super::port_bitmap::{BitmapKey, PortBitmap};
 use super::port_block::PortBlocks;
-use crate::Instant;
+use crate::{Instant, Tuple};
 use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::ops::RangeInclusive;
@@ -55,6 +54,21 @@ impl NatPolicy {
     }
 }
 
+/// The inside source of a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct InsideSource {
+    pub(super) address: IpAddr,
+    pub(super) key: u16,
+    pub(super) protocol: u8,
+    pub(super) zone: u16,
+}
+
+impl InsideSource {
+    pub(super) fn from_tuple(original: &Tuple, zone: u16) -> InsideSource {
+        InsideSource { address: original.source, key: original.source_key, protocol: original.protocol, zone }
+    }
+}
+
 /// One mapped port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct OutsidePort {
@@ -72,8 +86,8 @@ pub(crate) struct EimTable {
     pub(super) in_use: bool,
     pub(super) used_ports: PortBitmap,
     /// Mappings, each with its number of connections.
-    pub(super) by_inside: KeyedMap<BysourceKey, Vec<(OutsidePort, u32)>>,
-    pub(super) by_outside: KeyedMap<OutsidePort, BysourceKey>,
+    pub(super) by_inside: KeyedMap<InsideSource, Vec<(OutsidePort, u32)>>,
+    pub(super) by_outside: KeyedMap<OutsidePort, InsideSource>,
     pub(super) port_blocks: PortBlocks,
 }
 
@@ -116,11 +130,11 @@ impl EimTable {
     }
 
     /// The mapped ports of a source.
-    pub(super) fn mappings_of(&self, source: &BysourceKey) -> impl Iterator<Item = OutsidePort> + '_ {
+    pub(super) fn mappings_of(&self, source: &InsideSource) -> impl Iterator<Item = OutsidePort> + '_ {
         self.by_inside.get(source).into_iter().flatten().map(|(outside, _)| *outside)
     }
 
-    pub(super) fn add_connection(&mut self, inside: BysourceKey, outside: OutsidePort, now: Instant) {
+    pub(super) fn add_connection(&mut self, inside: InsideSource, outside: OutsidePort, now: Instant) {
         if self.deterministic_mapping(inside.address).is_none() {
             self.port_blocks.add_connection((inside.address, inside.zone), outside.address, outside.port, now);
         }
@@ -138,7 +152,7 @@ impl EimTable {
         }
     }
 
-    pub(super) fn remove_connection(&mut self, inside: BysourceKey, outside: OutsidePort, now: Instant) {
+    pub(super) fn remove_connection(&mut self, inside: InsideSource, outside: OutsidePort, now: Instant) {
         self.port_blocks.remove_connection((inside.address, inside.zone), outside.address, outside.port, now);
         let Some(mapped) = self.by_inside.get_mut(&inside) else { return };
         let Some(at) = mapped.iter().position(|(known, _)| *known == outside) else { return };
@@ -155,10 +169,10 @@ impl EimTable {
     }
 
     /// The outside port reserved for `source` beside a neighbour's: RTCP uses the port above RTP's (RFC 3550, 11).
-    pub(super) fn rtp_pair_port(&self, source: &BysourceKey) -> Option<u16> {
+    pub(super) fn rtp_pair_port(&self, source: &InsideSource) -> Option<u16> {
         let (neighbour, up) =
             if source.key.is_multiple_of(2) { (source.key + 1, false) } else { (source.key - 1, true) };
-        let port = self.mappings_of(&BysourceKey { key: neighbour, ..*source }).next()?.port;
+        let port = self.mappings_of(&InsideSource { key: neighbour, ..*source }).next()?.port;
         let fits = port % 2 == neighbour % 2;
         fits.then(|| if up { port.wrapping_add(1) } else { port.wrapping_sub(1) })
     }

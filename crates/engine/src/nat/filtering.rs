@@ -55,7 +55,7 @@ impl Engine {
             FilteringBehaviour::AddressAndPortDependent => false,
             FilteringBehaviour::EndpointIndependent => true,
             FilteringBehaviour::AddressDependent => {
-                self.nat.bysource.connections(inside, &self.table.records).take(MAX_PEERS_CHECKED).any(|slot| {
+                self.nat.bysource.connections(&inside.into(), &self.table.records).take(MAX_PEERS_CHECKED).any(|slot| {
                     let peer = self.table.records.key(TupleRef::new(slot, Direction::Original));
                     peer.is_some_and(|peer| peer.tuple().destination == present.source)
                 })

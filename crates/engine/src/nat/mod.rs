@@ -38,6 +38,7 @@ use crate::table::TupleRef;
 use crate::table::key::TupleKey;
 use crate::{Connection, Direction, Engine, Instant, PacketCtx, Status, Tuple, Unconfirmed};
 use alloc::boxed::Box;
+use bysource::BysourceKey;
 use range::nat_status_bits;
 use unique_tuple::{NatBinding, NatRequest};
 
@@ -96,6 +97,31 @@ impl Engine {
         if fresh.status.contains(done) {
             return NatResult::AlreadyDone;
         }
+        if cause == NatBinding::Rule
+            && let Some((reply, hash)) = self.unique_reply_plain(fresh, manip, range)
+        {
+            fresh.reply = reply;
+            fresh.untranslated = false;
+            fresh.hashes[1] = hash;
+            fresh.reply_free_epoch = self.table.epoch();
+            fresh.masqueraded |= range.masquerade;
+            fresh.status |= done | changed;
+            self.nat.in_use = true;
+            return NatResult::Changed;
+        }
+        self.search_nat_tuple(fresh, (manip, cause), range, now)
+    }
+
+    /// As [`Engine::setup_nat`], of an end that is not initialized.
+    #[inline(never)]
+    fn search_nat_tuple(
+        &mut self,
+        fresh: &mut Unconfirmed,
+        (manip, cause): (Manip, NatBinding),
+        range: &NatRange,
+        now: Instant,
+    ) -> NatResult {
+        let (changed, done) = nat_status_bits(manip);
         let Some(present) = fresh.reply.tuple().invert() else { return NatResult::Unchanged };
         let opening = match &fresh.tracker {
             Tracker::Tcp(tcp) => tcp.syn_end_seq(),
@@ -189,9 +215,11 @@ impl Engine {
     }
 
     /// Adds a connection whose source NAT is initialized to the by-source table.
+    #[inline(always)]
     pub(crate) fn insert_bysource(&mut self, fresh: &Unconfirmed, slot: u32, now: Instant) {
         if fresh.status.contains(Status::SRC_NAT_DONE) {
-            self.nat.bysource.insert(slot, &self.table.records);
+            let source = BysourceKey::from_key(&fresh.original, fresh.zone.id_for(Direction::Original));
+            self.nat.bysource.insert(slot, &source, &self.table.records);
             if self.nat.eim.in_use() && fresh.status.contains(Status::SRC_NAT) {
                 self.insert_mapping(&fresh.original(), &fresh.reply(), fresh.zone, now);
             }

@@ -1,6 +1,7 @@
 use super::bysource::BysourceKey;
 use super::*;
 use crate::Secret;
+use crate::table::key::TupleKey;
 use crate::{CtInfo, Outcome, Reason, Sysctl, Sysctls, Zone};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -127,8 +128,62 @@ fn same_source_gets_the_same_port_for_other_peers() {
     assert_ne!(endpoints(&first).1, 4000);
     assert_eq!(endpoints(&first).1, endpoints(&second).1);
     engine.flush(Instant(0));
-    let source = BysourceKey::from_tuple(&tuple(&second), 0);
+    let source = BysourceKey::from_key(&TupleKey::from(&tuple(&second)), 0);
     assert!(engine.nat.bysource.connections(&source, &engine.table.records).next().is_none());
+}
+
+/// The most common search takes fewer steps; it must choose what the whole one does.
+#[test]
+fn the_plain_search_chooses_what_the_whole_search_chooses() {
+    let mut state = 1u64;
+    let mut below = |limit: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % limit
+    };
+    let (mut plain, mut whole, mut chosen_plainly) = (engine(), engine(), 0);
+    for step in 0..6000u64 {
+        // UDP connections end after 30 seconds: some are found expired.
+        let now = Instant(step * 20_000_000);
+        let (host, port, peer) = (below(3) as u8, 4000 + below(200) as u16, below(4) as u8);
+        let (client, server) = ([10, 0, 0, host], [198, 51, 100, peer]);
+        let bytes = match below(2) {
+            0 => udp(client, port, server, 53),
+            _ => syn(client, port, server, 53),
+        };
+        let packet = Packet::parse(&bytes).unwrap();
+        let mut range = NatRange::to([192, 0, 2, below(2) as u8].into());
+        match below(10) {
+            0 => range = NatRange::to(client.into()),
+            1 => range.ports = Some(5000..=5003),
+            2 => range.port_selection = PortSelection::Random,
+            3 => range.addresses = None,
+            4 => range.masquerade = true,
+            _ => (),
+        }
+        let manip = if below(8) == 0 { Manip::Destination } else { Manip::Source };
+        let zone = Zone { id: below(2) as u16, ..Zone::default() };
+        let [first, second] = [&mut plain, &mut whole].map(|engine| engine.track(&packet, zone, now));
+        let (mut first, mut second) = (first, second);
+        if let (Some(fresh), Manip::Source) = (first.unconfirmed(), manip) {
+            chosen_plainly += u32::from(plain.unique_reply_plain(fresh, manip, &range).is_some());
+        }
+        let translated = plain.translate(&mut first, manip, &range, now);
+        let expected = match &mut second.pending {
+            Pending::Unconfirmed(fresh) => whole.search_nat_tuple(fresh, (manip, NatBinding::Rule), &range, now),
+            _ => NatResult::AlreadyDone,
+        };
+        assert_eq!(translated, expected, "step {step}");
+        assert_eq!(plain.confirm(first, now), whole.confirm(second, now), "step {step}");
+        for engine in [&mut plain, &mut whole] {
+            engine.poll(Instant(now.0.saturating_sub(5_000_000_000)));
+        }
+        if step % 500 == 0 {
+            let [first, second] = [&plain, &whole].map(|engine| engine.entries(now).collect::<Vec<_>>());
+            assert_eq!(first, second, "step {step}");
+            plain.check_invariants().unwrap();
+        }
+    }
+    assert!(chosen_plainly > 500, "{chosen_plainly}");
 }
 
 fn tuple(bytes: &[u8]) -> Tuple {

@@ -5,9 +5,11 @@ use super::best_ip::best_address;
 use super::bysource::BysourceKey;
 use super::port_part::PortPart;
 use super::range::{Manip, NatRange, PortSelection, end_key, end_key_mut};
-use crate::table::{TupleRef, key::TupleKey};
+use crate::table::TupleRef;
+use crate::table::key::{PackedAddrs, TupleKey};
 use crate::time::Ticks;
-use crate::{Direction, Engine, Instant, ProtocolInfo, Status, TcpState, Tuple, Zone};
+use crate::{Direction, Engine, Instant, ProtocolInfo, Status, TcpState, Tuple, Unconfirmed, Zone};
+use core::net::IpAddr;
 use keepstate_types::ipproto;
 
 /// A search for a free tuple.
@@ -65,12 +67,54 @@ impl Engine {
     pub(crate) fn restore_bysource(&mut self, slot: u32) {
         let decided = self.table.records.hot(slot).is_some_and(|hot| hot.status().contains(Status::SRC_NAT_DONE));
         if decided {
-            self.nat.bysource.insert(slot, &self.table.records);
+            self.nat.bysource.insert_slot(slot, &self.table.records);
         }
     }
 }
 
 impl Engine {
+    /// The reply tuple that [`Engine::unique_tuple`] would lead to in the most common case, with its hash: a rule gives the connection of a new source one address, and its port is free there.
+    /// `None`: search.
+    #[inline(always)]
+    pub(super) fn unique_reply_plain(
+        &mut self,
+        fresh: &Unconfirmed,
+        manip: Manip,
+        range: &NatRange,
+    ) -> Option<(TupleKey, u64)> {
+        let is_plain = manip == Manip::Source
+            && range.ports.is_none()
+            && range.port_selection == PortSelection::PreferOriginal
+            && !range.prefix
+            && matches!(fresh.original.protocol, ipproto::TCP | ipproto::UDP);
+        if !is_plain || self.nat.eim.in_use() || self.nat.port_part.is_some() || self.shard.is_one_of_many() {
+            return None;
+        }
+        let allowed = range.addresses.as_ref()?;
+        let reply = fresh.reply;
+        // The destination of the reply is the source of the connection.
+        let addresses = match (reply.addresses, allowed.start(), allowed.end()) {
+            (PackedAddrs::V4(word), IpAddr::V4(first), IpAddr::V4(last)) => {
+                let address = first.to_bits();
+                let is_other = first == last && word as u32 != address;
+                is_other.then_some(PackedAddrs::V4(word & !u64::from(u32::MAX) | u64::from(address)))
+            }
+            (PackedAddrs::V6([from, to]), IpAddr::V6(first), IpAddr::V6(last)) => {
+                let bits = first.to_bits();
+                let address = [(bits >> 64) as u64, bits as u64];
+                (first == last && to != address).then_some(PackedAddrs::V6([from, address]))
+            }
+            _ => None,
+        }?;
+        let source = BysourceKey::from_key(&reply.invert()?, fresh.zone.id_for(Direction::Original));
+        if self.nat.bysource.may_have(&source) {
+            return None;
+        }
+        let chosen = TupleKey { addresses, ..reply };
+        let (owner, hash) = self.table.reply_owner(&chosen, fresh.zone);
+        owner.is_none().then_some((chosen, hash))
+    }
+
     /// The translated tuple, and whether it is free.
     pub(super) fn unique_tuple(&mut self, wanted: &NatRequest<'_>) -> (Tuple, bool) {
         let mapped = if self.nat.eim.in_use() { self.unique_tuple_by_policy(wanted) } else { None };
@@ -127,7 +171,7 @@ impl Engine {
 
     /// The translation of another connection of the same source, if this range allows it.
     fn find_appropriate_src(&mut self, wanted: &NatRequest<'_>) -> Option<Tuple> {
-        let source = BysourceKey::from_tuple(&wanted.current, wanted.zone.id_for(Direction::Original));
+        let source = BysourceKey::from_key(&TupleKey::from(&wanted.current), wanted.zone.id_for(Direction::Original));
         self.nat.bysource.hash_ahead(&source);
         self.nat.bysource.connections(&source, &self.table.records).take(MAX_BYSOURCE_LOOKUPS).find_map(|slot| {
             let reply = self.table.records.key(TupleRef::new(slot, Direction::Reply))?.tuple();

@@ -14,7 +14,6 @@
 use super::chunked::{ChunkedArray, DenseArray};
 use super::simd;
 use crate::Direction;
-use alloc::vec::Vec;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 const ENTRIES_PER_BUCKET: usize = 10;
@@ -337,30 +336,21 @@ impl Index {
         }
         let half = if self.length.is_power_of_two() { self.length } else { (self.mask >> 1) + 1 };
         let home = self.length - half;
-        let mut moved: Vec<(u16, TupleRef)> = Vec::new();
-        self.drain_bucket(home, &mut moved);
+        let mut taken = self.buckets.get_mut(home).map(core::mem::take).unwrap_or_default();
         self.length += 1;
         self.mask = self.length.next_power_of_two() - 1;
-        moved.iter().for_each(|(_, reference)| fetch(*reference));
-        for (mark, reference) in moved {
-            let home = self.bucket_of(hash_of(reference));
-            // Fewer entries than before share each of the two buckets, so no new overflow bucket can be needed.
-            self.insert_entry(home, mark, reference);
-        }
-    }
-
-    /// Moves the entries of a bucket to `out` and frees its overflow buckets.
-    fn drain_bucket(&mut self, home: usize, out: &mut Vec<(u16, TupleRef)>) {
-        let Some(bucket) = self.buckets.get_mut(home) else { return };
-        let taken = core::mem::take(bucket);
-        out.extend(taken.iter());
-        let mut next = taken.overflow;
-        while let Some(bucket) = (next as usize).checked_sub(1).and_then(|at| self.overflow.get_mut(at)) {
-            let taken = core::mem::take(bucket);
-            out.extend(taken.iter());
+        loop {
+            taken.iter().for_each(|(_, reference)| fetch(reference));
+            for (mark, reference) in taken.iter() {
+                let home = self.bucket_of(hash_of(reference));
+                // There is a free bucket in the pool for each that was taken out of the chain: no new one can be needed.
+                self.insert_entry(home, mark, reference);
+            }
+            let next = taken.overflow;
+            let Some(bucket) = (next as usize).checked_sub(1).and_then(|at| self.overflow.get_mut(at)) else { return };
+            taken = core::mem::take(bucket);
             bucket.overflow = self.free_overflow;
             self.free_overflow = next;
-            next = taken.overflow;
         }
     }
 }

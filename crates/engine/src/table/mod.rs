@@ -88,10 +88,11 @@ impl Table {
         key.hash(zone.id_for(Direction::Original), &self.keys)
     }
 
-    /// The hash of a reply's key in the default zone.
+    /// The hashes of both tuples of a connection in the default zone, of which some may be known (others are 0).
     #[inline(always)]
-    pub(crate) fn reply_hash(&self, key: &TupleKey) -> u64 {
-        key.hash(Zone::default().id_for(Direction::Reply), &self.keys)
+    pub(crate) fn both_hashes(&self, [original, reply]: [&TupleKey; 2], known: [u64; 2]) -> [u64; 2] {
+        let hash = |key: &TupleKey, known| if known == 0 { key.hash(0, &self.keys) } else { known };
+        [hash(original, known[0]), hash(reply, known[1])]
     }
 
     /// The hashes of a group of keys: see [`HashKeys::hash_group`].
@@ -205,17 +206,18 @@ impl Table {
         self.link(slot, [original, reply], record.hot.deadline, now)
     }
 
-    /// As [`Table::insert`], for an untranslated connection in the default zone that has nothing but its hot record and IPv6 addresses, with both hashes.
+    /// As [`Table::insert`], for a connection in the default zone without mark, counters and start time, with both hashes. `record` is complete; the reply key is given if the connection is
+    /// translated.
     #[inline(always)]
     pub(crate) fn insert_plain(
         &mut self,
         record: HotRecord,
-        original: &TupleKey,
+        keys: (&TupleKey, Option<&TupleKey>),
         hashes: [u64; 2],
         now: u32,
     ) -> Option<u32> {
         let deadline = record.deadline;
-        let slot = self.records.insert_plain(record, original)?;
+        let slot = self.records.insert_plain(record, keys)?;
         self.link(slot, hashes, deadline, now)
     }
 

@@ -87,18 +87,25 @@ impl RecordKind {
         [ipproto::TCP, ipproto::UDP, ipproto::ICMP, ipproto::ICMPV6, ipproto::SCTP, ipproto::GRE, ipproto::UDPLITE];
     const OTHER: u8 = 7;
 
+    #[inline(always)]
     pub(crate) fn new(protocol: u8, flags: u8) -> RecordKind {
-        let class =
-            RecordKind::PROTOCOLS.iter().position(|known| *known == protocol).map_or(RecordKind::OTHER, |at| at as u8);
+        let class = match protocol {
+            ipproto::TCP => 0,
+            ipproto::UDP => 1,
+            _ => RecordKind::class_of_other(protocol),
+        };
         RecordKind(class | flags)
     }
 
-    /// That of an untranslated TCP or UDP connection in the default zone.
+    #[inline(never)]
+    fn class_of_other(protocol: u8) -> u8 {
+        RecordKind::PROTOCOLS.iter().position(|known| *known == protocol).map_or(RecordKind::OTHER, |at| at as u8)
+    }
+
+    /// The flag that follows from the addresses.
     #[inline(always)]
-    pub(crate) const fn of_first_packet(original: &TupleKey) -> RecordKind {
-        let class = if original.protocol == ipproto::UDP { 1 } else { 0 };
-        let family = if matches!(original.addresses, PackedAddrs::V6(_)) { RecordKind::IPV6 } else { 0 };
-        RecordKind(class | family | RecordKind::UNTRANSLATED)
+    pub(crate) const fn family(original: &TupleKey) -> u8 {
+        if matches!(original.addresses, PackedAddrs::V6(_)) { RecordKind::IPV6 } else { 0 }
     }
 
     /// Is it an untranslated IPv4 connection of `protocol` (TCP or UDP) in the default zone?

@@ -281,27 +281,55 @@ impl Records {
         Some(slot)
     }
 
-    /// Stores an untranslated connection in the default zone, with nothing to store but its hot record and IPv6 addresses, and returns the slot. `None` if out of memory.
+    /// Stores a connection in the default zone without mark, counters and start time, and returns the slot. `None` if out of memory.
     #[inline(always)]
-    pub(crate) fn insert_plain(&mut self, record: HotRecord, original: &TupleKey) -> Option<u32> {
-        let slot = self.alloc_slot(matches!(original.addresses, PackedAddrs::V6(_)))?;
+    pub(crate) fn insert_plain(
+        &mut self,
+        record: HotRecord,
+        (original, reply): (&TupleKey, Option<&TupleKey>),
+    ) -> Option<u32> {
+        let is_ipv6 = matches!(original.addresses, PackedAddrs::V6(_));
+        let slot = self.alloc_slot(is_ipv6)?;
+        let at = slot as usize;
+        let allocated = reply.is_none()
+            || self.cold.ensure_chunk(at) && (!is_ipv6 || self.ipv6_replies.ensure_chunk(at));
+        if !allocated {
+            self.free_slot(slot);
+            return None;
+        }
         let run = self.runs.get_mut(run_of(slot))?;
         run.hot[place_of(slot)] = record;
         let generation = &mut run.generations[place_of(slot)];
         *generation = generation.wrapping_add(1);
-        if let (PackedAddrs::V6(addresses), Some(place)) =
-            (original.addresses, self.ipv6_originals.get_mut(slot as usize))
-        {
+        if let (PackedAddrs::V6(addresses), Some(place)) = (original.addresses, self.ipv6_originals.get_mut(at)) {
             *place = addresses;
         }
-        // Others of its kind left these behind, which are read whatever the kind.
-        if let Some(cold) = self.cold.get_mut(slot as usize) {
-            cold.mark = 0;
+        match reply {
+            Some(reply) => self.set_translated_reply(slot, reply),
+            // Others of its kind left a mark behind, which is read whatever the kind.
+            None => {
+                if let Some(cold) = self.cold.get_mut(at) {
+                    cold.mark = 0;
+                }
+            }
         }
-        if let Some(start) = self.starts.get_mut(slot as usize) {
+        if let Some(start) = self.starts.get_mut(at) {
             *start = 0;
         }
         Some(slot)
+    }
+
+    /// Writes the reply tuple of a translated connection.
+    #[inline(always)]
+    fn set_translated_reply(&mut self, slot: u32, reply: &TupleKey) {
+        if let Some(cold) = self.cold.get_mut(slot as usize) {
+            cold.init(reply, 0);
+        }
+        if let (PackedAddrs::V6(addresses), Some(place)) =
+            (reply.addresses, self.ipv6_replies.get_mut(slot as usize))
+        {
+            *place = addresses;
+        }
     }
 
     #[inline(always)]
