@@ -85,7 +85,8 @@ impl Engine {
             false => {
                 hot.addresses = fresh.original.packed_addresses();
                 hot.keys = fresh.original.keys;
-                hot.kind = RecordKind::new(fresh.original.protocol, fresh.kind_flags() | RecordKind::family(&fresh.original));
+                hot.kind =
+                    RecordKind::new(fresh.original.protocol, fresh.kind_flags() | RecordKind::family(&fresh.original));
                 let reply = (!fresh.untranslated).then_some(&fresh.reply);
                 let hashes = self.table.both_hashes([&fresh.original, &fresh.reply], fresh.hashes);
                 self.table.insert_plain(hot, (&fresh.original, reply), hashes, tick)

@@ -88,7 +88,7 @@ impl Engine {
             expectations: ExpectationTable::new(HashKeys::derive(&secret, 3).sip_key()),
             auto_helpers: Vec::new(),
             gc_state: GcState::default(),
-            nat: NatState::new(&secret),
+            nat: NatState::new(&secret, connections),
             timeout_policies: Vec::new(),
             offload: OffloadState::default(),
             counters: Counters::default(),

@@ -10,12 +10,9 @@ use core::fmt;
 use core::net::SocketAddr;
 
 mod plain;
-mod plain_tcp;
-mod plain_udp;
 mod transport_checksum;
 
-pub use plain_tcp::PlainTcp;
-pub use plain_udp::PlainUdp;
+pub use plain::{PlainTcp, PlainUdp};
 
 /// The fragment fields of a packet: the IPv6 fragment header, or the fields of the IPv4 header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

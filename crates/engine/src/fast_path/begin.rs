@@ -4,11 +4,11 @@
 //! The result must equal that of `init_conntrack` and `confirm`; a property test checks this. A packet begins its connection completely or not at all: if the short
 //! way does not apply, nothing is changed.
 use super::hints::LookupHint;
-use crate::protocol::{Tcp, Tracker};
 use crate::protocol::stateless::Stateless;
-use crate::table::{LookupKey, NewRecord};
+use crate::protocol::{Tcp, Tracker};
 use crate::table::key::{PackedAddrs, TupleKey};
 use crate::table::record::{HotRecord, RecordKind};
+use crate::table::{LookupKey, NewRecord};
 use crate::time::Ticks;
 use crate::track::InitialTracker;
 use crate::{ConnId, CtInfo, Direction, Engine, EventKind, Instant, Outcome, Status, Sysctl, Zone, ZoneDirection};

@@ -113,13 +113,7 @@ impl Engine {
 
     /// As [`Engine::track_plain_segment`], over IPv6.
     #[inline(never)]
-    fn track_plain_segment_v6(
-        &mut self,
-        packet: &Packet<'_>,
-        reference: TupleRef,
-        keys: u32,
-        tick: u32,
-    ) -> PlainStep {
+    fn track_plain_segment_v6(&mut self, packet: &Packet<'_>, reference: TupleRef, keys: u32, tick: u32) -> PlainStep {
         let Some(plain) = packet.plain_tcp_v6() else { return PlainStep::Other };
         if self.sysctls.is_enabled(Sysctl::Checksum) && !plain.checksum_ok() {
             return PlainStep::Refused;
@@ -177,13 +171,7 @@ impl Engine {
 
     /// As [`Engine::track_plain_datagram`], over IPv6.
     #[inline(never)]
-    fn track_plain_datagram_v6(
-        &mut self,
-        packet: &Packet<'_>,
-        reference: TupleRef,
-        keys: u32,
-        tick: u32,
-    ) -> PlainStep {
+    fn track_plain_datagram_v6(&mut self, packet: &Packet<'_>, reference: TupleRef, keys: u32, tick: u32) -> PlainStep {
         let Some(plain) = packet.plain_udp_v6() else { return PlainStep::Other };
         if self.sysctls.is_enabled(Sysctl::Checksum) && !plain.checksum_ok() {
             return PlainStep::Refused;
@@ -239,7 +227,11 @@ impl Engine {
         zone: Zone,
         tick: u32,
     ) -> Option<CtInfo> {
-        if self.is_packet_of(packet, reference, key, zone) { self.track_packet_of(packet, reference, tick) } else { None }
+        if self.is_packet_of(packet, reference, key, zone) {
+            self.track_packet_of(packet, reference, tick)
+        } else {
+            None
+        }
     }
 
     /// Tracks a packet of the connection that `reference` names.

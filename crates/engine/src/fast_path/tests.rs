@@ -178,7 +178,9 @@ impl Pair {
             let known = self.short.track_known(packet, flow.zone(), &hint, self.now);
             let outcome = match known {
                 Some(outcome) => outcome,
-                None if !flow.is_translated() && dice.below(2) == 0 => self.short.slow_path(packet, flow.zone(), &hint, self.now),
+                None if !flow.is_translated() && dice.below(2) == 0 => {
+                    self.short.slow_path(packet, flow.zone(), &hint, self.now)
+                }
                 None => {
                     let ctx = self.short.track_slowly(packet, flow.zone(), &hint, self.now);
                     self.short.translate_new(flow, ctx, self.now)

@@ -58,9 +58,19 @@ impl From<&InsideSource> for BysourceKey {
 pub(crate) struct BysourceTable {
     newest: Index,
     keys: HashKeys,
-    /// The source that was asked for last, and its hash: its connection is inserted next, most of the time.
-    last: (BysourceKey, u64),
+    /// The source that was asked for last: its connection is inserted next, most of the time.
+    last: LastSource,
+    /// Counts insertions.
+    epoch: u64,
     links: Links,
+}
+
+#[derive(Clone)]
+struct LastSource {
+    source: BysourceKey,
+    hash: u64,
+    /// The epoch at which it had no connection, if that was found.
+    absent_at: Option<u64>,
 }
 
 /// By slot: the newer and the older neighbour, each plus one; 0 means none.
@@ -82,28 +92,33 @@ fn source_of(records: &Records, slot: u32) -> Option<BysourceKey> {
 }
 
 impl BysourceTable {
-    pub(super) fn new(keys: HashKeys) -> BysourceTable {
+    /// An empty table, sized for `sources` at most, as Linux's is for as many as it has buckets. Memory is taken where it is used.
+    pub(super) fn new(keys: HashKeys, sources: usize) -> BysourceTable {
         let none = BysourceKey { address: [0; 2], tail: 0 };
-        let last = (none, none.hash(&keys));
-        BysourceTable { newest: Index::new(1), keys, last, links: Links(ChunkedArray::new()) }
+        let last = LastSource { source: none, hash: none.hash(&keys), absent_at: None };
+        // Each source has one entry, where a connection has two.
+        let newest = Index::new(Index::buckets_for(sources.div_ceil(2)));
+        BysourceTable { newest, keys, last, epoch: 0, links: Links(ChunkedArray::new()) }
     }
 
     /// Hashes the source of a new connection.
     #[inline]
     pub(super) fn hash_ahead(&mut self, source: &BysourceKey) {
-        self.last = (*source, source.hash(&self.keys));
+        self.last = LastSource { source: *source, hash: source.hash(&self.keys), absent_at: None };
     }
 
     /// As [`BysourceTable::hash_ahead`]. False if the source has no connection; it may be true of one that has none.
     #[inline(always)]
     pub(super) fn may_have(&mut self, source: &BysourceKey) -> bool {
         self.hash_ahead(source);
-        self.newest.first_match(self.last.1).is_some()
+        let may_have = self.newest.first_match(self.last.hash).is_some();
+        self.last.absent_at = (!may_have).then_some(self.epoch);
+        may_have
     }
 
     #[inline]
     fn hash(&self, source: &BysourceKey) -> u64 {
-        if self.last.0 == *source { self.last.1 } else { source.hash(&self.keys) }
+        if self.last.source == *source { self.last.hash } else { source.hash(&self.keys) }
     }
 
     #[inline(always)]
@@ -133,7 +148,9 @@ impl BysourceTable {
         if !self.links.0.ensure_chunk(slot as usize) {
             return;
         }
-        let before = self.newest(source, hash, records);
+        let is_absent = self.last.absent_at == Some(self.epoch) && self.last.source == *source;
+        let before = if is_absent { None } else { self.newest(source, hash, records) };
+        self.epoch += 1;
         let done = match before {
             Some(before) => self.newest.replace(hash, reference(before), reference(slot)),
             None => self.newest.insert(hash, reference(slot)),
@@ -249,7 +266,7 @@ mod tests {
 
     fn tables() -> (Table, BysourceTable) {
         let keys = |salt| HashKeys::derive(&Secret([7; 16]), salt);
-        (Table::new(keys(0), 16), BysourceTable::new(keys(1)))
+        (Table::new(keys(0), 16), BysourceTable::new(keys(1), 1))
     }
 
     #[test]

@@ -28,12 +28,13 @@ pub(crate) struct NatState {
 }
 
 impl NatState {
-    pub(crate) fn new(secret: &Secret) -> NatState {
+    /// Without a translation; sized for `connections`.
+    pub(crate) fn new(secret: &Secret, connections: usize) -> NatState {
         let tables = HashKeys::derive(secret, 5).sip_key();
         NatState {
             keys: HashKeys::derive(secret, 4),
             random_counter: 0,
-            bysource: BysourceTable::new(HashKeys::derive(secret, 6)),
+            bysource: BysourceTable::new(HashKeys::derive(secret, 6), connections),
             exhaustion: Exhaustion::new(tables.derive(1)),
             eim: EimTable::new(NatPolicy::default(), tables.derive(2)),
             port_part: None,

@@ -111,8 +111,7 @@ impl Engine {
             return None;
         }
         let chosen = TupleKey { addresses, ..reply };
-        let (owner, hash) = self.table.reply_owner(&chosen, fresh.zone);
-        owner.is_none().then_some((chosen, hash))
+        Some((chosen, self.table.free_reply_hash(&chosen, fresh.zone)?))
     }
 
     /// The translated tuple, and whether it is free.

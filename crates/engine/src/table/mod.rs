@@ -183,6 +183,13 @@ impl Table {
         (self.hashed_owner(key, zone, hash), hash)
     }
 
+    /// The hash of a reply tuple that is surely free; `None` if it may have an owner.
+    #[inline(always)]
+    pub(crate) fn free_reply_hash(&self, key: &TupleKey, zone: Zone) -> Option<u64> {
+        let hash = key.hash(zone.id_for(Direction::Reply), &self.keys);
+        self.index.first_match(hash).is_none().then_some(hash)
+    }
+
     #[inline]
     fn hashed_owner(&self, key: &TupleKey, zone: Zone, hash: u64) -> Option<TupleRef> {
         self.index.search(hash, |reference| self.records.matches(reference, key, zone).then_some(reference))

@@ -291,8 +291,8 @@ impl Records {
         let is_ipv6 = matches!(original.addresses, PackedAddrs::V6(_));
         let slot = self.alloc_slot(is_ipv6)?;
         let at = slot as usize;
-        let allocated = reply.is_none()
-            || self.cold.ensure_chunk(at) && (!is_ipv6 || self.ipv6_replies.ensure_chunk(at));
+        let allocated =
+            reply.is_none() || self.cold.ensure_chunk(at) && (!is_ipv6 || self.ipv6_replies.ensure_chunk(at));
         if !allocated {
             self.free_slot(slot);
             return None;
@@ -325,9 +325,7 @@ impl Records {
         if let Some(cold) = self.cold.get_mut(slot as usize) {
             cold.init(reply, 0);
         }
-        if let (PackedAddrs::V6(addresses), Some(place)) =
-            (reply.addresses, self.ipv6_replies.get_mut(slot as usize))
-        {
+        if let (PackedAddrs::V6(addresses), Some(place)) = (reply.addresses, self.ipv6_replies.get_mut(slot as usize)) {
             *place = addresses;
         }
     }

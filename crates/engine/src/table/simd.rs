@@ -125,11 +125,7 @@ pub(crate) fn sip13_lanes<'a, const W: usize>(
     }
 
     #[target_feature(enable = "avx2")]
-    fn hash<'a, const W: usize>(
-        initial: &[u64; 4],
-        length: u64,
-        keys: impl Iterator<Item = FourKeys<'a, W>>,
-    ) {
+    fn hash<'a, const W: usize>(initial: &[u64; 4], length: u64, keys: impl Iterator<Item = FourKeys<'a, W>>) {
         let initial = initial.map(|word| _mm256_set1_epi64x(word.cast_signed()));
         let length = _mm256_set1_epi64x(length.cast_signed());
         let four = |[a, b, c, d]: [u64; 4]| {
@@ -156,12 +152,7 @@ pub(crate) fn sip13_lanes<'a, const W: usize>(
 
 /// Never called: without x86-64 there are no lanes.
 #[cfg(not(target_arch = "x86_64"))]
-pub(crate) fn sip13_lanes<'a, const W: usize>(
-    _: Avx2,
-    _: &[u64; 4],
-    _: u64,
-    _: impl Iterator<Item = FourKeys<'a, W>>,
-) {
+pub(crate) fn sip13_lanes<'a, const W: usize>(_: Avx2, _: &[u64; 4], _: u64, _: impl Iterator<Item = FourKeys<'a, W>>) {
 }
 
 #[cfg(test)]

@@ -65,7 +65,8 @@ pub(crate) fn sip13_group<const W: usize, const N: usize>(
     let (fours, tail_fours) = (words.map(|words| words.as_chunks::<4>().0), tails.as_chunks::<4>().0);
     if let Some(proof) = lanes {
         let keys = hashes.as_chunks_mut::<4>().0.iter_mut().zip(0..count.div_ceil(4).min(N / 4));
-        let keys = keys.map(|(hashes, at)| FourKeys { words: fours.map(|four| &four[at]), tails: &tail_fours[at], hashes });
+        let keys =
+            keys.map(|(hashes, at)| FourKeys { words: fours.map(|four| &four[at]), tails: &tail_fours[at], hashes });
         simd::sip13_lanes(proof, &initial_state(key), length, keys);
         return;
     }

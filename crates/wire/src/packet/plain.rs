@@ -1,4 +1,12 @@
 //! The headers of an ordinary packet: the fixed IP header, and the transport header right behind it, one view of both with few checks.
+mod tcp;
+#[cfg(test)]
+mod tests;
+mod udp;
+
+pub use tcp::PlainTcp;
+pub use udp::PlainUdp;
+
 use super::{Packet, V4_HEADER_LEN, V6_HEADER_LEN};
 use crate::Family;
 use crate::checksum::Sum;
@@ -69,6 +77,3 @@ impl<const HEADERS: usize> PlainHeaders<'_, HEADERS> {
         [[half(1), half(2)], [half(3), half(4)]]
     }
 }
-
-#[cfg(test)]
-mod tests;

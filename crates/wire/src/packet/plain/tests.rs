@@ -45,14 +45,14 @@ impl Kind {
     /// A packet that carries `transport`, with the right IP header checksum.
     fn packet(self, transport: &[u8]) -> Vec<u8> {
         let protocol = self.protocol();
-        let mut bytes = if self.ipv6 { self.ipv6_header(protocol, transport.len()) } else { vec![0; self.header_len()] };
+        let mut bytes =
+            if self.ipv6 { self.ipv6_header(protocol, transport.len()) } else { vec![0; self.header_len()] };
         if !self.ipv6 {
             let total = u16::try_from(bytes.len() + transport.len()).unwrap().to_be_bytes();
             let first = 0x40 + u8::try_from(bytes.len() / 4).unwrap();
             let fragment = if self.oddity == Oddity::Fragment { 0x20 } else { 0 };
-            let fixed = [
-                first, 0, total[0], total[1], 0, 1, fragment, 0, 64, protocol, 0, 0, 10, 0, 0, 1, 255, 255, 255, 254,
-            ];
+            let fixed =
+                [first, 0, total[0], total[1], 0, 1, fragment, 0, 64, protocol, 0, 0, 10, 0, 0, 1, 255, 255, 255, 254];
             bytes.fill(1);
             bytes[..20].copy_from_slice(&fixed);
             let check = crate::checksum::internet(&bytes).to_be_bytes();

@@ -1,6 +1,6 @@
 //! A UDP datagram in an ordinary IP packet, whose headers lie at fixed places.
-use super::plain::PlainHeaders;
-use super::{Packet, V4_HEADER_LEN, V6_HEADER_LEN};
+use super::PlainHeaders;
+use crate::packet::{Packet, V4_HEADER_LEN, V6_HEADER_LEN};
 use crate::protocol;
 
 const UDP_HEADER_LEN: usize = 8;
