@@ -31,10 +31,10 @@ table inet filter {
 
 /// What has to be said about each part of `MIXED` that is left out.
 const LEFT_OUT: [&str; 4] = [
-    ":9:8: helper \"sip\" is not supported",
-    ":14:23: `queue` is not supported: ip saddr 10.0.0.0/8 queue num 3",
+    ":9:8: helper \"sip\" is not supported: only FTP is followed",
+    ":14:23: `queue` is not supported: packets go to no other program, since the router is itself in user space: ip saddr 10.0.0.0/8 queue num 3",
     ":16:3: the rule names sip, which is left out: udp dport 5060 ct helper set \"sip\"",
-    ":17:21: `osf` is not supported: ip daddr 10.0.0.1 osf name \"Linux\"",
+    ":17:21: `osf` is not supported: there is no database of fingerprints: ip daddr 10.0.0.1 osf name \"Linux\"",
 ];
 const NOTE: &str = ":1:7: table netdev early is not governed here: the kernel applies it to what passes the kernel";
 

@@ -107,10 +107,7 @@ fn table_and_chain_errors_have_expected_messages() {
             "table ip t { chain c { type nat hook forward priority 0; }; }",
             "chains of type nat are not possible at hook forward",
         ),
-        (
-            "table inet t { chain c { type filter hook egress device lo priority 0; }; }",
-            "hook egress belongs to a device and is not supported",
-        ),
+        ("table inet t { chain c { type filter hook egress device lo priority 0; }; }", "hook egress is not supported"),
         ("table ip t { chain c { type filter hook input priority medium; }; }", "unknown priority `medium`"),
         ("table ip t { chain c { policy drop; }; }", "a chain without a hook has no policy"),
         (

@@ -44,12 +44,12 @@ fn each_thing_left_out_is_named_and_the_rest_is_in_force() {
     assert_eq!(
         places,
         [
-            "8 objects of type `ct expectation` are not supported",
-            "12 hook egress belongs to a device and is not supported",
-            "19 `ct expectation` is not supported",
-            "22 `queue` is not supported",
-            "23 `osf` is not supported",
-            "27 `queue` is not supported",
+            "8 objects of type `ct expectation` are not supported: only helpers expect connections",
+            "12 hook egress is not supported: it belongs to a device, behind everything that is done here",
+            "19 `ct expectation` is not supported: only helpers expect connections",
+            "22 `queue` is not supported: packets go to no other program, since the router is itself in user space",
+            "23 `osf` is not supported: there is no database of fingerprints",
+            "27 `queue` is not supported: packets go to no other program, since the router is itself in user space",
         ]
     );
     assert_eq!(tree.tables.len(), 1);
@@ -76,7 +76,10 @@ fn rules_that_name_something_left_out_are_left_out_too() {
 ";
     let (tree, _, left_out) = parse_skipping_unsupported("r.nft", text, &NoIncludes, &[]).unwrap();
     let messages: Vec<&str> = left_out.iter().map(|diagnostic| diagnostic.message.as_str()).collect();
-    assert_eq!(messages, ["helper \"sip\" is not supported", "the rule names sip, which is left out"]);
+    assert_eq!(
+        messages,
+        ["helper \"sip\" is not supported: only FTP is followed", "the rule names sip, which is left out"]
+    );
     assert_eq!(tree.tables[0].chains[0].rules.len(), 1);
 }
 

@@ -225,8 +225,9 @@ impl Parser<'_> {
             "postrouting" => Hook::Postrouting,
             "ingress" => Hook::Ingress,
             "egress" => {
-                let what = format!("hook {hook} belongs to a device and is not supported");
-                return Err(Diagnostic::unsupported(hook_span, what).with_help("use `hook postrouting`"));
+                let what = "hook egress is not supported: it belongs to a device, behind everything that is done here";
+                return Err(Diagnostic::unsupported(hook_span, what)
+                    .with_help("use `hook postrouting`, with oifname for the device"));
             }
             _ => {
                 return Err(Diagnostic::new(hook_span, format!("unknown hook `{hook}`"))

@@ -69,10 +69,11 @@ impl Parser<'_> {
             (_, None) => self.parse_object(table, what),
             (_, Some((kind, _))) if kind == "timeout" => self.parse_ct_timeout(table),
             (_, Some((kind, _))) if kind == "helper" => self.parse_ct_helper(table),
-            (_, Some((kind, at))) => {
-                Err(Diagnostic::unsupported(at, format!("objects of type `ct {kind}` are not supported"))
-                    .with_help("use ct helper or ct timeout"))
-            }
+            (_, Some((kind, at))) => Err(Diagnostic::unsupported(
+                at,
+                format!("objects of type `ct {kind}` are not supported: only helpers expect connections"),
+            )
+            .with_help("use ct helper or ct timeout")),
         }
     }
 

@@ -24,8 +24,11 @@ impl Parser<'_> {
             } else if self.eat_keyword("level") {
                 let (level, span) = self.expect_name("a log level")?;
                 if level == "audit" {
-                    return Err(Diagnostic::unsupported(span, "log level audit is not supported")
-                        .with_help("use a log level of syslog, or log group"));
+                    return Err(Diagnostic::unsupported(
+                        span,
+                        "log level audit is not supported: there is no audit log here",
+                    )
+                    .with_help("use a log level of syslog (`log level info`), or `log group N`"));
                 }
                 let found = LOG_LEVELS.iter().find(|(name, _)| *name == level);
                 let Some((_, number)) = found else {

@@ -24,6 +24,7 @@ mod skip;
 mod statement;
 mod synproxy;
 mod table;
+mod unsupported;
 mod value;
 
 #[cfg(feature = "json")]

@@ -1,6 +1,7 @@
 //! Selectors: `ip saddr`, `tcp dport`, `meta mark`, `ct state`, `fib`, `@th,0,16`.
 use super::exthdr::is_ipv6_ext_header;
 use super::parser::{ParseResult, Parser};
+use super::unsupported::{SECMARK_REASON, UNSUPPORTED_SELECTORS};
 use crate::ast::{
     BitRange, CtCounterKey, CtKey, CtTupleField, Endpoint, FibExpr, FibResult, IpField, MetaKey, PayloadBase,
     PayloadField, RouteKey, Selector, SocketKey, XfrmDirection, XfrmKey,
@@ -35,20 +36,6 @@ const UNQUALIFIED_SOCKET_KEYS: [(&str, Selector); 4] = [
     ("skgid", Selector::Socket(SocketKey::GroupId)),
     ("cgroup", Selector::Socket(SocketKey::Cgroup)),
     ("rtclassid", Selector::Route(RouteKey::ClassId)),
-];
-
-/// Selectors that are not supported, with a hint.
-const UNSUPPORTED_SELECTORS: [(&str, &str); 10] = [
-    ("arp", "ARP is handled by the kernel: use an arp table there"),
-    ("vxlan", "match the VXLAN interface"),
-    ("geneve", "match the Geneve interface"),
-    ("gre", "match the tunnel interface, or meta l4proto gre"),
-    ("gretap", "match the tunnel interface"),
-    ("xfrm", "match esp, or the tunnel interface"),
-    ("osf", "match addresses, ports or TCP options"),
-    ("tunnel", "match the tunnel interface"),
-    ("rt2", "use rt type 2"),
-    ("rt4", "use rt type 4"),
 ];
 
 /// For error messages.
@@ -86,8 +73,8 @@ impl Parser<'_> {
             self.next_token();
             return Ok(Some(*selector));
         }
-        if let Some((_, help)) = UNSUPPORTED_SELECTORS.iter().find(|(name, _)| *name == word) {
-            return Err(Diagnostic::unsupported(span, format!("`{word}` is not supported")).with_help(*help));
+        if let Some((_, why, help)) = UNSUPPORTED_SELECTORS.iter().find(|(name, ..)| *name == word) {
+            return Err(Diagnostic::unsupported(span, format!("`{word}` is not supported: {why}")).with_help(*help));
         }
         if is_ipv6_ext_header(&word) {
             if let Some(selector) = self.parse_route_key(&word)? {
@@ -335,8 +322,17 @@ impl Parser<'_> {
             "iifkind" => MetaKey::Kind(Endpoint::Source),
             "oifkind" => MetaKey::Kind(Endpoint::Destination),
             "nftrace" | "secmark" | "ibrname" | "obrname" | "ibrpvid" | "ibrvproto" => {
-                return Err(Diagnostic::unsupported(span, format!("meta {word} is not supported"))
-                    .with_help(format!("supported: {META_KEYS}")));
+                let (why, help) = match word.as_str() {
+                    "nftrace" => ("only setting it is", "write `meta nftrace set 1` where the tracing is to begin"),
+                    "secmark" => (SECMARK_REASON, "leave it out"),
+                    _ => (
+                        "what passes between the ports of a bridge is the kernel's",
+                        "match the bridge itself by iifname or oifname",
+                    ),
+                };
+                return Err(
+                    Diagnostic::unsupported(span, format!("meta {word} is not supported: {why}")).with_help(help)
+                );
             }
             _ => {
                 return Err(Diagnostic::new(span, format!("unknown meta key `{word}`"))
@@ -386,11 +382,11 @@ impl Parser<'_> {
             ("label", None) => Selector::Ct(CtKey::Label),
             ("id", None) => Selector::Ct(CtKey::Id),
             ("secmark", None) => {
-                return Err(Diagnostic::unsupported(span, "ct secmark is not supported")
-                    .with_help("there are no security marks here"));
+                return Err(Diagnostic::unsupported(span, format!("ct secmark is not supported: {SECMARK_REASON}"))
+                    .with_help("leave it out"));
             }
             _ => {
-                return Err(Diagnostic::new(span, format!("ct {word} is not supported")).with_help(
+                return Err(Diagnostic::new(span, format!("unknown ct key `{word}`")).with_help(
                     "supported: state, direction, status, mark, zone, expiration, helper, label, id, packets, bytes, avgpkt, and original or reply with saddr, daddr, proto-src, proto-dst",
                 ));
             }

@@ -1,6 +1,7 @@
 //! Named and anonymous sets and maps, and their elements.
 use super::auto_merge::merge_elements;
 use super::parser::{ParseResult, Parser};
+use super::unsupported::SECMARK_REASON;
 use crate::ast::{ElementData, Expression, ObjectKind, Set, SetChangeKind, SetElement};
 use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;
@@ -232,7 +233,8 @@ impl Parser<'_> {
             }
         }
         if matches!(self.peek(), TokenKind::Ident(word) if word == "secmark") {
-            return Err(Diagnostic::unsupported(self.span(), "secmark is not supported"));
+            let what = format!("secmark is not supported: {SECMARK_REASON}");
+            return Err(Diagnostic::unsupported(self.span(), what).with_help("leave the map out"));
         }
         Ok(None)
     }

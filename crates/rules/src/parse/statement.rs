@@ -1,5 +1,6 @@
 //! Statements.
 use super::parser::{ParseResult, Parser};
+use super::unsupported::{SECMARK_REASON, UNSUPPORTED_STATEMENTS};
 use super::value::byte_unit;
 use crate::ast::{
     AssignTarget, BitRange, CtKey, Endpoint, Expression, ExthdrField, Icmpx, IpField, Limit, MetaKey, NftVerdict,
@@ -10,16 +11,6 @@ use crate::diagnostic::Diagnostic;
 use crate::lexer::TokenKind;
 use crate::source::Span;
 use keepstate_engine::{Direction, ZoneDirection};
-
-/// Statements that are not supported, with a hint.
-const UNSUPPORTED_STATEMENTS: [(&str, &str); 6] = [
-    ("queue", "leave it out: the router is itself in user space"),
-    ("tproxy", "use redirect; the proxy can ask for the original destination"),
-    ("fwd", "use a route"),
-    ("tc", "use tc in the kernel"),
-    ("secmark", "leave it out"),
-    ("xt", "translate the iptables extension with iptables-translate"),
-];
 
 /// The header bits that a rule may write: all but versions and lengths of headers.
 fn writable_payload(selector: Selector) -> Option<PayloadField> {
@@ -72,8 +63,8 @@ impl Parser<'_> {
         }
         let TokenKind::Ident(word) = self.peek() else { return Err(self.unexpected("a statement")) };
         let word = word.clone();
-        if let Some((_, help)) = UNSUPPORTED_STATEMENTS.iter().find(|(name, _)| *name == word) {
-            return Err(Diagnostic::unsupported(span, format!("`{word}` is not supported")).with_help(*help));
+        if let Some((_, why, help)) = UNSUPPORTED_STATEMENTS.iter().find(|(name, ..)| *name == word) {
+            return Err(Diagnostic::unsupported(span, format!("`{word}` is not supported: {why}")).with_help(*help));
         }
         match word.as_str() {
             "flow" => {
@@ -165,7 +156,8 @@ impl Parser<'_> {
                     return Ok(Statement::Assign(AssignTarget::PacketType, Expression::Constant(value, kind)));
                 }
                 if key != "nftrace" {
-                    return Err(Diagnostic::unsupported(span, format!("`meta {key} set` is not supported")));
+                    let what = format!("`meta {key} set` is not supported: {SECMARK_REASON}");
+                    return Err(Diagnostic::unsupported(span, what).with_help("leave it out"));
                 }
                 self.expect_keyword("set")?;
                 let value = self.parse_value(DataType::Number(8))?;
@@ -225,13 +217,18 @@ impl Parser<'_> {
                 self.parse_ct_object_set(kind)
             }
             "event" | "expectation" | "secmark" => {
-                Err(Diagnostic::unsupported(span, format!("`ct {second}` is not supported")).with_help(
-                    match second.as_str() {
-                        "secmark" => "leave it out: there are no security marks here",
-                        "event" => "select events when listening: keepstate conntrack -E -e NEW,DESTROY",
-                        _ => "use `ct helper set`",
-                    },
-                ))
+                let (why, help) = match second.as_str() {
+                    "secmark" => (SECMARK_REASON, "leave it out"),
+                    "event" => (
+                        "who listens chooses the events",
+                        "leave it out, and listen with `keepstate conntrack -E -e NEW,DESTROY`",
+                    ),
+                    _ => (
+                        "only helpers expect connections",
+                        "use `ct helper set` for FTP; for others accept the port that they open",
+                    ),
+                };
+                Err(Diagnostic::unsupported(span, format!("`ct {second}` is not supported: {why}")).with_help(help))
             }
             _ => self.parse_match_or_assign(span),
         }

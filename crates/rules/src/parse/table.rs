@@ -1,5 +1,6 @@
 //! Tables, and commands about them.
 use super::parser::{ParseResult, Parser};
+use super::unsupported::SECMARK_REASON;
 use crate::ast::{Chain, Hook, Object, ObjectBody, Set, Table, TableFamily};
 use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;
@@ -86,7 +87,8 @@ impl Parser<'_> {
             "flowtable" => self.parse_flowtable(table),
             "synproxy" => self.parse_synproxy_object(table),
             "secmark" | "tunnel" => {
-                Err(Diagnostic::unsupported(span, format!("{word} is not supported")).with_help("leave it out"))
+                let why = if word == "secmark" { SECMARK_REASON } else { "packets carry no metadata of tunnels here" };
+                Err(Diagnostic::unsupported(span, format!("{word} is not supported: {why}")).with_help("leave it out"))
             }
             _ => Err(Diagnostic::new(span, format!("unknown table item `{word}`"))
                 .with_help("use chain, set, map, counter, quota, limit, synproxy, ct helper or ct timeout")),
@@ -211,7 +213,7 @@ impl Parser<'_> {
             _ => {
                 return Err(Diagnostic::unsupported(
                     start.to(span),
-                    format!("objects of type `ct {what}` are not supported"),
+                    format!("objects of type `ct {what}` are not supported: only helpers expect connections"),
                 )
                 .with_help("use ct helper or ct timeout"));
             }
@@ -275,8 +277,11 @@ impl Parser<'_> {
         self.expect_keyword("protocol")?;
         let (protocol, protocol_span) = self.expect_word("tcp")?;
         if kind != "ftp" {
-            return Err(Diagnostic::unsupported(span, format!("helper \"{kind}\" is not supported"))
-                .with_help("only \"ftp\" is supported"));
+            return Err(Diagnostic::unsupported(
+                span,
+                format!("helper \"{kind}\" is not supported: only FTP is followed"),
+            )
+            .with_help("leave it out, and accept the ports that the protocol opens"));
         }
         if protocol != "tcp" {
             return Err(Diagnostic::new(protocol_span, "helper \"ftp\" needs protocol tcp"));
@@ -292,7 +297,7 @@ impl Parser<'_> {
         };
         let exists = objects.iter().any(same);
         // As in Linux, to add what exists changes nothing but the size of a quota.
-        if exists && self.script.active && !std::mem::take(&mut self.script.create) {
+        if exists && !std::mem::take(&mut self.script.create) {
             if let Some(known) = objects.iter_mut().find(|known| same(known))
                 && matches!(object.body, ObjectBody::Quota { .. })
             {

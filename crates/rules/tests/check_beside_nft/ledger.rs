@@ -31,8 +31,6 @@ const LEDGER: &[(Difference, &str, &str)] = &[
     (OnlyWeTake, "priority srcnat", "newer nft has srcnat at input too"),
     (OnlyWeTake, "priority dstnat", "newer nft has dstnat at output too"),
     (OnlyWeRefuse, "counter packets 1;", "a counter is written with both numbers"),
-    (OnlyWeRefuse, "counter x { }; counter x", "one object is declared once"),
-    (OnlyWeRefuse, "limit x { rate 1/second; }; limit x", "one object is declared once"),
     (OnlyWeRefuse, "log group 70000", "nft cuts the number to 16 bits"),
     (OnlyWeRefuse, "tcp dport > 65535", "a match that can never hold is an error"),
     (OnlyWeRefuse, "tcp dport < 0", "a match that can never hold is an error"),

@@ -35,6 +35,8 @@ const LEDGER: &[(Difference, &str, &str, &str)] = &[
     (OnlyWeTake, "handle ", "Invalid argument", "handles are counted from 1"),
     (OnlyWeTake, "flush map", "No such file", "maps are sets"),
     (OnlyWeTake, "flush set", "No such file", "maps are sets"),
+    (OnlyWeTake, "flush meter", "No such file", "meters are sets"),
+    (OnlyWeTake, "::1-::1", "to add range elements", "a range of one value is that value"),
     (OnlyWeTake, "flags dormant", "Invalid argument", "a table goes to sleep and wakes in one file"),
     (
         OnlyWeTake,
@@ -140,7 +142,11 @@ const LEDGER: &[(Difference, &str, &str, &str)] = &[
     (OnlyWeRefuse, "@m", "is a map, not a set", "a map is looked up with map or vmap"),
     (OnlyWeRefuse, "constant", "cannot expire", "nft forgets the first line of flags; here both count"),
     (OnlyWeRefuse, "tcp option 254", "is too large for", "presence is 0 or 1"),
-    (OnlyWeRefuse, "add ct timeout", "already exists", "one object is declared once"),
+    (OnlyWeRefuse, "if \"", "the end of the range is before its start", "names have no ranges"),
+    (OnlyWeRefuse, "oif ", "the end of the range is before its start", "names have no ranges"),
+    (OnlyWeRefuse, "day ", "expected a statement, found `/`", "days have no prefixes"),
+    (OnlyWeRefuse, " << ", "is too large for", "a match that can never hold is an error"),
+    (OnlyWeRefuse, "nexthop", "the rule has already selected", "a next hop is of one family"),
     // What nft 1.0.6 lists wrongly.
     (Listed, "dscp vmap { ", "is not a number", "the type of a map with `*` is lost"),
     (Listed, "* : ", " unknown", "the type of a map with `*` is lost"),
@@ -161,7 +167,14 @@ const LEDGER: &[(Difference, &str, &str, &str)] = &[
     (Listed, "oif", "the match can never hold", "interfaces have no order"),
     (Listed, "\\*", "cannot be ranges or prefixes", "a star in a name is listed as a pattern"),
     (Listed, "ct label", "expected the end of the value", "a mask of labels is listed as a list"),
+    (Listed, " ne ", "unknown", "the name of a field of an extension header is lost"),
+    (Listed, " ^ ", "the match can never hold", "an order has no XOR"),
+    (Listed, "name xor ", "", "bytes of a name are combined"),
+    (Listed, "kind xor ", "", "bytes of a name are combined"),
+    (Listed, "ct label ", "is too large for a ct label", "the mask of a label"),
+    (Listed, "ct state ", "expected a statement, found `-`", "ranges of bits"),
     (OurListing, "flags interval", "", "elements are in another order"),
+    (OurListing, " | related), established }", "", "elements are in another order"),
     (OurListing, "\\*", "", "a star in a name is listed as a pattern"),
     (OurListing, "expires ", "expires ", "time goes by"),
     (OurListing, "timeout ", "expires ", "time goes by"),
@@ -172,8 +185,8 @@ const LEDGER: &[(Difference, &str, &str, &str)] = &[
     (OurListing, "counter; counter", "", "two of the same kind count as one"),
     (OurListing, "rate 10/second; limit rate 10/second", "", "two of the same kind count as one"),
     (OurListing, "quota 5 mbytes; quota 5 mbytes", "", "two of the same kind count as one"),
-    (OurListing, "log prefix \"$", "prefix \" \"", "nft leaves words of its own out"),
-    (OurListing, "define w", "{ { }", "a variable without elements inside of braces"),
+    (OurListing, "log prefix \"$", "prefix \"", "nft writes bytes of its memory for words of its own"),
+    (OurListing, "define ", "{ { }", "a variable without elements inside of braces"),
 ];
 
 pub fn is_intended(kind: Difference, ruleset: &str, theirs: &str, ours: &str) -> bool {
