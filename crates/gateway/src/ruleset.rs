@@ -4,7 +4,7 @@ use super::sandbox;
 use super::system_names;
 use anyhow::{Context, Result, anyhow, bail};
 use keepstate_rules::{
-    Diagnostic, IncludeResolver, Program, RulesetError, Sources, ast, compile, find_includes,
+    Diagnostic, IncludeResolver, Program, RulesetError, Sources, ast, compile, find_includes, json_to_script,
     parse_skipping_unsupported, parse_with, refuse_masquerade,
 };
 use std::fs;
@@ -37,7 +37,7 @@ pub struct LoadedRuleset {
 }
 
 impl RulesetOptions {
-    /// Reads `path` (`-` is standard input) and the files it includes. The inner error is what is wrong with the ruleset.
+    /// Reads `path` (`-` is standard input) and the files it includes, in nft's language or as JSON. The inner error is what is wrong with the ruleset.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -50,6 +50,10 @@ impl RulesetOptions {
                 let hint = sandbox::denied_hint(&error);
                 anyhow!("{} cannot be read: {error}{hint}", path.display())
             })?;
+        }
+        // What `nft -j list ruleset` has printed.
+        if text.trim_start().starts_with('{') {
+            text = json_to_script(&text).map_err(|error| anyhow!("{}: {error}", path.display()))?;
         }
         let includes = IncludePath(&self.include_dirs);
         let name = path.to_string_lossy();

@@ -128,3 +128,21 @@ fn includes_are_found_by_pattern_and_directory() {
     assert!(ran.out.contains("ok: 1 table, 1 chain, 2 rules, 2 elements"), "{}{}", ran.out, ran.err);
     assert!(missing.code == Some(1) && missing.out.contains("cannot include rules.inc"), "{}", missing.out);
 }
+
+#[test]
+fn check_takes_what_nft_prints_as_json() {
+    let document = |verdict: &str| {
+        format!(
+            r#"{{"nftables": [{{"metainfo": {{"json_schema_version": 1}}}}, {{"table": {{"family": "ip", "name": "t", "handle": 1}}}},
+            {{"chain": {{"family": "ip", "table": "t", "name": "c", "handle": 1, "type": "filter", "hook": "forward", "prio": 0, "policy": "drop"}}}},
+            {{"rule": {{"family": "ip", "table": "t", "chain": "c", "handle": 2, "expr": [{{"{verdict}": null}}]}}}}]}}"#
+        )
+    };
+    let file = TempFile::new("ruleset.json", document("accept").as_bytes());
+    let ran = keepstate(&["check", file.path()], b"");
+    assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("1 table, 1 chain, 1 rule"), "{}", ran.out);
+    let ran = keepstate(&["check", "-"], document("acept").as_bytes());
+    assert_eq!(ran.code, Some(1), "{}{}", ran.out, ran.err);
+    assert!(ran.err.contains("acept"), "{}{}", ran.out, ran.err);
+}

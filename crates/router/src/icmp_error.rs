@@ -105,6 +105,15 @@ pub(crate) fn build_tcp_reset(packet: &Packet<'_>) -> Option<Vec<u8>> {
         Addresses::V4 { source, destination } => (IpAddr::from(destination), IpAddr::from(source)),
         Addresses::V6 { source, destination } => (IpAddr::from(destination), IpAddr::from(source)),
     };
+    // As in Linux (nf_send_reset, nf_send_reset6): of one host to one host.
+    let is_unicast = |address: IpAddr| {
+        !(address.is_unspecified()
+            || address.is_multicast()
+            || matches!(address, IpAddr::V4(address) if address.is_broadcast()))
+    };
+    if !is_unicast(us) || !is_unicast(to) {
+        return None;
+    }
     let (seq, ack, flags) = if segment.flags.any(TcpFlags::ACK) {
         (segment.ack, 0, TcpFlags::RST)
     } else {

@@ -59,7 +59,8 @@ impl Diagnostic {
         let before = text.get(line_start..start).unwrap_or_default();
         let blank: String = before.chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
         let piece = text.get(start..self.span.end as usize).and_then(|piece| piece.lines().next()).unwrap_or_default();
-        let marks = "^".repeat(piece.chars().count().max(1));
+        let (line, blank, marked) = visible_part(line, blank, piece.chars().count().max(1));
+        let marks = "^".repeat(marked);
         let _ = writeln!(out, "{gutter} | {line}\n{} | {blank}{marks}", " ".repeat(gutter.len()));
         if let Some(help) = &self.help {
             let _ = writeln!(out, "{} = help: {help}", " ".repeat(gutter.len()));
@@ -72,6 +73,23 @@ impl Diagnostic {
         out
     }
 }
+
+/// The part of a long line that is shown, what stands below it before the marks, and how many marks: of a ruleset in one line nobody wants to see all.
+fn visible_part(line: &str, blank: String, marked: usize) -> (String, String, usize) {
+    let before = blank.chars().count();
+    let length = line.chars().count();
+    if length <= MAX_LINE {
+        return (line.to_owned(), blank, marked);
+    }
+    let from = before.saturating_sub(MAX_LINE / 4);
+    let shown: String = line.chars().skip(from).take(MAX_LINE).collect();
+    let ends = (if from > 0 { "… " } else { "" }, if from + MAX_LINE < length { " …" } else { "" });
+    let blank: String = " ".repeat(ends.0.chars().count()) + &blank.chars().skip(from).collect::<String>();
+    (format!("{}{shown}{}", ends.0, ends.1), blank, marked.min(MAX_LINE - (before - from)))
+}
+
+/// Characters of a line that are shown.
+const MAX_LINE: usize = 240;
 
 /// All errors of a ruleset, with the texts they refer to.
 #[derive(Clone, Debug)]

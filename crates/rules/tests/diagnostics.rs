@@ -216,3 +216,18 @@ fn nesting_jump_depth_and_token_limits() {
     }
     assert!(diagnostic_text(&growing).contains("more than 5000000 tokens"));
 }
+
+/// A ruleset in one line, as programs write it: the part around the error is enough.
+#[test]
+fn of_a_long_line_the_part_around_the_error_is_shown() {
+    let rules = "ip saddr 192.0.2.1 accept; ".repeat(100);
+    let text = format!("table ip t {{ chain c {{ {rules} tcp dport ssh acept; {rules} }}; }}");
+    let error = diagnostic_text(&text);
+    let lines: Vec<&str> = error.lines().collect();
+    assert!(lines.iter().all(|line| line.chars().count() < 280), "{error}");
+    let (line, marks) = (lines[1], lines[2]);
+    let (start, length) = (marks.find('^').unwrap(), marks.matches('^').count());
+    let marked: String = line.chars().skip(start).take(length).collect();
+    assert_eq!(marked, "acept", "{error}");
+    assert!(line.contains("… ") && line.ends_with(" …"), "{error}");
+}

@@ -140,3 +140,23 @@ fn errors_name_their_place() {
         assert!(error.contains(words), "{document}: {error}");
     }
 }
+
+#[test]
+fn a_wrong_statement_is_named() {
+    for (statement, expected) in [
+        (r#"{"acept": null}"#, "expr[1]: the statement `acept` is unknown"),
+        (r#"{"queue": {"num": 3}}"#, "expr[1]: the statement `queue` is not supported"),
+        (r#"{"xt": null}"#, "expr[1]: the statement `xt` is not supported"),
+        (
+            r#"{"match": {"left": 1}}"#,
+            "expr[1]: the statement `match` is unknown, or what it holds is not in the schema",
+        ),
+        ("7", "expr[1]: a statement is an object with one name"),
+    ] {
+        let rule =
+            format!(r#"{{"family": "ip", "table": "t", "chain": "c", "expr": [{{"accept": null}}, {statement}]}}"#);
+        let text = format!(r#"{{"nftables": [{{"rule": {rule}}}]}}"#);
+        let error = json_to_script(&text).unwrap_err().to_string();
+        assert!(error.starts_with("nftables[0]: rule: ") && error.contains(expected), "{error}");
+    }
+}

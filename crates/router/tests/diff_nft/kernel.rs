@@ -42,6 +42,9 @@ const SYSCTLS: [(&str, &str); 8] = [
     ("net/ipv4/conf/all/send_redirects", "0"),
 ];
 
+/// How often it is looked for packets that leave, every 2 ms: on a busy machine the stack may take a while.
+const MAX_LOOKS: usize = 1000;
+
 impl Kernel {
     /// Moves this thread into a new namespace and loads `ruleset`. `None` without permission.
     #[allow(dead_code, reason = "not every test wants it")]
@@ -85,7 +88,7 @@ impl Kernel {
             other => drop(other.unwrap()),
         }
         let mut out = Vec::new();
-        for _ in 0..40 {
+        for _ in 0..MAX_LOOKS {
             for (at, device) in self.devices.iter_mut().enumerate() {
                 let mut buffer = [0; 65_536];
                 while let Ok(length) = device.read(&mut buffer) {

@@ -1,7 +1,7 @@
 //! NAT statements: whether the family of the new address is known and fits, and whether a port is changed of packets that have one.
 use super::protocol::ProtocolContext;
 use super::refusal::Refusal;
-use crate::ast::{Expression, Nat, NatPorts, NatTarget, SetRef, Table};
+use crate::ast::{Expression, IpField, MetaKey, Nat, NatPorts, NatTarget, Selector, SetRef, Table};
 use crate::datatype::DataType;
 
 /// Checks a NAT statement of a rule whose earlier statements have given `context`.
@@ -30,7 +30,7 @@ pub(super) fn check_nat(table: &Table, context: &mut ProtocolContext, nat: &Nat)
             {
                 return Err(wrong_type(wanted, found.description()));
             }
-            maps_port = types.len() > 1;
+            maps_port = types.len() > 1 && !names_protocol(value);
             context.expression(value)?;
         }
         _ => (),
@@ -45,6 +45,20 @@ pub(super) fn check_nat(table: &Table, context: &mut ProtocolContext, nat: &Nat)
         Some(NatPorts::Value(value)) => context.expression(value),
         _ => Ok(()),
     }
+}
+
+/// Is the value looked up by several fields, the protocol among them? What a protocol without ports finds then is what the map has for it.
+fn names_protocol(value: &Expression) -> bool {
+    let Expression::Map(key, _) = value else { return false };
+    let is_protocol = |part: &Expression| {
+        matches!(
+            part,
+            Expression::Select(
+                Selector::Meta(MetaKey::L4Proto) | Selector::Ip(IpField::Protocol) | Selector::Ip6(IpField::Protocol)
+            )
+        )
+    };
+    key.len() > 1 && key.iter().any(is_protocol)
 }
 
 fn wrong_type(wanted: DataType, found: &str) -> Refusal {

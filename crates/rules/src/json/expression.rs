@@ -123,6 +123,9 @@ pub(super) struct JsonKey {
     pub(super) family: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) dir: Option<String>,
+    /// The number of a policy's transformation, of `ipsec`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) spnum: Option<u8>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -7,6 +7,8 @@ use super::object::{
 use super::read_expression::{comma_list, element, quoted, word};
 use super::read_statement::{limit, rule, synproxy_options};
 use super::stateful::JsonLimit;
+use super::statement::JsonStatement;
+use serde::Deserialize;
 use serde_json::Value;
 
 type Text = Result<String, JsonScriptError>;
@@ -62,7 +64,33 @@ fn command(entry: Value) -> Text {
 }
 
 fn object(place: &str, json: Value) -> Result<JsonObject, JsonScriptError> {
-    serde_json::from_value(json).map_err(|error| JsonScriptError::new(format!("{place}: {error}")))
+    JsonObject::deserialize(&json).map_err(|error| match wrong_statement(&json) {
+        Some(statement) => JsonScriptError::new(statement),
+        None => JsonScriptError::new(format!("{place}: {error}")),
+    })
+}
+
+/// What is wrong with the first wrong statement of a rule.
+fn wrong_statement(json: &Value) -> Option<String> {
+    let (at, statement) = json
+        .get("rule")?
+        .get("expr")?
+        .as_array()?
+        .iter()
+        .enumerate()
+        .find(|(_, statement)| JsonStatement::deserialize(*statement).is_err())?;
+    let name = statement.as_object().and_then(|fields| fields.keys().next());
+    Some(match name.map(String::as_str) {
+        Some(name @ ("queue" | "tproxy" | "fwd" | "xt" | "tc" | "secmark" | "osf" | "ct expectation")) => {
+            format!(
+                "rule: expr[{at}]: the statement `{name}` is not supported; docs/nftables.md says why, and what to write"
+            )
+        }
+        Some(name) => {
+            format!("rule: expr[{at}]: the statement `{name}` is unknown, or what it holds is not in the schema")
+        }
+        None => format!("rule: expr[{at}]: a statement is an object with one name"),
+    })
 }
 
 fn rename(object: JsonObject) -> Text {

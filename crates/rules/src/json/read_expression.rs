@@ -64,8 +64,12 @@ fn literal(text: &str) -> Text {
 
 /// An end of a range: a name in quotation marks, so that the sign between the ends is no part of it.
 fn range_end(json: &JsonValue) -> Text {
+    let is_name = |text: &str| {
+        text.starts_with(|c: char| c.is_ascii_alphabetic())
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+    };
     match json {
-        JsonValue::Text(text) if text.chars().all(|c| c.is_ascii_alphabetic()) => quoted(text),
+        JsonValue::Text(text) if is_name(text) => quoted(text),
         other => value(other),
     }
 }
@@ -115,8 +119,10 @@ fn term(term: &JsonTerm) -> Text {
         JsonTerm::DccpOption(option) => format!("dccp option {}", option.kind),
         JsonTerm::Ipsec(key) => {
             let direction = key.dir.as_deref().ok_or_else(|| JsonScriptError::new("ipsec needs a dir"))?;
+            let number =
+                key.spnum.filter(|number| *number > 0).map_or(String::new(), |number| format!("spnum {number} "));
             let key = JsonKey { dir: None, ..key.clone() };
-            format!("ipsec {} {}", word(direction)?, with_family(&key)?)
+            format!("ipsec {} {number}{}", word(direction)?, with_family(&key)?)
         }
         JsonTerm::Meta(key) => format!("meta {}", word(&key.key)?),
         JsonTerm::Rt(key) => format!("rt {}", with_family(key)?),

@@ -310,7 +310,8 @@ pub(super) fn selector(selector: Selector) -> JsonValue {
                 XfrmKey::Address6(end) => (end_name(end), Some("ip6".to_owned())),
             };
             let dir = if direction == XfrmDirection::In { "in" } else { "out" };
-            JsonTerm::Ipsec(JsonKey { family, dir: Some(dir.to_owned()), ..keyed(key) }).into()
+            // No packet is IPsec's, whichever transformation is asked for.
+            JsonTerm::Ipsec(JsonKey { family, dir: Some(dir.to_owned()), spnum: Some(0), ..keyed(key) }).into()
         }
     }
 }

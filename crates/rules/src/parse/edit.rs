@@ -108,7 +108,9 @@ impl Parser<'_> {
             TokenKind::Ident(word) if matches!(word.as_str(), "handle" | "position" | "index") => {
                 let by_index = word == "index";
                 self.next_token();
-                Some((by_index, self.expect_number("a number")?.0))
+                let number = self.expect_number("a number")?.0;
+                // As in nft, 0 names no rule: the usual place.
+                (by_index || number > 0).then_some((by_index, number))
             }
             _ => None,
         };
