@@ -12,7 +12,7 @@ impl Engine {
     pub(crate) fn dump_entry(&self, slot: u32, now: Instant) -> Option<Entry> {
         let records = &self.table.records;
         let hot = records.hot(slot)?;
-        let remaining = (hot.deadline.wrapping_sub(now.tick()) as i32).max(0);
+        let remaining = (self.remaining_ticks(slot, hot.deadline, now.tick()) as i32).max(0);
         let start = records.start(slot);
         let id = self.id_keys.hash([u64::from(slot) << 32 | u64::from(records.generation(slot))]);
         let extension = if hot.kind.has(RecordKind::HAS_EXTENSION) { self.extensions.find(slot) } else { None };

@@ -17,6 +17,7 @@ use crate::expectation::ExpectationTable;
 use crate::export::DirtySlots;
 use crate::extension::Extensions;
 use crate::fast_path::hash_memo::HashMemo;
+use crate::held::HeldTimers;
 use crate::log::KernelLog;
 use crate::nat::state::NatState;
 use crate::offload::state::OffloadState;
@@ -56,6 +57,8 @@ pub struct Engine {
     pub(crate) events: EventQueue,
     pub(crate) log: KernelLog,
     pub(crate) dirty: DirtySlots,
+    /// Connections whose timers stand still.
+    pub(crate) held: HeldTimers,
     /// The wall clock minus the driver's clock, in nanoseconds.
     pub(crate) wall_clock_offset: i64,
     /// True once any connection has a [`SynproxyState`](crate::SynproxyState); until then lookups of it are skipped.
@@ -96,6 +99,7 @@ impl Engine {
             events: EventQueue::default(),
             log: KernelLog::default(),
             dirty: DirtySlots::default(),
+            held: HeldTimers::default(),
             wall_clock_offset: 0,
             synproxy_in_use: false,
         }

@@ -19,6 +19,11 @@ impl Engine {
             let mut length = 0;
             for slot in slots {
                 let slot = slot as u32;
+                if let Some(remaining) = self.rearm_held(slot, tick) {
+                    let remaining = remaining as i32;
+                    earliest = Some(earliest.map_or(remaining, |least| least.min(remaining)));
+                    continue;
+                }
                 let Some(hot) = self.table.records.hot(slot).filter(|hot| hot.is_confirmed()) else { continue };
                 if hot.is_expired(tick) {
                     let hashes = self.table.hashes(slot);
@@ -52,6 +57,7 @@ impl Engine {
             self.events.take_change(slot);
         }
         self.dirty.mark_dirty(slot);
+        self.held.take(slot);
         self.admission_removed(slot, now);
         let (kind, status) = self.table.records.hot(slot).map_or_else(Default::default, |hot| (hot.kind, hot.status()));
         if kind.has(RecordKind::HAS_EXTENSION) {

@@ -24,6 +24,7 @@ mod expire;
 mod export;
 mod extension;
 mod fast_path;
+mod held;
 mod helper;
 mod helper_packet;
 mod icmp_error;
@@ -73,7 +74,7 @@ pub use keepstate_types::{EventKind, SctpState, Status, TcpState, ipproto};
 pub use keepstate_wire as wire;
 pub use nat::{
     DeterministicNat, ExhaustionKey, ExhaustionStats, FilteringBehaviour, Manip, MappingBehaviour, NatPolicy, NatRange,
-    NatResult, NatRewrite, PartUse, PortBlockEvent, PortPart, PortSelection,
+    NatResult, NatRewrite, OwnSources, PartUse, PortBlockEvent, PortPart, PortSelection,
 };
 pub use offload::{FlowStats, OffloadError, OffloadedFlow};
 pub use outcome::{CtInfo, CtVerdict, Outcome};

@@ -100,6 +100,7 @@ impl Engine {
             }
         }
         self.check_admission()?;
+        self.check_held()?;
         self.check_masters()
     }
 }

@@ -1,4 +1,5 @@
 //! What a router may do as one of a cluster, and what it has dropped because of that.
+use crate::shard_addresses::ShardAddresses;
 use keepstate_engine::Instant;
 use std::net::IpAddr;
 
@@ -25,18 +26,45 @@ pub struct DutyCounters {
     pub fenced: u64,
 }
 
+/// What a router may do for each of several shards.
+#[derive(Debug)]
+pub(crate) struct ShardDuties {
+    pub(crate) addresses: ShardAddresses,
+    /// By shard.
+    pub(crate) duties: Vec<ClusterDuty>,
+}
+
+impl ShardDuties {
+    /// Of a shard; of one that there is not, none.
+    pub(crate) fn of(&self, shard: usize) -> ClusterDuty {
+        self.duties.get(shard).copied().unwrap_or(ClusterDuty::Standby)
+    }
+}
+
+impl ClusterDuty {
+    /// May a connection be created?
+    pub(crate) fn may_create(self, now: Instant) -> bool {
+        match self {
+            ClusterDuty::Active { until } => until.is_none_or(|until| now < until),
+            ClusterDuty::Fenced | ClusterDuty::Standby => false,
+        }
+    }
+}
+
 /// A router's duty.
 #[derive(Debug)]
 pub(crate) struct DutyState {
     pub(crate) duty: ClusterDuty,
     /// Addresses that belong to whoever decides.
     pub(crate) shared: Vec<IpAddr>,
+    /// Of several shards; then `duty` is what follows for packets of none of them.
+    pub(crate) shards: Option<ShardDuties>,
     pub(crate) counters: DutyCounters,
 }
 
 impl Default for DutyState {
     fn default() -> DutyState {
         let duty = ClusterDuty::Active { until: None };
-        DutyState { duty, shared: Vec::new(), counters: DutyCounters::default() }
+        DutyState { duty, shared: Vec::new(), shards: None, counters: DutyCounters::default() }
     }
 }

@@ -66,6 +66,7 @@ mod route_scope;
 mod route_table;
 mod router;
 pub mod service;
+mod shard_addresses;
 mod source_address;
 mod synproxy;
 
@@ -78,5 +79,6 @@ pub use router::{
     DropReason, Egress, InterfaceCounts, LogLine, MarkedEgress, PacketTap, Router, RouterCounters, TappedPacket,
     WallClock,
 };
+pub use shard_addresses::{ConnectionShard, ShardAddresses};
 pub use source_address::SourceAddress;
 pub use synproxy::SynproxyStats;

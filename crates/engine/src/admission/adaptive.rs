@@ -59,7 +59,8 @@ impl Engine {
     fn cut_timeout(&mut self, slot: u32, tick: u32) -> bool {
         let Some(hot) = self.table.records.hot(slot) else { return false };
         let kept = Status::FIXED_TIMEOUT | Status::OFFLOAD;
-        if !hot.is_confirmed() || hot.is_expired(tick) || hot.status().intersects(kept) {
+        let held = self.held.remaining(slot).is_some();
+        if !hot.is_confirmed() || held || hot.is_expired(tick) || hot.status().intersects(kept) {
             return false;
         }
         let sysctls = timeouts_of(slot, hot, &self.extensions, &self.timeout_policies, &self.sysctls);

@@ -146,8 +146,11 @@ impl Engine {
         self.admission.as_ref().map_or((limit, count), |state| state.common(limit, count))
     }
 
-    /// May the connection in `slot` be dropped early for one with this tuple, or for any (`None`)? Not one that would only free a reserved entry.
+    /// May the connection in `slot` be dropped early for one with this tuple, or for any (`None`)? Not one that would only free a reserved entry, nor one that is held.
     pub(crate) fn may_make_room(&self, slot: u32, newcomer: Option<&TupleKey>) -> bool {
+        if self.held.remaining(slot).is_some() {
+            return false;
+        }
         let Some(state) = &self.admission else { return true };
         if state.policy.reserves.is_empty() {
             return true;

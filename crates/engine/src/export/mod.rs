@@ -124,7 +124,7 @@ impl Engine {
             reply: records.key(TupleRef::new(slot, Direction::Reply))?.tuple(),
             zone: records.zone(slot),
             status: hot.status(),
-            remaining_ms: ticks_to_millis(hot.deadline.wrapping_sub(now.tick())),
+            remaining_ms: ticks_to_millis(self.remaining_ticks(slot, hot.deadline, now.tick())),
             mark: records.mark(slot),
             labels: extension.and_then(|extension| extension.labels),
             accounting: counts.map(|counts| [0, 2].map(|at| Accounting { packets: counts[at], bytes: counts[at + 1] })),

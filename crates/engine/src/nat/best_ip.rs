@@ -18,6 +18,20 @@ pub(super) fn best_address(tuple: &Tuple, manip: Manip, range: &NatRange, zone: 
     })
 }
 
+/// A number below `count` for a connection of this tuple and zone, by the hash that selects addresses.
+pub(super) fn hashed_index(tuple: &Tuple, manip: Manip, persistent: bool, zone: u16, count: u32) -> u32 {
+    let last = count.saturating_sub(1);
+    let (first, last): (IpAddr, IpAddr) = match tuple.source {
+        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::from_bits(last).into()),
+        IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::from_bits(last.into()).into()),
+    };
+    match hashed_address(tuple, manip, persistent, zone, first, last) {
+        IpAddr::V4(chosen) => chosen.to_bits(),
+        // The other bits are 0, as in both ends of the range.
+        IpAddr::V6(chosen) => chosen.to_bits() as u32,
+    }
+}
+
 fn hashed_address(tuple: &Tuple, manip: Manip, persistent: bool, zone: u16, first: IpAddr, last: IpAddr) -> IpAddr {
     let mut source = [0; 16];
     let mut peer = [0; 4];

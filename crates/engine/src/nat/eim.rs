@@ -124,18 +124,20 @@ impl Engine {
             return Some(AllowedPorts { address, ports });
         }
         let subscriber: Subscriber = (present.source, zone.id_for(Direction::Original));
-        let held = mappings.port_blocks.find_allocation(&subscriber, range);
+        let may_choose = |address: IpAddr| self.may_choose_address(address, wanted);
+        let held = mappings.port_blocks.find_allocation(&subscriber, range, may_choose);
         if let Some((address, Some(ports))) = held {
             return Some(AllowedPorts { address, ports });
         }
         let address = held.map(|(address, _)| address).unwrap_or_else(|| {
             let persistent = NatRange { persistent: true, ..(*range).clone() };
             let mut tuple = *present;
-            Engine::find_best_ip(&mut tuple, &NatRequest { range: &persistent, ..*wanted });
+            self.find_best_ip(&mut tuple, &NatRequest { range: &persistent, ..*wanted });
             tuple.source
         });
         if mappings.port_blocks.is_enabled() {
-            let (address, ports) = mappings.port_blocks.find_free_block(address, subscriber.1, range)?;
+            let own = self.own_sources_for(wanted);
+            let (address, ports) = mappings.port_blocks.find_free_block(address, subscriber.1, range, own)?;
             return Some(AllowedPorts { address, ports });
         }
         let ports = range.ports.clone().unwrap_or_else(|| port_class(present));
@@ -154,7 +156,7 @@ impl Engine {
         {
             return (tuple, true);
         }
-        let part = self.port_part(wanted);
+        let part = self.port_part(wanted, bounds.address);
         let found = self.free_mapping(bounds, wanted, part).or_else(|| match part {
             Some(part) if !part.is_exclusive() => self.free_mapping(bounds, wanted, None),
             _ => None,

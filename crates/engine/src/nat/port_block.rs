@@ -3,6 +3,7 @@
 //! A [`PortBlockAllocation`] is an inside address's share of one outside address; it lives as long as the inside address has connections there. If port blocks are enabled
 //! it includes a block, released with the last connection. Each allocation and each release is reported exactly once. All connections of a subscriber use the addresses it has
 //! already (RFC 4787, REQ-2), where the rule allows them.
+use super::own_sources::OwnSources;
 use super::port_bitmap::{BitmapKey, PortBitmap, PortConstraint};
 use super::range::NatRange;
 use crate::Instant;
@@ -90,10 +91,12 @@ impl PortBlocks {
         &self,
         subscriber: &Subscriber,
         range: &NatRange,
+        may_choose: impl Fn(IpAddr) -> bool,
     ) -> Option<(IpAddr, Option<RangeInclusive<u16>>)> {
         let fits = |holding: &&PortBlockAllocation| {
             let ports = holding.block_index.map(|block| self.block_ports(block));
             range.addresses.as_ref().is_none_or(|addresses| addresses.contains(&holding.outside))
+                && may_choose(holding.outside)
                 && ports.is_none_or(|ports| covers(range.ports.as_ref(), &ports))
         };
         let holding = self.allocations.get(subscriber)?.iter().find(fits)?;
@@ -106,6 +109,7 @@ impl PortBlocks {
         preferred: IpAddr,
         zone: u16,
         range: &NatRange,
+        own: Option<&OwnSources>,
     ) -> Option<(IpAddr, RangeInclusive<u16>)> {
         let size = self.block_size?;
         let numbers = match &range.ports {
@@ -120,14 +124,19 @@ impl PortBlocks {
             return None;
         }
         let all = range.addresses.clone().unwrap_or(preferred..=preferred);
-        let others = core::iter::successors(Some(*all.start()), |address| next_address(*address))
-            .take_while(|address| address <= all.end())
-            .filter(|address| *address != preferred);
-        core::iter::once(preferred).chain(others).take(MAX_ADDRESSES_SEARCHED).find_map(|address| {
+        let free_at = |address: IpAddr| {
             let place = bitmap_key(address, zone);
             let number = self.allocated.find_free(&place, &numbers, *numbers.start(), PortConstraint::Any)?;
             self.allocated.has_room(&place).then(|| (address, self.block_ports(number)))
-        })
+        };
+        let first = core::iter::once(preferred);
+        if let Some(own) = own {
+            return first.chain(own.within(*all.start(), *all.end())).take(MAX_ADDRESSES_SEARCHED).find_map(free_at);
+        }
+        let others = core::iter::successors(Some(*all.start()), |address| next_address(*address))
+            .take_while(|address| address <= all.end())
+            .filter(|address| *address != preferred);
+        first.chain(others).take(MAX_ADDRESSES_SEARCHED).find_map(free_at)
     }
 
     /// Adds a connection of the subscriber at `port` of `outside`.

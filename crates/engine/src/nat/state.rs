@@ -2,6 +2,7 @@
 use super::bysource::BysourceTable;
 use super::eim_table::EimTable;
 use super::exhaustion::Exhaustion;
+use super::own_sources::OwnSources;
 use super::port_part::PortPart;
 use crate::table::key::{HashKeys, TupleKey};
 use crate::{Connection, NatPolicy, Secret};
@@ -17,6 +18,8 @@ pub(crate) struct NatState {
     pub(crate) eim: EimTable,
     /// The ports that source NAT selects from, if not all.
     pub(crate) port_part: Option<PortPart>,
+    /// The addresses that source NAT selects from, each with its part, if not all.
+    pub(crate) own_sources: Option<OwnSources>,
     /// The reply tuple that was looked for last, and its hash: most of the time the one that is chosen.
     pub(crate) looked_for: Option<(TupleKey, u64)>,
     /// True once any connection has been translated.
@@ -38,11 +41,18 @@ impl NatState {
             exhaustion: Exhaustion::new(tables.derive(1)),
             eim: EimTable::new(NatPolicy::default(), tables.derive(2)),
             port_part: None,
+            own_sources: None,
             looked_for: None,
             in_use: false,
             keep_ended: false,
             ended: None,
         }
+    }
+
+    /// Does source NAT take other addresses or ports than Linux's?
+    #[inline(always)]
+    pub(crate) fn chooses_ports(&self) -> bool {
+        self.port_part.is_some() || self.own_sources.is_some()
     }
 
     /// A number that cannot be predicted without the secret.

@@ -55,12 +55,12 @@ impl Engine {
         self.nat.port_part = part;
     }
 
-    /// The part that applies to this search.
-    pub(super) fn port_part(&self, wanted: &NatRequest<'_>) -> Option<PortPart> {
+    /// The part that applies to this search at this address.
+    pub(super) fn port_part(&self, wanted: &NatRequest<'_>, address: IpAddr) -> Option<PortPart> {
         let chooses = wanted.manip == Manip::Source && wanted.binding == NatBinding::Rule;
         let shifts = matches!(wanted.range.port_selection, PortSelection::Offset(_));
         let one = wanted.range.ports.as_ref().is_some_and(|ports| ports.start() == ports.end());
-        self.nat.port_part.filter(|_| chooses && !shifts && !one)
+        if chooses && !shifts && !one { self.part_of_address(address) } else { None }
     }
 
     /// Adds an imported connection to the by-source table, if its source NAT is initialized.
@@ -87,7 +87,7 @@ impl Engine {
             && range.port_selection == PortSelection::PreferOriginal
             && !range.prefix
             && matches!(fresh.original.protocol, ipproto::TCP | ipproto::UDP);
-        if !is_plain || self.nat.eim.in_use() || self.nat.port_part.is_some() || self.shard.is_one_of_many() {
+        if !is_plain || self.nat.eim.in_use() || self.nat.chooses_ports() || self.shard.is_one_of_many() {
             return None;
         }
         let allowed = range.addresses.as_ref()?;
@@ -124,11 +124,10 @@ impl Engine {
     pub(super) fn unique_tuple_linux(&mut self, wanted: &NatRequest<'_>) -> (Tuple, bool) {
         let NatRequest { current: present, manip, range, .. } = wanted;
         let random = range.port_selection == PortSelection::Random;
-        let part = self.port_part(wanted);
-        let is_own = |port: u16| part.is_none_or(|part| part.contains(port));
         if *manip == Manip::Source && !random {
-            if range.contains(present, Manip::Source) && is_own(present.source_key) && !self.used_tuple(present, wanted)
-            {
+            let is_own = self.may_choose_address(present.source, wanted)
+                && self.port_part(wanted, present.source).is_none_or(|part| part.contains(present.source_key));
+            if range.contains(present, Manip::Source) && is_own && !self.used_tuple(present, wanted) {
                 return (*present, true);
             }
             if let Some(alike) = self.find_appropriate_src(wanted)
@@ -138,7 +137,9 @@ impl Engine {
             }
         }
         let mut tuple = *present;
-        Engine::find_best_ip(&mut tuple, wanted);
+        self.find_best_ip(&mut tuple, wanted);
+        let part = self.port_part(wanted, tuple.source);
+        let is_own = |port: u16| part.is_none_or(|part| part.contains(port));
         if !random {
             // May it keep its port if that is free, and also if it is not?
             let (keeps, keeps_used) = match &range.ports {
@@ -176,13 +177,16 @@ impl Engine {
             let reply = self.table.records.key(TupleRef::new(slot, Direction::Reply))?.tuple();
             let translated = reply.invert()?;
             let alike = Tuple { source: translated.source, source_key: translated.source_key, ..wanted.current };
-            wanted.range.contains(&alike, Manip::Source).then_some(alike)
+            let allowed = wanted.range.contains(&alike, Manip::Source) && self.may_choose_address(alike.source, wanted);
+            allowed.then_some(alike)
         })
     }
 
     /// Selects one of the range's addresses by a hash of the client (and of its peer, unless the range is persistent).
-    pub(super) fn find_best_ip(tuple: &mut Tuple, wanted: &NatRequest<'_>) {
-        let Some(chosen) = best_address(tuple, wanted.manip, wanted.range, wanted.zone.id) else { return };
+    pub(super) fn find_best_ip(&self, tuple: &mut Tuple, wanted: &NatRequest<'_>) {
+        let own = self.own_address(wanted);
+        let chosen = own.or_else(|| best_address(tuple, wanted.manip, wanted.range, wanted.zone.id));
+        let Some(chosen) = chosen else { return };
         match wanted.manip {
             Manip::Source => tuple.source = chosen,
             Manip::Destination => tuple.destination = chosen,
@@ -269,7 +273,8 @@ impl Engine {
             return true;
         }
         let Some(holder) = self.reply_tuple_owner(tuple, wanted) else { return false };
-        if tries_left > HARDER_THRESHOLD || tuple.protocol != ipproto::TCP {
+        let held = self.held.remaining(holder.slot()).is_some();
+        if tries_left > HARDER_THRESHOLD || tuple.protocol != ipproto::TCP || held {
             return true;
         }
         let Some(entry) = self.dump_entry(holder.slot(), wanted.now) else { return true };

@@ -133,9 +133,11 @@ impl Engine {
         }
         hot.set_status(status);
         if let Some(seconds) = changes.timeout {
-            let deadline = tick.wrapping_add(seconds_to_ticks(seconds));
-            hot.deadline = deadline;
-            self.table.lower_timer_bound(slot, deadline);
+            let remaining = seconds_to_ticks(seconds);
+            if !self.held.set_remaining(slot, remaining) {
+                hot.deadline = tick.wrapping_add(remaining);
+                self.table.lower_timer_bound(slot, tick.wrapping_add(remaining));
+            }
         }
         if let Some(mark) = changes.mark {
             self.table.records.set_mark(slot, mark);

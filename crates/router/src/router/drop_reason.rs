@@ -37,6 +37,8 @@ pub enum DropReason {
     Standby,
     /// It would begin a connection, and this gateway of a cluster may not decide at present.
     Fenced,
+    /// Its source would be translated to an address of no shard of the cluster.
+    NoShard,
     /// Synproxy answered it in its server's name.
     SynproxyAnswered,
     /// It acknowledges a SYN cookie that the router has not sent.
@@ -69,11 +71,12 @@ impl DropReason {
             DropReason::SynproxyBadCookie => 15,
             DropReason::Standby => 16,
             DropReason::Fenced => 17,
+            DropReason::NoShard => 18,
         }
     }
 }
 
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 19] = [
     "malformed",
     "fragment",
     "ruleset_drop",
@@ -92,6 +95,7 @@ const NAMES: [&str; 18] = [
     "synproxy_bad_cookie",
     "standby",
     "fenced",
+    "no_shard",
 ];
 
 /// Dropped packets by reason.
@@ -131,6 +135,7 @@ impl std::fmt::Display for DropReason {
             DropReason::Draining => "no new connections: draining",
             DropReason::Standby => "standby: another gateway of the cluster decides",
             DropReason::Fenced => "no new connections: this gateway of the cluster may not decide now",
+            DropReason::NoShard => "source NAT to an address of no shard of the cluster",
             DropReason::SynproxyAnswered => "answered by synproxy",
             DropReason::SynproxyBadCookie => "bad SYN cookie",
         })

@@ -1,18 +1,46 @@
 //! What a router may do as one of a cluster: the one that decides, one that may not at present, or a standby that holds another one's table and is silent.
 //!
 //! Packets of the machine itself go on in every case, since it must reach the cluster; but none of them gets a translation while another one may decide.
+//!
+//! With several shards each has its duty. A packet is its connection's: one that another gateway decides is held in the table ([`Engine::hold`]) and its packets are dropped before they change
+//! anything of it; a new one is checked when it is confirmed, by the addresses that rules have given it. A router that decides no shard is a standby as with one.
 use super::{DropReason, InFlightPacket, Router};
-use crate::cluster_duty::{ClusterDuty, DutyCounters, DutyState};
-use keepstate_engine::{Instant, PacketCtx, Status};
+use crate::cluster_duty::{ClusterDuty, DutyCounters, DutyState, ShardDuties};
+use crate::shard_addresses::{ConnectionShard, ShardAddresses};
+use keepstate_engine::{ConnId, Engine, Instant, PacketCtx, Status, Zone, packet_tuple};
 use keepstate_rules::Fib;
+use keepstate_wire::Packet;
 use std::net::IpAddr;
 
 impl Router {
     /// One of a cluster, for now a standby. Packets to the `shared` addresses are for whoever decides, even where this machine has them already.
     #[must_use]
     pub fn with_shared_addresses(mut self, shared: Vec<IpAddr>) -> Router {
-        self.duty = DutyState { duty: ClusterDuty::Standby, shared, counters: DutyCounters::default() };
+        self.duty = DutyState { duty: ClusterDuty::Standby, shared, ..DutyState::default() };
         self
+    }
+
+    /// One of a cluster of several shards, for now a standby of all of them.
+    #[must_use]
+    pub fn with_shards(mut self, addresses: ShardAddresses) -> Router {
+        let shared = addresses.iter().map(|(address, _)| address).collect();
+        let duties = vec![ClusterDuty::Standby; addresses.count()];
+        let shards = Some(ShardDuties { addresses, duties });
+        self.duty = DutyState { duty: ClusterDuty::Standby, shared, shards, ..DutyState::default() };
+        self
+    }
+
+    /// From the next packet on this is its duty for one of several shards. Flows that a data path forwards by itself are revoked if it no more forwards those of the shard.
+    pub fn set_shard_duty(&mut self, shard: usize, duty: ClusterDuty) {
+        let Some(shards) = &mut self.duty.shards else { return };
+        let Some(known) = shards.duties.get_mut(shard) else { return };
+        let ends = duty == ClusterDuty::Standby && *known != duty;
+        *known = duty;
+        let decides_none = shards.duties.iter().all(|duty| *duty == ClusterDuty::Standby);
+        self.duty.duty = if decides_none { ClusterDuty::Standby } else { ClusterDuty::Active { until: None } };
+        if ends {
+            self.revoke_flows();
+        }
     }
 
     /// From the next packet on this is its duty. Flows that a data path forwards by itself are revoked if it forwards no more.
@@ -34,9 +62,9 @@ impl Router {
     }
 
     /// A standby takes no packet but those for its machine.
-    pub(super) fn check_duty(&mut self, pkt: &InFlightPacket) -> Result<(), DropReason> {
+    pub(super) fn check_duty(&mut self, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
         if self.duty.duty != ClusterDuty::Standby {
-            return Ok(());
+            return self.check_shard_of_destination(pkt);
         }
         // What cannot be parsed is dropped as that.
         let Ok(to) = pkt.destination() else { return Ok(()) };
@@ -48,6 +76,62 @@ impl Router {
         if is_machines { Ok(()) } else { Err(self.refuse_by_duty()) }
     }
 
+    /// Of several shards: an address of one that another gateway decides is no address of this machine, even if it has it.
+    fn check_shard_of_destination(&mut self, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
+        let Some(shards) = &self.duty.shards else { return Ok(()) };
+        let Ok(to) = pkt.destination() else { return Ok(()) };
+        let elsewhere = shards.addresses.of_address(to).filter(|shard| shards.of(*shard) == ClusterDuty::Standby);
+        if elsewhere.is_none() {
+            return Ok(());
+        }
+        if self.fib.is_own_address(to, pkt.meta.iif.map(|device| device.index)) {
+            return Err(self.refuse_as(ClusterDuty::Standby));
+        }
+        // It may be sent there by a host behind us; whether it came by mistake, its way shows.
+        pkt.is_to_other_shard = true;
+        Ok(())
+    }
+
+    /// A packet to an address that another gateway decides, which would go back where it came from or nowhere, came by mistake: nobody is answered.
+    pub(super) fn check_way_to_other_shard(
+        &mut self,
+        pkt: &InFlightPacket,
+        oif: Option<u32>,
+    ) -> Result<(), DropReason> {
+        let goes_on = oif.is_some() && oif != pkt.meta.iif.map(|device| device.index);
+        if pkt.is_to_other_shard && !goes_on { Err(self.refuse_as(ClusterDuty::Standby)) } else { Ok(()) }
+    }
+
+    /// Before a packet is tracked: is its connection another gateway's? One that has just become ours goes on here, its timer too.
+    pub(super) fn check_held(&mut self, packet: &Packet<'_>, zone: Zone, now: Instant) -> Result<(), DropReason> {
+        if self.engine.held_count() == 0 {
+            return Ok(());
+        }
+        let found = packet_tuple(packet).and_then(|tuple| self.engine.find(&tuple, zone, now));
+        found.map_or(Ok(()), |(conn_id, _)| self.check_held_connection(conn_id, now))
+    }
+
+    /// As [`Router::check_held`], for the connection that an ICMP error was found to be about.
+    pub(super) fn check_held_related(&mut self, ctx: &PacketCtx, now: Instant) -> Result<(), DropReason> {
+        if self.engine.held_count() == 0 {
+            return Ok(());
+        }
+        ctx.connection().map_or(Ok(()), |conn_id| self.check_held_connection(conn_id, now))
+    }
+
+    fn check_held_connection(&mut self, conn_id: ConnId, now: Instant) -> Result<(), DropReason> {
+        if !self.engine.is_held(conn_id) {
+            return Ok(());
+        }
+        match held_duty(&self.engine, self.duty.shards.as_ref(), conn_id, now) {
+            ClusterDuty::Standby => Err(self.refuse_as(ClusterDuty::Standby)),
+            ClusterDuty::Active { .. } | ClusterDuty::Fenced => {
+                self.engine.release(conn_id, now);
+                Ok(())
+            }
+        }
+    }
+
     /// A standby forwards nothing, and only who decides forwards a new connection.
     pub(super) fn check_duty_to_forward(&mut self, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
         let creates = pkt.ctx.as_mut().is_some_and(|ctx| ctx.unconfirmed().is_some());
@@ -57,24 +141,37 @@ impl Router {
         Ok(())
     }
 
-    /// Only who decides gives a new connection a translation.
-    pub(super) fn check_duty_to_create(&mut self, ctx: &mut PacketCtx, now: Instant) -> Result<(), DropReason> {
+    /// Only who decides gives a new connection a translation; of several shards, only who decides its shard begins it.
+    pub(super) fn check_duty_to_create(&mut self, ctx: &mut PacketCtx, pkt: &InFlightPacket) -> Result<(), DropReason> {
         let translated = Status::SRC_NAT | Status::DST_NAT;
-        if ctx.unconfirmed().is_some_and(|new| new.status().intersects(translated)) && !self.may_create(now) {
+        let Some(new) = ctx.unconfirmed() else { return Ok(()) };
+        let is_translated = new.status().intersects(translated);
+        if is_translated && !self.may_create(pkt.now) {
             return Err(self.refuse_by_duty());
         }
-        Ok(())
+        let Some(shards) = &self.duty.shards else { return Ok(()) };
+        match shards.addresses.of_connection(&new.original(), &new.reply()) {
+            // The machine itself may speak to an address that another gateway has.
+            ConnectionShard::Of(_) if pkt.meta.iif.is_none() && !is_translated => Ok(()),
+            ConnectionShard::Of(shard) => {
+                let duty = shards.of(shard);
+                if duty.may_create(pkt.now) { Ok(()) } else { Err(self.refuse_as(duty)) }
+            }
+            ConnectionShard::Local => Ok(()),
+            ConnectionShard::Unassigned => Err(DropReason::NoShard),
+        }
     }
 
     fn may_create(&self, now: Instant) -> bool {
-        match self.duty.duty {
-            ClusterDuty::Active { until } => until.is_none_or(|until| now < until),
-            ClusterDuty::Fenced | ClusterDuty::Standby => false,
-        }
+        self.duty.duty.may_create(now)
     }
 
     fn refuse_by_duty(&mut self) -> DropReason {
-        if self.duty.duty == ClusterDuty::Standby {
+        self.refuse_as(self.duty.duty)
+    }
+
+    fn refuse_as(&mut self, duty: ClusterDuty) -> DropReason {
+        if duty == ClusterDuty::Standby {
             self.duty.counters.standby += 1;
             DropReason::Standby
         } else {
@@ -83,6 +180,18 @@ impl Router {
         }
     }
 }
+
+/// The duty that a held connection falls under.
+fn held_duty(engine: &Engine, shards: Option<&ShardDuties>, conn_id: ConnId, now: Instant) -> ClusterDuty {
+    let (Some(shards), Some(entry)) = (shards, engine.entry(conn_id, now)) else { return ClusterDuty::Standby };
+    match shards.addresses.of_connection(&entry.original, &entry.reply) {
+        ConnectionShard::Of(shard) => shards.of(shard),
+        ConnectionShard::Local | ConnectionShard::Unassigned => ClusterDuty::Standby,
+    }
+}
+
+#[cfg(test)]
+mod shard_tests;
 
 #[cfg(test)]
 mod tests {

@@ -218,7 +218,10 @@ impl Router {
         self.run_filter_chains(Hook::Output, BEFORE_CONNTRACK, pkt)?;
         if !attached && !pkt.meta.untracked {
             let packet = pkt.packet()?;
-            let mut ctx = self.engine.track(&packet, pkt.meta.zone.unwrap_or_default(), pkt.now);
+            let zone = pkt.meta.zone.unwrap_or_default();
+            self.check_held(&packet, zone, pkt.now)?;
+            let mut ctx = self.engine.track(&packet, zone, pkt.now);
+            self.check_held_related(&ctx, pkt.now)?;
             let outcome = ctx.outcome();
             pkt.synproxy.into_iter().for_each(|promise| self.engine.set_synproxy(&mut ctx, promise));
             pkt.ctx = Some(ctx);

@@ -100,7 +100,10 @@ impl Router {
         self.run_filter_chains(Hook::Prerouting, BEFORE_CONNTRACK, pkt)?;
         if !pkt.meta.untracked {
             let packet = pkt.packet()?;
-            let ctx = self.engine.track(&packet, pkt.meta.zone.unwrap_or_default(), pkt.now);
+            let zone = pkt.meta.zone.unwrap_or_default();
+            self.check_held(&packet, zone, pkt.now)?;
+            let ctx = self.engine.track(&packet, zone, pkt.now);
+            self.check_held_related(&ctx, pkt.now)?;
             let outcome = ctx.outcome();
             if outcome.verdict == CtVerdict::Drop {
                 // A full table must not cut the machine's own connections, which are not in it.
@@ -211,9 +214,13 @@ impl Router {
         }
         let v6 = to.is_ipv6();
         let (device, next_hop) = match self.find_route(pkt, to)? {
-            RouteDecision::Out(device, next_hop) => (device, next_hop),
+            RouteDecision::Out(device, next_hop) => {
+                self.check_way_to_other_shard(pkt, Some(device.index))?;
+                (device, next_hop)
+            }
             RouteDecision::Host => return self.input(pkt),
             RouteDecision::Nowhere(error) => {
+                self.check_way_to_other_shard(pkt, None)?;
                 if let Some((kind, code)) = error {
                     self.send_icmp_error(pkt, kind, code, 0);
                 }
@@ -322,7 +329,7 @@ impl Router {
     pub(super) fn confirm(&mut self, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
         let Some(mut ctx) = pkt.ctx.take() else { return Ok(()) };
         let is_new = ctx.unconfirmed().is_some();
-        self.check_duty_to_create(&mut ctx, pkt.now)?;
+        self.check_duty_to_create(&mut ctx, pkt)?;
         let outcome = self.engine.confirm_and_rewrite(ctx, &mut pkt.bytes, pkt.now);
         if let Some(conn_id) = outcome.connection.filter(|_| is_new) {
             self.masquerade.note_new(conn_id);
