@@ -23,6 +23,8 @@ use std::time::Duration;
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a planned change waits for the last acknowledgement.
 const DEMOTE_TIMEOUT: Duration = Duration::from_secs(10);
+/// So many other shards count, at most, for how much longer a free lease is left to others.
+const MAX_LOAD: u32 = 4;
 /// Between two requests of a standby for a snapshot.
 const REQUEST_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -48,6 +50,10 @@ pub struct Shard {
     heard: Duration,
     /// Until then the lease is left to others: after a planned change.
     stand_back_until: Duration,
+    /// When the lease was last asked for, while there is no answer.
+    acquiring: Option<Duration>,
+    /// Other shards that this node decides.
+    load: u32,
     demote_deadline: Duration,
     last_heartbeat: Duration,
     last_snapshot_request: Option<Duration>,
@@ -81,6 +87,8 @@ impl Shard {
             holder: None,
             heard: now,
             stand_back_until: now,
+            acquiring: None,
+            load: 0,
             demote_deadline: now,
             last_heartbeat: now,
             last_snapshot_request: None,
@@ -111,6 +119,19 @@ impl Shard {
         if self.role == ShardRole::Active && self.decider != Decider::Hand { self.lease.valid_until() } else { None }
     }
 
+    /// Does this node decide it, or is about to? Counts for [`Shard::set_load`] of its other shards.
+    pub fn is_load(&self, now: Duration) -> bool {
+        let is_active = matches!(self.role, ShardRole::Active | ShardRole::Demoting);
+        let Decider::Lease(ttl) = self.decider else { return is_active };
+        let asks = self.acquiring.is_some_and(|since| now.saturating_sub(since) < ttl);
+        is_active || asks || self.claimed.is_some()
+    }
+
+    /// How many other shards this node decides: it waits so much longer before it takes this one's lease, a quarter of the lease for each, that a node with fewer comes first.
+    pub fn set_load(&mut self, others: u32) {
+        self.load = others;
+    }
+
     /// What the sender of a later greeting is compared with, after a reload.
     pub fn set_greeting(&mut self, greeting: Greeting) {
         if self.greeting != greeting {
@@ -138,6 +159,7 @@ impl Shard {
             // Its epoch is no evidence that somebody decides by it: one that was claimed and lost on the way is never used.
             TransportEvent::LeaseRefused { shard, action, answers, .. } if shard == self.name => {
                 let ours = self.lease.refused(answers);
+                self.acquiring = None;
                 let is_active = matches!(self.role, ShardRole::Active | ShardRole::Demoting);
                 if ours && action == LeaseAction::Renew && is_active {
                     self.fence("its lease was taken by another node");
@@ -200,6 +222,7 @@ impl Shard {
             ShardRole::Standby | ShardRole::Fenced => {
                 // One that is complete comes first.
                 let patience = if self.inbox.in_step { ttl } else { ttl * 2 };
+                let patience = patience + ttl / 4 * self.load.min(MAX_LOAD);
                 let quiet = now.saturating_sub(self.heard) >= patience;
                 let may = self.claimed.is_none() && self.connected && now >= self.stand_back_until;
                 if may && quiet && self.lease.rested(now, ttl / 4) {
@@ -210,6 +233,7 @@ impl Shard {
     }
 
     fn request_lease(&mut self, action: LeaseAction, epoch: Epoch, now: Duration) {
+        self.acquiring = Some(now).filter(|_| action == LeaseAction::Acquire);
         let number = self.lease.request(now);
         let request = LeaseRequest { shard: self.name.clone(), action, epoch, number };
         self.actions.push_back(ShardAction::RequestLease(request));
@@ -239,6 +263,7 @@ impl Shard {
             return;
         }
         let Some(number) = answers else { return };
+        self.acquiring = None;
         // An answer to a request of an earlier life of ours does not count.
         if epoch < self.epoch || !self.lease.granted(number, ttl) || !self.lease.is_valid(now) {
             return;

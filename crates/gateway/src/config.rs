@@ -133,7 +133,10 @@ impl GatewayConfig {
         let [low, high] = self.secret_halves();
         let mut router = Router::new(engine, Program::default(), fib, (low, high));
         if let Some(cluster) = &self.cluster {
-            router = router.with_shared_addresses(cluster.shared_addresses.clone());
+            router = match cluster.shard_addresses() {
+                Some(addresses) => router.with_shards(addresses),
+                None => router.with_shared_addresses(cluster.first_shard.addresses.clone()),
+            };
         }
         if matches!(self.driver, DriverConfig::Xdp { .. }) {
             router = router.with_link_headers();

@@ -1,5 +1,5 @@
-//! Requests about this gateway's shard of a cluster. The client's own thread waits: a handover takes as long as the cluster takes to acknowledge.
-use super::cluster::ClusterHandle;
+//! Requests about this gateway's shards of a cluster. The client's own thread waits: a handover takes as long as the cluster takes to acknowledge.
+use super::cluster::{ClusterHandle, ClusterReport};
 use super::control_protocol::ControlRequest;
 
 /// The answer; `None` for all other requests.
@@ -12,8 +12,9 @@ pub(super) fn answer(request: &ControlRequest, cluster: Option<&ClusterHandle>) 
         return is_ours.then(|| Err("this gateway is not one of a cluster: its gateway.toml has no [cluster]".into()));
     };
     let text = match request {
-        ControlRequest::Cluster { json: true } => Ok(cluster.report().json()),
-        ControlRequest::Cluster { json: false } => Ok(cluster.report().text()),
+        // A line, or some lines, a shard.
+        ControlRequest::Cluster { json: true } => Ok(cluster.reports().iter().map(ClusterReport::json).collect()),
+        ControlRequest::Cluster { json: false } => Ok(cluster.reports().iter().map(ClusterReport::text).collect()),
         ControlRequest::Promote { shard } => cluster.promote(shard.as_deref()),
         ControlRequest::Demote { shard } => cluster.demote(shard.as_deref()),
         _ => return None,

@@ -4,6 +4,7 @@ use super::jobs::JobCtx;
 use keepstate_engine::{Counters, Sysctl};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 /// Names and values, in the order in which they are shown.
@@ -24,8 +25,10 @@ pub(super) struct GatewayStats {
     flow_log: Vec<(&'static str, u64)>,
     /// Each flow log.
     flow_logs: Vec<FlowLogStats>,
-    /// The cluster's shard; empty without a cluster.
+    /// The cluster, and its shard if there is one alone; empty without a cluster.
     cluster: Vec<(&'static str, u64)>,
+    /// Of several shards, the name and the numbers of each.
+    shards: Vec<(String, Vec<(&'static str, u64)>)>,
     /// Connections whose packets go on in the kernel, and why others do not; empty without such a data path.
     offload: Vec<(&'static str, u64)>,
     /// SYN proxy counters, by Linux's names; empty without synproxy rules.
@@ -76,10 +79,16 @@ pub(super) fn collect(at: &mut JobCtx<'_>) -> GatewayStats {
             .collect()
     });
     let dropped = at.router.duty_counters();
-    let cluster = at.hub.cluster().map_or_else(Vec::new, |cluster| {
-        let dropped = [("cluster_dropped_standby", dropped.standby), ("cluster_dropped_fenced", dropped.fenced)];
-        cluster.report().values().into_iter().chain(dropped).collect()
+    let dropped = [("cluster_dropped_standby", dropped.standby), ("cluster_dropped_fenced", dropped.fenced)];
+    let mut shards: Vec<_> = at.hub.cluster().map_or_else(Vec::new, |cluster| {
+        cluster.reports().iter().map(|report| (report.shard.clone(), report.values())).collect()
     });
+    let cluster = match &mut shards[..] {
+        [] => Vec::new(),
+        [(_, values)] => std::mem::take(values).into_iter().chain(dropped).collect(),
+        _ => dropped.to_vec(),
+    };
+    shards.retain(|(_, values)| !values.is_empty());
     let engine = at.router.engine();
     let linux = *engine.counters();
     let flow_logs: Vec<FlowLogStats> = at.hub.flow_logs().iter().map(|log| FlowLogStats::of(log)).collect();
@@ -123,6 +132,7 @@ pub(super) fn collect(at: &mut JobCtx<'_>) -> GatewayStats {
         flow_log: flow_log_sums(&flow_logs),
         flow_logs,
         cluster,
+        shards,
         offload,
         synproxy: [
             ("syn_received", handshakes.syn_received),
@@ -163,6 +173,10 @@ impl GatewayStats {
         }
         if !self.cluster.is_empty() {
             write_row(out, &self.cluster)?;
+        }
+        for (shard, values) in &self.shards {
+            write!(out, "shard={shard} ")?;
+            write_row(out, values)?;
         }
         if !self.offload.is_empty() {
             write_row(out, &self.offload)?;
@@ -212,6 +226,10 @@ impl Serialize for GatewayStats {
         }
         if !self.flow_logs.is_empty() {
             map.serialize_entry("flow_logs", &self.flow_logs)?;
+        }
+        if !self.shards.is_empty() {
+            let shards = self.shards.iter().map(|(shard, values)| (shard, NamedCounters(values)));
+            map.serialize_entry("shards", &shards.collect::<BTreeMap<_, _>>())?;
         }
         map.serialize_entry("synproxy", &NamedCounters(&self.synproxy))?;
         map.serialize_entry("reasons", &NamedCounters(&self.reasons))?;

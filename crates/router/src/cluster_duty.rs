@@ -32,12 +32,18 @@ pub(crate) struct ShardDuties {
     pub(crate) addresses: ShardAddresses,
     /// By shard.
     pub(crate) duties: Vec<ClusterDuty>,
+    /// By shard: its connections are about to be held or released, and do not tell yet whose they are.
+    pub(crate) settling: Vec<bool>,
 }
 
 impl ShardDuties {
     /// Of a shard; of one that there is not, none.
     pub(crate) fn of(&self, shard: usize) -> ClusterDuty {
         self.duties.get(shard).copied().unwrap_or(ClusterDuty::Standby)
+    }
+
+    pub(crate) fn is_settling(&self) -> bool {
+        self.settling.contains(&true)
     }
 }
 

@@ -111,6 +111,14 @@ impl Engine {
         if exists { self.export_slot(conn_id.slot, now) } else { None }
     }
 
+    /// The tuples of the connection in a slot, original and reply; `None` as for [`Engine::export_slot`].
+    pub fn slot_tuples(&self, slot: u32, now: Instant) -> Option<(Tuple, Tuple)> {
+        let records = &self.table.records;
+        records.hot(slot).filter(|hot| hot.is_confirmed() && !hot.is_expired(now.tick()))?;
+        let tuple = |direction| records.key(TupleRef::new(slot, direction)).map(|key| key.tuple());
+        Some((tuple(Direction::Original)?, tuple(Direction::Reply)?))
+    }
+
     /// Exports the connection in a slot; `None` if the slot is free or the connection has expired. Slots are numbered from 0 up to
     /// [`Engine::slot_count`].
     pub fn export_slot(&self, slot: u32, now: Instant) -> Option<ConnSnapshot> {

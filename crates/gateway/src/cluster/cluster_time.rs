@@ -1,4 +1,4 @@
-//! The gateway's clocks where it is one of a cluster: the engine's time stands still while it is a standby.
+//! The gateway's clocks where it is one of a cluster: the engine's time stands still while it is a standby of the only shard.
 use super::standing_clock::StandingClock;
 use crate::clock::{SystemTimeSource, TimeSource};
 use keepstate_engine::{Instant, UnixTime};
@@ -16,6 +16,11 @@ impl ClusterTime {
         let mut clock = StandingClock::default();
         clock.hold(SystemTimeSource.now());
         ClusterTime { clock: Mutex::new(clock) }
+    }
+
+    /// It goes on, as the machine's: of several shards some may be decided here, and connections of the others are held one by one.
+    pub(crate) fn running() -> ClusterTime {
+        ClusterTime { clock: Mutex::new(StandingClock::default()) }
     }
 
     /// The engine's time at a time of the machine.

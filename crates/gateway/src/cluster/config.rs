@@ -1,31 +1,60 @@
 //! What a gateway of a cluster is started with, as plain values. Who carries its frames is the embedder's choice.
 use anyhow::Result;
 use keepstate_cluster::{Decider, NodeName, ShardName, StateTransport};
+use keepstate_router::ShardAddresses;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// One gateway of a cluster, and its shard.
+/// A shard: what one gateway decides at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardConfig {
+    /// Its name.
+    pub name: ShardName,
+    /// Addresses that belong to whoever decides it: other gateways drop packets to them in silence, even if their machines have them already. Of several shards they also say which connections
+    /// are its own: those translated to one of them, or to a service on one of them.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// One gateway of a cluster, and its shards.
 #[derive(Clone, Debug)]
 pub struct ClusterConfig {
     /// The cluster's name, the same on all its gateways.
     pub cluster: NodeName,
     /// This gateway's name, its own.
     pub node: NodeName,
-    /// The shard.
-    pub shard: ShardName,
+    /// The shard, or the first of several.
+    pub first_shard: ShardConfig,
+    /// The others. Without any, all connections are the one shard's.
+    pub other_shards: Vec<ShardConfig>,
     /// Who says which gateway is active.
     pub decider: Decider,
-    /// Addresses that belong to whoever is active: a standby drops packets to them in silence, even if its machine has them already.
-    pub shared_addresses: Vec<IpAddr>,
-    /// The directory that the epoch is kept in.
+    /// The directory that the epochs are kept in.
     pub directory: PathBuf,
     /// How the servers are reached.
     pub servers: ClusterServers,
     /// Starts what carries the frames.
     pub transport: Option<TransportStarter>,
+}
+
+impl ClusterConfig {
+    /// All shards.
+    pub fn shards(&self) -> impl Iterator<Item = &ShardConfig> {
+        std::iter::once(&self.first_shard).chain(&self.other_shards)
+    }
+
+    /// Are there several shards, so that each connection belongs to one of them or to none?
+    pub fn is_divided(&self) -> bool {
+        !self.other_shards.is_empty()
+    }
+
+    /// The addresses of several shards; `None` of one, which has all connections.
+    pub fn shard_addresses(&self) -> Option<ShardAddresses> {
+        let addresses: Vec<Vec<IpAddr>> = self.shards().map(|shard| shard.addresses.clone()).collect();
+        self.is_divided().then(|| ShardAddresses::new(&addresses))
+    }
 }
 
 /// How the servers that carry a cluster's frames are reached.

@@ -1,5 +1,5 @@
-//! A shard's highest epoch on this machine's disk, written by a thread that can do nothing else: whoever waits for a disk renews no lease.
-use super::config::ClusterConfig;
+//! The highest epochs of a gateway's shards on this machine's disk, a file each, written by a thread that can do nothing else: whoever waits for a disk renews no lease.
+use super::config::{ClusterConfig, ShardConfig};
 use anyhow::{Context, Result, anyhow};
 use keepstate_cluster::{Epoch, StateTransport};
 use keepstate_linux::SysRoot;
@@ -7,7 +7,7 @@ use keepstate_linux::atomic_file;
 use keepstate_linux::file_access::FileAccess;
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 
 /// What names are looked up by, and the system's certificates.
@@ -15,11 +15,14 @@ const READ_BY_TRANSPORT: [&str; 4] = ["/etc", "/usr/share", "/usr/lib", "/proc"]
 
 /// The thread that writes epochs.
 pub(super) struct EpochWriter {
-    /// The one on the disk at the start.
-    pub(super) stored: Epoch,
-    wanted: Sender<Epoch>,
-    done: Receiver<Result<Epoch, String>>,
+    /// Those on the disk at the start, by shard.
+    pub(super) stored: Vec<Epoch>,
+    wanted: Sender<(usize, Epoch)>,
+    done: Receiver<WrittenEpoch>,
 }
+
+/// Of a shard, an epoch that was written, or why not.
+pub(super) type WrittenEpoch = (usize, Result<Epoch, String>);
 
 /// Starts that thread and, with the same few rights to files, the transport.
 ///
@@ -29,10 +32,11 @@ pub(super) fn start(config: &ClusterConfig) -> Result<(EpochWriter, Box<dyn Stat
     let directory = std::path::absolute(&config.directory)?;
     fs::create_dir_all(&directory)
         .with_context(|| format!("cluster: cannot make the directory {}", directory.display()))?;
-    let path = directory.join(format!("{}.{}.epoch", config.cluster, config.shard));
-    let stored = read_epoch(&path)?;
-    // Before anything is decided by it: a disk that cannot be written is told now.
-    write_epoch(&path, stored)?;
+    let path = |shard: &ShardConfig| directory.join(format!("{}.{}.epoch", config.cluster, shard.name));
+    let paths: Vec<PathBuf> = config.shards().map(path).collect();
+    let stored = paths.iter().map(|path| read_epoch(path)).collect::<Result<Vec<Epoch>>>()?;
+    // Before anything is decided by them: a disk that cannot be written is told now.
+    paths.iter().zip(&stored).try_for_each(|(path, epoch)| write_epoch(path, *epoch))?;
     let mut access =
         READ_BY_TRANSPORT.iter().fold(FileAccess::default().write(&directory), |all, path| all.read(*path));
     for file in config.servers.files() {
@@ -49,17 +53,18 @@ pub(super) fn start(config: &ClusterConfig) -> Result<(EpochWriter, Box<dyn Stat
             (starter.0)(&config)
         });
         if started.send(transport).is_ok() {
-            write_all(&path, &requests, &answers);
+            write_all(&paths, &requests, &answers);
         }
     })?;
     let transport = transport.recv().context("the cluster's thread has ended")??;
     Ok((EpochWriter { stored, wanted, done }, transport))
 }
 
-fn write_all(path: &Path, requests: &Receiver<Epoch>, answers: &Sender<Result<Epoch, String>>) {
-    while let Ok(epoch) = requests.recv() {
+fn write_all(paths: &[PathBuf], requests: &Receiver<(usize, Epoch)>, answers: &Sender<WrittenEpoch>) {
+    while let Ok((shard, epoch)) = requests.recv() {
+        let Some(path) = paths.get(shard) else { continue };
         let written = write_epoch(path, epoch).map(|()| epoch).map_err(|error| format!("{error:#}"));
-        if answers.send(written).is_err() {
+        if answers.send((shard, written)).is_err() {
             return;
         }
     }
@@ -91,14 +96,14 @@ pub fn write_epoch(path: &Path, epoch: Epoch) -> Result<()> {
 }
 
 impl EpochWriter {
-    /// Asks for an epoch to be written.
-    pub(super) fn store(&self, epoch: Epoch) {
+    /// Asks for an epoch of a shard to be written.
+    pub(super) fn store(&self, shard: usize, epoch: Epoch) {
         // A thread that has ended answers nothing, so nobody becomes active by this epoch.
-        let _ = self.wanted.send(epoch);
+        let _ = self.wanted.send((shard, epoch));
     }
 
     /// What has been written, or why not.
-    pub(super) fn poll(&self) -> Option<Result<Epoch, String>> {
+    pub(super) fn poll(&self) -> Option<WrittenEpoch> {
         self.done.try_recv().ok()
     }
 }

@@ -1,4 +1,4 @@
-//! The way to a shard's thread: promote, demote, and what it last reported.
+//! The way to the thread of a gateway's shards: promote, demote, and what it last reported.
 use super::report::ClusterReport;
 use keepstate_cluster::ConfigDigest;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the thread is asked.
 pub(super) enum ClusterCommand {
-    /// Answered when it is active, or cannot become so.
-    Promote(ClusterReply),
-    /// Answered when it is handed over.
-    Demote(ClusterReply),
+    /// Of a shard; answered when it is active, or cannot become so.
+    Promote(usize, ClusterReply),
+    /// Of a shard; answered when it is handed over.
+    Demote(usize, ClusterReply),
     /// The ruleset and the services in use.
     Reloaded([ConfigDigest; 2]),
 }
@@ -17,36 +17,40 @@ pub(super) enum ClusterCommand {
 /// Where an answer goes: a line for the user, or why not.
 pub(super) type ClusterReply = SyncSender<Result<String, String>>;
 
-/// A way to a shard's thread.
+/// A way to the thread.
 #[derive(Clone)]
 pub(crate) struct ClusterHandle {
-    shard: String,
+    /// The shards' names.
+    shards: Arc<[String]>,
     commands: Sender<ClusterCommand>,
-    report: Arc<Mutex<ClusterReport>>,
+    reports: Arc<Mutex<Vec<ClusterReport>>>,
 }
 
 impl ClusterHandle {
-    pub(super) fn new(report: ClusterReport) -> (ClusterHandle, Receiver<ClusterCommand>) {
+    pub(super) fn new(reports: Vec<ClusterReport>) -> (ClusterHandle, Receiver<ClusterCommand>) {
         let (commands, received) = channel();
-        let shard = report.shard.clone();
-        (ClusterHandle { shard, commands, report: Arc::new(Mutex::new(report)) }, received)
+        let shards = reports.iter().map(|report| report.shard.clone()).collect();
+        (ClusterHandle { shards, commands, reports: Arc::new(Mutex::new(reports)) }, received)
     }
 
-    /// What was last reported.
-    pub(crate) fn report(&self) -> ClusterReport {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What was last reported of each shard.
+    pub(crate) fn reports(&self) -> Vec<ClusterReport> {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn set_report(&self, report: ClusterReport) {
-        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = report;
+    /// Changes what is reported of a shard.
+    pub(super) fn update_report(&self, shard: usize, update: impl FnOnce(&mut ClusterReport)) {
+        if let Some(report) = self.reports.lock().unwrap_or_else(PoisonError::into_inner).get_mut(shard) {
+            update(report);
+        }
     }
 
-    /// Makes this gateway active; waits until it is.
+    /// Makes this gateway active for a shard; waits until it is.
     pub(crate) fn promote(&self, shard: Option<&str>) -> Result<String, String> {
         self.ask(shard, ClusterCommand::Promote)
     }
 
-    /// Hands the shard over; waits until all is with the cluster.
+    /// Hands a shard over; waits until all is with the cluster.
     pub(crate) fn demote(&self, shard: Option<&str>) -> Result<String, String> {
         self.ask(shard, ClusterCommand::Demote)
     }
@@ -57,13 +61,28 @@ impl ClusterHandle {
         let _ = self.commands.send(ClusterCommand::Reloaded(digests));
     }
 
-    fn ask(&self, shard: Option<&str>, command: impl FnOnce(ClusterReply) -> ClusterCommand) -> Result<String, String> {
-        if let Some(shard) = shard.filter(|shard| *shard != self.shard) {
-            return Err(format!("there is no shard {shard:?} here; this gateway's is {:?}", self.shard));
-        }
+    fn ask(
+        &self,
+        shard: Option<&str>,
+        command: impl FnOnce(usize, ClusterReply) -> ClusterCommand,
+    ) -> Result<String, String> {
+        let shard = self.find(shard)?;
         let (reply, answer) = sync_channel(1);
         let ended = || "the gateway has ended".to_owned();
-        self.commands.send(command(reply)).map_err(|_| ended())?;
+        self.commands.send(command(shard, reply)).map_err(|_| ended())?;
         answer.recv().map_err(|_| ended())?
+    }
+
+    /// The shard of this name; without one, the only one.
+    pub(crate) fn find(&self, shard: Option<&str>) -> Result<usize, String> {
+        let quoted = || self.shards.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+        match (shard, &*self.shards) {
+            (None, [_]) => Ok(0),
+            (None, _) => Err(format!("which shard? This gateway's are {}", quoted())),
+            (Some(shard), shards) => shards.iter().position(|name| name == shard).ok_or_else(|| match shards {
+                [only] => format!("there is no shard {shard:?} here; this gateway's is {only:?}"),
+                _ => format!("there is no shard {shard:?} here; this gateway's are {}", quoted()),
+            }),
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! A shard's table between two gateways: what the active one sends of its engine, what a standby makes of it.
+//! The tables of a cluster's shards between gateways: what the active one sends of its engine, what a standby makes of it.
 //!
 //! The roles and the order of frames are the crate `keepstate-cluster`'s; here is what that crate does not know: the engine.
 mod cluster_time;
@@ -7,14 +7,17 @@ mod epoch_file;
 mod handle;
 mod own_connections;
 mod report;
+mod running_shard;
+mod shard_queue;
 mod shard_thread;
 mod standing_clock;
 mod table_receiver;
 mod table_sender;
 
-pub use config::{ClusterConfig, ClusterServers, DEFAULT_LEASE, StartTransport, TransportStarter};
+pub use config::{ClusterConfig, ClusterServers, DEFAULT_LEASE, ShardConfig, StartTransport, TransportStarter};
 pub use epoch_file::{read_epoch, write_epoch};
 pub(crate) use handle::ClusterHandle;
+pub(crate) use report::ClusterReport;
 pub(crate) use shard_thread::ClusterNode;
 pub use standing_clock::StandingClock;
 pub use table_receiver::{ReceiverCounters, TableReceiver};

@@ -1,5 +1,7 @@
 //! What a standby makes of the records it is told: its own engine holds the same connections, each under its own id.
 //!
+//! Of several shards, each has a receiver of its own. What it enters is held ([`Engine::hold`]): the clock goes on for the connections that this gateway decides.
+//!
 //! Records are absolute: a put replaces whatever the slot held, and whatever it clashes with. Nothing of them is trusted: the engine checks each connection. A master's children that come before it have no master.
 use keepstate_cluster::TableChange;
 use keepstate_cluster::records::{self, Record};
@@ -28,6 +30,8 @@ pub struct TableReceiver {
     is_marked: bool,
     /// Where a sweep goes on.
     sweep: Option<u32>,
+    /// The clock goes on, so each connection is held.
+    holds: bool,
     /// What was taken over.
     pub counters: ReceiverCounters,
 }
@@ -36,8 +40,20 @@ pub struct TableReceiver {
 const SWEEP_SLOTS_PER_TURN: u32 = 2048;
 
 impl TableReceiver {
-    /// Takes over a change. After a [`TableChange::Sweep`] call [`TableReceiver::poll_sweep`] until it is done, before the next change.
-    pub fn apply(&mut self, change: &TableChange, engine: &mut Engine, now: Instant) {
+    /// Of one of several shards: what it enters is held.
+    pub fn holding() -> TableReceiver {
+        TableReceiver { holds: true, ..TableReceiver::default() }
+    }
+
+    /// Takes over a change. A connection in the way of one that is told goes if `may_replace` says so, else what is told is refused. After a [`TableChange::Sweep`] call
+    /// [`TableReceiver::poll_sweep`] until it is done, before the next change.
+    pub fn apply(
+        &mut self,
+        change: &TableChange,
+        engine: &mut Engine,
+        may_replace: impl Fn(&Entry) -> bool,
+        now: Instant,
+    ) {
         engine.set_replicated(true);
         match change {
             TableChange::NewSender => {
@@ -48,7 +64,7 @@ impl TableReceiver {
                 self.put_since_mark.clear();
                 (self.is_marked, self.sweep) = (true, None);
             }
-            TableChange::Records(bytes) => self.apply_records(bytes, engine, now),
+            TableChange::Records(bytes) => self.apply_records(bytes, engine, may_replace, now),
             TableChange::Sweep => self.sweep = Some(0).filter(|_| self.is_marked),
         }
         engine.set_replicated(false);
@@ -56,10 +72,10 @@ impl TableReceiver {
 
     /// Nobody is followed any more.
     pub fn forget(&mut self) {
-        *self = TableReceiver { counters: self.counters, ..TableReceiver::default() };
+        *self = TableReceiver { counters: self.counters, holds: self.holds, ..TableReceiver::default() };
     }
 
-    fn apply_records(&mut self, bytes: &[u8], engine: &mut Engine, now: Instant) {
+    fn apply_records(&mut self, bytes: &[u8], engine: &mut Engine, may_replace: impl Fn(&Entry) -> bool, now: Instant) {
         let Some(all) = records::parse_records(bytes) else {
             self.counters.refused += 1;
             return;
@@ -80,10 +96,13 @@ impl TableReceiver {
                     engine.remove(before, now);
                     self.put_since_mark.remove(&before);
                 }
-                enter(&connection, engine, now)
+                enter(&connection, engine, &may_replace, now)
             });
             match entered {
                 Some(conn_id) => {
+                    if self.holds {
+                        engine.hold(conn_id, now);
+                    }
                     self.counters.put += 1;
                     self.slots.insert(slot, conn_id);
                     if self.is_marked {
@@ -95,12 +114,13 @@ impl TableReceiver {
         }
     }
 
-    /// A bounded part of a sweep: removes what the snapshot did not have, unless `is_own` says that it is a connection of this machine itself. True if there is more to do.
-    pub fn poll_sweep(&mut self, engine: &mut Engine, is_own: impl Fn(&Entry) -> bool, now: Instant) -> bool {
+    /// A bounded part of a sweep: removes what the snapshot did not have, unless `stays` says that it is no affair of the sender: a connection of this machine itself, or of another shard.
+    /// True if there is more to do.
+    pub fn poll_sweep(&mut self, engine: &mut Engine, stays: impl Fn(&Entry) -> bool, now: Instant) -> bool {
         let Some(from) = self.sweep.take() else { return false };
         let mut gone = Vec::new();
         self.sweep = engine.dump_range(from, SWEEP_SLOTS_PER_TURN, now, |entry| {
-            if !self.put_since_mark.contains(&entry.conn_id) && !is_own(&entry) {
+            if !self.put_since_mark.contains(&entry.conn_id) && !stays(&entry) {
                 gone.push(entry.conn_id);
             }
         });
@@ -118,17 +138,26 @@ impl TableReceiver {
     }
 }
 
-/// Enters a connection; what has one of its tuples goes, because the sender has it no more.
-fn enter(connection: &ConnSnapshot, engine: &mut Engine, now: Instant) -> Option<ConnId> {
+/// Enters a connection; what has one of its tuples goes, because the sender has it no more, if it may be replaced.
+fn enter(
+    connection: &ConnSnapshot,
+    engine: &mut Engine,
+    may_replace: impl Fn(&Entry) -> bool,
+    now: Instant,
+) -> Option<ConnId> {
     // One for each direction.
     for _ in 0..3 {
         match engine.import(connection, Duration::ZERO, WindowTrust::Lenient, now) {
             Ok(conn_id) => return Some(conn_id),
             Err(ImportError::Clash) => {
                 let tuples = [connection.original, connection.reply];
-                for (conn_id, _) in
-                    tuples.iter().filter_map(|tuple| engine.find(tuple, connection.zone, now)).collect::<Vec<_>>()
-                {
+                let others = tuples.iter().filter_map(|tuple| engine.find(tuple, connection.zone, now));
+                let others: Vec<ConnId> = others.map(|(conn_id, _)| conn_id).collect();
+                let stays = |conn_id: &ConnId| engine.entry(*conn_id, now).is_some_and(|entry| !may_replace(&entry));
+                if others.iter().any(stays) {
+                    return None;
+                }
+                for conn_id in others {
                     engine.remove(conn_id, now);
                 }
             }

@@ -1,11 +1,12 @@
 //! `[cluster]`: one of several gateways that share their table.
 use super::given::{Given, SettingOrigin};
 use super::values::TextValue;
-use crate::cluster::{ClusterConfig, ClusterServers, DEFAULT_LEASE};
+use crate::cluster::{ClusterConfig, ClusterServers, DEFAULT_LEASE, ShardConfig};
 use crate::duration::parse_millis;
 use anyhow::{Result, anyhow};
 use keepstate_cluster::{Decider, InvalidName, NodeName, ShardName};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -32,6 +33,8 @@ pub struct ClusterSettings {
     /// The addresses that belong to whoever is active: a standby drops packets to them in silence, even if its machine has them already: ["192.0.2.1", "10.0.0.1"]
     #[serde(alias = "addresses")]
     pub address: Option<Given<Vec<IpAddr>>>,
+    /// Several shards instead of one, each decided by one gateway at a time, so that all gateways work: [{ name = "north", address = ["192.0.2.1"] }, { name = "south", address = ["192.0.2.2"] }]
+    pub shards: Option<Given<Vec<ShardEntry>>>,
     /// Who is active: the holder of a lease that is renewed within this time, "1s"; or whom keepalived or a person promotes, "manual". Default: 1s
     pub lease: Option<Given<LeaseText>>,
     /// The NATS servers: ["tls://nats1.example.net:4222", "tls://nats2.example.net:4222"]
@@ -49,9 +52,24 @@ pub struct ClusterSettings {
     pub certificate: Option<Given<PathBuf>>,
     /// Its key (PEM)
     pub key: Option<Given<PathBuf>>,
-    /// The directory that the epoch is kept in. Default: /var/lib/keepstate
+    /// The directory that the epochs are kept in. Default: /var/lib/keepstate
     pub directory: Option<Given<PathBuf>>,
 }
+
+/// One of several shards.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ShardEntry {
+    /// Its name, the same on all gateways
+    pub name: Given<String>,
+    /// The addresses that belong to whoever decides it, the same on all gateways: outside addresses of source NAT, addresses of services, and others that move with them
+    #[serde(alias = "addresses")]
+    pub address: Given<Vec<IpAddr>>,
+}
+
+/// Shards of a cluster, at most.
+const MAX_SHARDS: usize = 64;
 
 /// `1s`, `manual`.
 pub type LeaseText = TextValue<LeaseSetting>;
@@ -91,6 +109,7 @@ impl ClusterSettings {
                 faults.push((Some(given.origin.clone()), error.to_string()));
             }
         }
+        self.shard_faults(&mut faults);
         for (one, other, names) in [
             (&self.certificate, &self.key, ("certificate", "key")),
             (&self.key, &self.certificate, ("key", "certificate")),
@@ -108,6 +127,44 @@ impl ClusterSettings {
         faults
     }
 
+    /// What does not fit of several shards.
+    fn shard_faults(&self, faults: &mut Vec<(Option<SettingOrigin>, String)>) {
+        let Some(shards) = &self.shards else { return };
+        let mut add = |origin: &SettingOrigin, message: String| faults.push((Some(origin.clone()), message));
+        let is_said = |origin: &SettingOrigin| !matches!(origin, SettingOrigin::Default);
+        if let Some(shard) = self.shard.as_ref().filter(|given| is_said(&given.origin)) {
+            add(&shard.origin, "shard and shards: leave shard out, each of the shards has its name".into());
+        }
+        if let Some(address) = self.address.as_ref().filter(|given| is_said(&given.origin)) {
+            add(&address.origin, "address and shards: leave address out, each of the shards has its own".into());
+        }
+        if !(1..=MAX_SHARDS).contains(&shards.value.len()) {
+            add(&shards.origin, format!("1 to {MAX_SHARDS} shards, not {}", shards.value.len()));
+        }
+        let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+        for ShardEntry { name, address } in &shards.value {
+            if let Err(error) = name.value.parse::<ShardName>() {
+                add(&name.origin, error.to_string());
+            }
+            if !names.insert(&name.value) {
+                add(&name.origin, format!("{:?}: two shards of this name", name.value));
+            }
+            if address.value.is_empty() {
+                add(
+                    &address.origin,
+                    format!("shard {:?} has no address: its connections are known by them", name.value),
+                );
+            }
+            for one in &address.value {
+                if one.is_unspecified() || one.is_loopback() || one.is_multicast() {
+                    add(&address.origin, format!("{one} is no address that a gateway can have for others"));
+                } else if !addresses.insert(one) {
+                    add(&address.origin, format!("{one} stands twice: an address belongs to one shard"));
+                }
+            }
+        }
+    }
+
     /// What holds if nobody says anything.
     pub(super) fn add_defaults(&mut self) {
         fn add<T>(key: &mut Option<Given<T>>, value: Option<T>) {
@@ -116,7 +173,8 @@ impl ClusterSettings {
             }
         }
         add(&mut self.name, Some(DEFAULT_CLUSTER.into()));
-        add(&mut self.shard, Some(DEFAULT_SHARD.into()));
+        let one_shard = self.shards.is_none().then(|| DEFAULT_SHARD.into());
+        add(&mut self.shard, one_shard);
         add(&mut self.lease, DEFAULT_LEASE_TEXT.parse().ok());
         add(&mut self.directory, Some(DEFAULT_DIRECTORY.into()));
     }
@@ -159,12 +217,24 @@ impl ClusterSettings {
         };
         let path = |given: &Option<Given<PathBuf>>| given.as_ref().map(|given| given.value.clone());
         let wrong = |error: InvalidName| anyhow!("[cluster]: {error}");
+        let mut shards = self.shards.iter().flat_map(|given| &given.value).map(|entry| {
+            let name = entry.name.value.parse::<ShardName>().map_err(wrong)?;
+            Ok(ShardConfig { name, addresses: entry.address.value.clone() })
+        });
+        let first_shard = match shards.next() {
+            Some(first) => first?,
+            None => ShardConfig {
+                name: text(&self.shard, DEFAULT_SHARD).parse::<ShardName>().map_err(wrong)?,
+                addresses: self.address.as_ref().map(|given| given.value.clone()).unwrap_or_default(),
+            },
+        };
+        let other_shards = shards.collect::<Result<Vec<ShardConfig>>>()?;
         Ok(ClusterConfig {
             cluster: text(&self.name, DEFAULT_CLUSTER).parse::<NodeName>().map_err(wrong)?,
             node: text(&self.node, "").parse::<NodeName>().map_err(wrong)?,
-            shard: text(&self.shard, DEFAULT_SHARD).parse::<ShardName>().map_err(wrong)?,
+            first_shard,
+            other_shards,
             decider: self.lease.as_ref().map_or(Decider::Lease(DEFAULT_LEASE), |given| given.value.value.0),
-            shared_addresses: self.address.as_ref().map(|given| given.value.clone()).unwrap_or_default(),
             directory: path(&self.directory).unwrap_or_else(|| DEFAULT_DIRECTORY.into()),
             servers: ClusterServers {
                 addresses: self.servers.as_ref().map(|given| given.value.clone()).unwrap_or_default(),

@@ -84,6 +84,7 @@ fn cluster_entries(cluster: &ClusterSettings) -> Vec<KeyEntry> {
         entry(TABLE, "node", &cluster.node, Restart),
         entry(TABLE, "shard", &cluster.shard, Restart),
         entry(TABLE, "address", &cluster.address, Restart),
+        entry(TABLE, "shards", &cluster.shards, Restart),
         entry(TABLE, "lease", &cluster.lease, Restart),
         entry(TABLE, "servers", &cluster.servers, Restart),
         entry(TABLE, "credentials", &cluster.credentials, Restart),

@@ -1,4 +1,4 @@
-//! The store that decides who holds the lease: one write after the other, by a clock of its own.
+//! The store that decides who holds a lease: one write after the other, by a clock of its own.
 use crate::world::TTL;
 use keepstate_cluster::{Epoch, LeaseAction, LeaseRequest};
 use std::time::Duration;

@@ -1,60 +1,138 @@
-//! One gateway of the simulation: a shard, an engine, a disk; no thread, no clock of its own.
+//! One gateway of the simulation: shards, an engine, a disk; no thread, no clock of its own.
 use keepstate_cluster::{
     Decider, Epoch, Greeting, LeaseRequest, Shard, ShardAction, ShardRole, StateFrame, TransportEvent,
 };
 use keepstate_engine::{
-    Direction, Engine, Instant, Manip, NatRange, NatResult, PartUse, PortSelection, Secret, Sysctls, Tuple, Zone,
+    Direction, Engine, Entry, Instant, Manip, NatRange, NatResult, OwnSources, PartUse, PortSelection, Secret, Sysctls,
+    Tuple, Zone,
 };
 use keepstate_gateway::cluster::{StandingClock, TableReceiver, TableSender, port_part};
+use keepstate_router::{ConnectionShard, ShardAddresses};
 use keepstate_wire::Packet;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-/// The outside ports of the shard: few, so that a port given twice is found.
+/// The outside ports of each shard: few, so that a port given twice is found.
 pub const PORTS: std::ops::RangeInclusive<u16> = 40_000..=40_255;
+/// Shards, at most.
+pub const MAX_SHARDS: usize = 2;
 
 /// What survives a crash.
 #[derive(Clone, Copy, Default)]
 pub struct Disk {
-    pub epoch: Epoch,
+    epochs: [Epoch; MAX_SHARDS],
+}
+
+/// A node's name, its number of shards, who decides.
+#[derive(Clone, Copy)]
+pub struct NodeOptions<'a> {
+    pub name: &'a str,
+    pub shards: usize,
+    pub decider: Decider,
+}
+
+/// One shard of a node.
+struct NodeShard {
+    shard: Shard,
+    receiver: TableReceiver,
+    /// All changes were handed over in the last turn.
+    is_flushed: bool,
+    /// It has become active, and nobody has looked.
+    is_new_active: bool,
 }
 
 pub struct Node {
     pub name: String,
     pub disk: Disk,
-    pub shard: Shard,
     pub engine: Engine,
+    shards: Vec<NodeShard>,
+    /// Of several shards.
+    addresses: Option<ShardAddresses>,
     sender: TableSender,
-    receiver: TableReceiver,
     clock: StandingClock,
     /// Its monotonic clock: where it began, and how fast it goes, in thousandths.
     base: Duration,
     speed: u32,
-    /// All changes were handed over in the last turn.
-    pub is_flushed: bool,
-    /// It has become active, and nobody has looked.
-    pub is_new_active: bool,
+}
+
+/// The outside address of a shard.
+fn outside(shard: usize) -> IpAddr {
+    Ipv4Addr::new(192, 0, 2, 1 + u8::try_from(shard).unwrap()).into()
+}
+
+/// The name of a shard.
+pub fn shard_name(shard: usize) -> keepstate_cluster::ShardName {
+    format!("shard{shard}").parse().unwrap()
+}
+
+fn shard_of(addresses: Option<&ShardAddresses>, original: &Tuple, reply: &Tuple) -> usize {
+    let Some(addresses) = addresses else { return 0 };
+    match addresses.of_connection(original, reply) {
+        ConnectionShard::Of(shard) => shard,
+        other => panic!("{other:?}: {original:?} {reply:?}"),
+    }
 }
 
 impl Node {
-    pub fn start(name: &str, disk: Disk, decider: Decider, (base, speed): (Duration, u32), at: Duration) -> Node {
-        let names = ("shard".parse().unwrap(), name.parse().unwrap());
+    pub fn start(
+        NodeOptions { name, shards, decider }: NodeOptions<'_>,
+        disk: Disk,
+        (base, speed): (Duration, u32),
+        at: Duration,
+    ) -> Node {
+        let is_divided = shards > 1;
+        let outsides: Vec<Vec<IpAddr>> = (0..shards).map(|shard| vec![outside(shard)]).collect();
+        let addresses = is_divided.then(|| ShardAddresses::new(&outsides));
         let mut node = Node {
             name: name.into(),
             disk,
-            shard: Shard::new(names, decider, Greeting::default(), disk.epoch, Duration::ZERO),
             engine: Engine::new(Sysctls::default(), Secret([7; 16])),
-            sender: TableSender::default(),
-            receiver: TableReceiver::default(),
+            shards: Vec::new(),
+            sender: addresses.clone().map_or_else(TableSender::default, TableSender::of_shards),
+            addresses,
             clock: StandingClock::default(),
             base,
             speed,
-            is_flushed: false,
-            is_new_active: false,
         };
-        let names = ("shard".parse().unwrap(), name.parse().unwrap());
-        node.shard = Shard::new(names, decider, Greeting::default(), disk.epoch, node.monotonic(at));
-        node.clock.hold(node.machine(at));
+        let monotonic = node.monotonic(at);
+        node.shards = (0..shards)
+            .map(|shard| {
+                let names = (shard_name(shard), name.parse().unwrap());
+                NodeShard {
+                    shard: Shard::new(names, decider, Greeting::default(), disk.epochs[shard], monotonic),
+                    receiver: if is_divided { TableReceiver::holding() } else { TableReceiver::default() },
+                    is_flushed: false,
+                    is_new_active: false,
+                }
+            })
+            .collect();
+        if is_divided {
+            node.apply_sources();
+        } else {
+            node.clock.hold(node.machine(at));
+        }
         node
+    }
+
+    pub fn shard(&self, shard: usize) -> &Shard {
+        &self.shards[shard].shard
+    }
+
+    pub fn shard_mut(&mut self, shard: usize) -> &mut Shard {
+        &mut self.shards[shard].shard
+    }
+
+    pub fn is_flushed(&self, shard: usize) -> bool {
+        self.shards[shard].is_flushed
+    }
+
+    /// A shard that has become active since it was last asked.
+    pub fn take_new_active(&mut self) -> Option<usize> {
+        self.shards.iter_mut().position(|shard| std::mem::take(&mut shard.is_new_active))
+    }
+
+    pub fn may_create(&self, shard: usize, at: Duration) -> bool {
+        self.shard(shard).may_create(self.monotonic(at))
     }
 
     pub fn monotonic(&self, at: Duration) -> Duration {
@@ -69,55 +147,116 @@ impl Node {
         self.clock.now(self.machine(at))
     }
 
-    pub fn event(&mut self, event: TransportEvent, at: Duration) {
-        self.shard.handle_event(event, self.monotonic(at));
+    pub fn event(&mut self, event: &TransportEvent, at: Duration) {
+        let monotonic = self.monotonic(at);
+        self.shards.iter_mut().for_each(|shard| shard.shard.handle_event(event.clone(), monotonic));
         self.actions(at);
     }
 
     /// What a gateway's main loop does in a turn: the frames and lease requests that it has for others.
     pub fn turn(&mut self, at: Duration) -> (Vec<StateFrame>, Vec<LeaseRequest>) {
         let monotonic = self.monotonic(at);
-        self.shard.handle_time(monotonic);
-        let requests = self.actions(at);
+        let mut all = Vec::new();
+        for shard in 0..self.shards.len() {
+            let others = self.shards.iter().enumerate().filter(|(other, _)| *other != shard);
+            let load = others.filter(|(_, other)| other.shard.is_load(monotonic)).count();
+            self.shard_mut(shard).set_load(u32::try_from(load).unwrap());
+            self.shard_mut(shard).handle_time(monotonic);
+            all.extend(self.actions(at));
+        }
         let now = self.now(at);
-        if self.shard.role() == ShardRole::Active {
+        // Of several shards the clock goes on, whoever decides them.
+        if self.addresses.is_some() || self.shard(0).role() == ShardRole::Active {
             self.engine.poll(now);
         }
-        self.is_flushed = !self.sender.poll(&mut self.shard, &mut self.engine, monotonic, now);
-        let mut all = self.actions(at);
-        all.extend(requests);
-        (std::iter::from_fn(|| self.shard.poll_frame()).collect(), all)
+        let mut shards: Vec<&mut Shard> = self.shards.iter_mut().map(|shard| &mut shard.shard).collect();
+        self.sender.poll(&mut shards, &mut self.engine, monotonic, now);
+        for (at, shard) in self.shards.iter_mut().enumerate() {
+            shard.is_flushed = !self.sender.has_more(at);
+        }
+        all.extend(self.actions(at));
+        let frames = self.shards.iter_mut().flat_map(|shard| std::iter::from_fn(|| shard.shard.poll_frame()));
+        (frames.collect(), all)
     }
 
     fn actions(&mut self, at: Duration) -> Vec<LeaseRequest> {
         let mut requests = Vec::new();
-        while let Some(action) = self.shard.poll_action() {
-            match action {
-                ShardAction::StoreEpoch(epoch) => {
-                    self.disk.epoch = self.disk.epoch.max(epoch);
-                    self.shard.epoch_stored(epoch, self.monotonic(at));
-                }
-                ShardAction::RequestLease(request) => requests.push(request),
-                ShardAction::Table(change) => {
-                    let now = self.now(at);
-                    self.receiver.apply(&change, &mut self.engine, now);
-                    while self.receiver.poll_sweep(&mut self.engine, |_| false, now) {}
-                }
-                ShardAction::Role(ShardRole::Active, epoch) => {
-                    self.is_new_active = true;
-                    self.clock.release(self.machine(at));
-                    self.engine.set_port_part(port_part(epoch, PartUse::Only));
-                }
-                ShardAction::Role(ShardRole::Standby, _) => self.clock.hold(self.machine(at)),
-                ShardAction::Role(..) | ShardAction::Note(_) => (),
+        for shard in 0..self.shards.len() {
+            while let Some(action) = self.shard_mut(shard).poll_action() {
+                requests.extend(self.action(shard, action, at));
             }
         }
         requests
     }
 
-    /// A client's first packet: its outside port, if the node may and can give one.
-    pub fn open(&mut self, client: u16, at: Duration) -> Option<u16> {
-        if !self.shard.may_create(self.monotonic(at)) {
+    fn action(&mut self, shard: usize, action: ShardAction, at: Duration) -> Option<LeaseRequest> {
+        match action {
+            ShardAction::StoreEpoch(epoch) => {
+                self.disk.epochs[shard] = self.disk.epochs[shard].max(epoch);
+                let monotonic = self.monotonic(at);
+                self.shard_mut(shard).epoch_stored(epoch, monotonic);
+            }
+            ShardAction::RequestLease(request) => return Some(request),
+            ShardAction::Table(change) => {
+                let now = self.now(at);
+                let addresses = self.addresses.as_ref();
+                let shard_of = |entry: &Entry| shard_of(addresses, &entry.original, &entry.reply);
+                let decided: Vec<bool> =
+                    self.shards.iter().map(|shard| shard.shard.role() == ShardRole::Active).collect();
+                let may_replace = |entry: &Entry| addresses.is_none() || !decided[shard_of(entry)];
+                let receiver = &mut self.shards[shard].receiver;
+                receiver.apply(&change, &mut self.engine, may_replace, now);
+                let stays = |entry: &Entry| shard_of(entry) != shard;
+                while receiver.poll_sweep(&mut self.engine, stays, now) {}
+            }
+            ShardAction::Role(role, epoch) => self.set_role(shard, (role, epoch), at),
+            ShardAction::Note(_) => (),
+        }
+        None
+    }
+
+    fn set_role(&mut self, shard: usize, (role, epoch): (ShardRole, Epoch), at: Duration) {
+        self.shards[shard].is_new_active |= role == ShardRole::Active;
+        if self.addresses.is_none() {
+            match role {
+                ShardRole::Active => {
+                    self.clock.release(self.machine(at));
+                    self.engine.set_port_part(port_part(epoch, PartUse::Only));
+                }
+                ShardRole::Standby => self.clock.hold(self.machine(at)),
+                ShardRole::Demoting | ShardRole::Fenced => (),
+            }
+            return;
+        }
+        self.apply_sources();
+        let now = self.now(at);
+        let addresses = self.addresses.clone();
+        let its: Vec<_> = self
+            .engine
+            .entries(now)
+            .filter(|entry| shard_of(addresses.as_ref(), &entry.original, &entry.reply) == shard)
+            .map(|entry| entry.conn_id)
+            .collect();
+        for conn_id in its {
+            match role {
+                ShardRole::Active => self.engine.release(conn_id, now),
+                ShardRole::Standby => assert!(self.engine.hold(conn_id, now)),
+                ShardRole::Demoting | ShardRole::Fenced => (),
+            }
+        }
+    }
+
+    /// Of several shards: new connections get addresses of those that are decided here.
+    fn apply_sources(&mut self) {
+        let active = self.shards.iter().enumerate().filter(|(_, shard)| shard.shard.role() == ShardRole::Active);
+        let own = active.map(|(at, shard)| (outside(at), port_part(shard.shard.status().epoch, PartUse::Only)));
+        self.engine.set_own_sources(Some(own.collect::<OwnSources>()));
+    }
+
+    /// A client's first packet: its shard and outside port, if the node may and can give one.
+    pub fn open(&mut self, client: u16, at: Duration) -> Option<(usize, u16)> {
+        let count = self.shards.len();
+        if !(0..count).any(|shard| self.may_create(shard, at)) {
             return None;
         }
         let now = self.now(at);
@@ -125,15 +264,22 @@ impl Node {
         let packet = Packet::parse(&bytes).unwrap();
         let mut ctx = self.engine.track(&packet, Zone::default(), now);
         let range = NatRange {
+            addresses: Some(outside(0)..=outside(count - 1)),
             ports: Some(PORTS),
             port_selection: PortSelection::Random,
-            ..NatRange::to([192, 0, 2, 1].into())
+            ..NatRange::to(outside(0))
         };
         if self.engine.translate(&mut ctx, Manip::Source, &range, now) != NatResult::Changed {
             return None;
         }
+        // As the router asks before it confirms.
+        let new = ctx.unconfirmed().unwrap();
+        let shard = shard_of(self.addresses.as_ref(), &new.original(), &new.reply());
+        if !self.may_create(shard, at) {
+            return None;
+        }
         self.engine.confirm(ctx, now);
-        self.port_of(client, at)
+        self.port_of(client, at).map(|port| (shard, port))
     }
 
     /// A later packet: the outside port it leaves with, if the connection is known here.
@@ -158,10 +304,12 @@ impl Node {
         self.engine.entry(conn_id, now).map(|entry| entry.reply.destination_key)
     }
 
-    /// Its table, to be compared.
-    pub fn table(&self, at: Duration) -> Vec<(u16, u16)> {
+    /// A shard's table, to be compared.
+    pub fn table(&self, shard: usize, at: Duration) -> Vec<(u16, u16)> {
+        let addresses = self.addresses.as_ref();
         let entries = self.engine.entries(self.now(at));
-        let mut all: Vec<_> = entries.map(|entry| (entry.original.source_key, entry.reply.destination_key)).collect();
+        let its = entries.filter(|entry| shard_of(addresses, &entry.original, &entry.reply) == shard);
+        let mut all: Vec<_> = its.map(|entry| (entry.original.source_key, entry.reply.destination_key)).collect();
         all.sort_unstable();
         all
     }

@@ -1,8 +1,8 @@
 //! What is around the gateways: the stream, the lease's store, the network and its faults, clients, and what must hold at any time. All of it follows from a seed.
 use crate::lease_store::LeaseStore;
-use crate::node::{Disk, Node};
+use crate::node::{Disk, MAX_SHARDS, Node, NodeOptions, shard_name};
 use crate::rng::Rng;
-use keepstate_cluster::{Decider, Epoch, FrameKind, LeaseRequest, ShardRole, StateFrame, TransportEvent};
+use keepstate_cluster::{Decider, Epoch, FrameKind, LeaseRequest, ShardName, ShardRole, StateFrame, TransportEvent};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -26,12 +26,13 @@ struct Machine {
     stopped_until: Duration,
     cut_off_until: Duration,
     connected: bool,
-    /// When it was last seen to have all that the active one has.
-    followed: Duration,
+    /// By shard, when it was last seen to have all that the active one has.
+    followed: [Duration; MAX_SHARDS],
 }
 
 /// A connection as its two ends see it.
 struct Flow {
+    shard: usize,
     port: u16,
     epoch: Epoch,
     opened: Duration,
@@ -45,14 +46,16 @@ pub struct World {
     pub rng: Rng,
     pub at: Duration,
     decider: Decider,
+    shards: usize,
     machines: Vec<Machine>,
     /// What arrives when, where.
     mail: BTreeMap<(Duration, u64), ((usize, u64), TransportEvent)>,
     mail_count: u64,
     /// When the last frame arrives on a link.
     links: [[Duration; 3]; 3],
-    stream: Vec<StateFrame>,
-    lease: LeaseStore,
+    /// By shard.
+    streams: Vec<Vec<StateFrame>>,
+    leases: Vec<LeaseStore>,
     flows: BTreeMap<u16, Flow>,
     next_client: u16,
     pub faults: bool,
@@ -60,12 +63,17 @@ pub struct World {
     pub survived: u64,
     pub lost: u64,
     pub opened: u64,
+    /// Steps at whose end the shards were decided by different machines.
+    pub divided: u64,
+    /// Takeovers of a shard by a machine that decided another one already.
+    pub joined: u64,
 }
 
 impl World {
-    pub fn new(seed: u64, decider: Decider) -> World {
+    /// Two or three machines with one shard, or three with two.
+    pub fn new(seed: u64, decider: Decider, shards: usize) -> World {
         let mut rng = Rng(seed);
-        let count = 2 + rng.below(2);
+        let count = if shards == 1 { 2 + rng.below(2) } else { 3 };
         let machines = (0..count).map(|_| Machine {
             node: None,
             disk: Disk::default(),
@@ -76,19 +84,20 @@ impl World {
             stopped_until: Duration::ZERO,
             cut_off_until: Duration::ZERO,
             connected: false,
-            followed: Duration::ZERO,
+            followed: [Duration::ZERO; MAX_SHARDS],
         });
         let machines = machines.collect();
         World {
             rng,
             at: Duration::ZERO,
             decider,
+            shards,
             machines,
             mail: BTreeMap::new(),
             mail_count: 0,
             links: [[Duration::ZERO; 3]; 3],
-            stream: Vec::new(),
-            lease: LeaseStore::default(),
+            streams: vec![Vec::new(); shards],
+            leases: (0..shards).map(|_| LeaseStore::default()).collect(),
             flows: BTreeMap::new(),
             next_client: 1024,
             faults: true,
@@ -96,6 +105,8 @@ impl World {
             survived: 0,
             lost: 0,
             opened: 0,
+            divided: 0,
+            joined: 0,
         }
     }
 
@@ -116,7 +127,8 @@ impl World {
         for index in 0..self.machines.len() {
             self.turn(index);
         }
-        self.note_safe();
+        (0..self.shards).for_each(|shard| self.note_safe(shard));
+        self.note_divided();
         self.clients();
     }
 
@@ -125,7 +137,8 @@ impl World {
             return;
         }
         let index = usize::try_from(self.rng.below(self.machines.len() as u64)).unwrap();
-        let active = self.machines.iter().position(is_active);
+        let shard = self.some_shard();
+        let active = self.machines.iter().position(|machine| is_active(machine, shard));
         // Mostly the active one.
         let index = active.filter(|_| !self.rng.one_in(3)).unwrap_or(index);
         let (at, length) = (self.at, self.rng.millis(100, 4000));
@@ -142,29 +155,36 @@ impl World {
             _ => {
                 let machine = &mut self.machines[index];
                 if let Some(node) = &mut machine.node {
-                    let _ = node.shard.demote(node.monotonic(at));
+                    let monotonic = node.monotonic(at);
+                    let _ = node.shard_mut(shard).demote(monotonic);
                 }
             }
         }
         if self.decider == Decider::Hand {
-            self.promote_somebody();
+            self.promote_somebody(shard);
         }
     }
 
+    /// One of the shards by chance, which is not asked where there is one alone.
+    fn some_shard(&mut self) -> usize {
+        if self.shards == 1 { 0 } else { usize::try_from(self.rng.below(self.shards as u64)).unwrap() }
+    }
+
     /// What keepalived or a person does: somebody who runs is made active, whether the one before has stopped or not.
-    fn promote_somebody(&mut self) {
+    fn promote_somebody(&mut self, shard: usize) {
         let at = self.at;
         let runs = |machine: &Machine| machine.node.is_some() && machine.stopped_until <= at;
         let begin = usize::try_from(self.rng.below(self.machines.len() as u64)).unwrap();
         let count = self.machines.len();
         let chosen = (begin..begin + count).map(|index| index % count).find(|index| {
             let machine = &self.machines[*index];
-            runs(machine) && machine.cut_off_until <= at && !is_active(machine)
+            runs(machine) && machine.cut_off_until <= at && !is_active(machine, shard)
         });
         if let Some(machine) = chosen.and_then(|index| self.machines.get_mut(index))
             && let Some(node) = &mut machine.node
         {
-            let _ = node.shard.promote(node.monotonic(at));
+            let monotonic = node.monotonic(at);
+            let _ = node.shard_mut(shard).promote(monotonic);
         }
     }
 
@@ -172,7 +192,8 @@ impl World {
         let (at, decider) = (self.at, self.decider);
         let machine = &mut self.machines[index];
         if machine.node.is_none() && machine.restarts_at <= at {
-            machine.node = Some(Node::start(&format!("n{index}"), machine.disk, decider, machine.clock, at));
+            let options = NodeOptions { name: &format!("n{index}"), shards: self.shards, decider };
+            machine.node = Some(Node::start(options, machine.disk, machine.clock, at));
             machine.connected = false;
             machine.life += 1;
             machine.backlog.clear();
@@ -188,10 +209,13 @@ impl World {
             return;
         }
         self.post(index, Duration::ZERO, TransportEvent::Connected);
-        // Whoever joins gets the stream from the newest complete snapshot on.
-        let newest = self.stream.iter().rposition(|frame| frame.kind == FrameKind::SnapshotEnd).unwrap_or(0);
-        let begin = self.stream[..newest].iter().rposition(|frame| frame.kind == FrameKind::Greeting).unwrap_or(0);
-        let backlog: Vec<StateFrame> = self.stream[begin..].to_vec();
+        // Whoever joins gets the streams from the newest complete snapshot on.
+        let newest = |stream: &Vec<StateFrame>| {
+            let end = stream.iter().rposition(|frame| frame.kind == FrameKind::SnapshotEnd).unwrap_or(0);
+            let begin = stream[..end].iter().rposition(|frame| frame.kind == FrameKind::Greeting).unwrap_or(0);
+            stream[begin..].to_vec()
+        };
+        let backlog: Vec<StateFrame> = self.streams.iter().flat_map(newest).collect();
         for frame in backlog {
             let delay = self.rng.millis(1, 5);
             self.post(index, delay, TransportEvent::Received(frame));
@@ -229,7 +253,7 @@ impl World {
         if let Some(node) = &mut machine.node
             && (machine.connected || told_locally)
         {
-            node.event(event, self.at);
+            node.event(&event, self.at);
             machine.disk = node.disk;
             self.note_takeover(index);
         }
@@ -254,10 +278,12 @@ impl World {
     /// What a new active node does not know is lost for all; what it was seen to have it must know.
     fn note_takeover(&mut self, index: usize) {
         let at = self.at;
-        let Some(node) = self.machines[index].node.as_mut().filter(|node| node.is_new_active) else { return };
-        node.is_new_active = false;
+        let Some(node) = &mut self.machines[index].node else { return };
+        let Some(shard) = node.take_new_active() else { return };
         self.takeovers += 1;
-        for (client, flow) in self.flows.iter_mut().filter(|(_, flow)| flow.lost.is_none()) {
+        self.joined += u64::from((0..self.shards).any(|other| other != shard && node.may_create(other, at)));
+        let lives = |flow: &Flow| flow.lost.is_none() && flow.shard == shard;
+        for (client, flow) in self.flows.iter_mut().filter(|(_, flow)| lives(flow)) {
             let known = node.port_of(*client, at);
             let told = flow.known_to[index];
             assert!(
@@ -271,6 +297,8 @@ impl World {
                 flow.known_to = [false; 3];
             }
         }
+        // More than one at a time.
+        self.note_takeover(index);
     }
 
     fn publish(&mut self, from: usize, frame: StateFrame, connected: bool) {
@@ -283,7 +311,7 @@ impl World {
         }
         let (shard, epoch, sequence) = (frame.shard.clone(), frame.epoch, frame.sequence);
         if frame.kind.is_stored() {
-            self.stream.push(frame.clone());
+            self.streams[shard_index(&shard)].push(frame.clone());
             let delay = self.rng.millis(1, 20);
             self.post(from, delay, TransportEvent::Acknowledged { shard, epoch, sequence });
         }
@@ -312,8 +340,9 @@ impl World {
             return;
         }
         let arrives = self.at + self.rng.millis(0, 10);
-        let granted = self.lease.decide(from, request, arrives);
-        let (epoch, holder) = (self.lease.epoch, self.lease.holder);
+        let lease = &mut self.leases[shard_index(&shard)];
+        let granted = lease.decide(from, request, arrives);
+        let (epoch, holder) = (lease.epoch, lease.holder);
         let name = |index: usize| format!("n{index}").parse().unwrap();
         let delay = self.rng.millis(10, 60);
         let answer = match granted {
@@ -356,10 +385,11 @@ impl World {
         let (at, client) = (self.at, self.next_client);
         self.next_client = self.next_client.wrapping_add(1).max(1024);
         let Some(node) = &mut self.machines[index].node else { return };
-        let Some(port) = node.open(client, at) else { return };
-        let epoch = node.shard.status().epoch;
+        let Some((shard, port)) = node.open(client, at) else { return };
+        let epoch = node.shard(shard).status().epoch;
         // Four parts of the ports: after so many takeovers within the life of a lost connection a port may come again.
-        let twice = self.flows.iter().find(|(_, flow)| flow.port == port && epoch.0 < flow.epoch.0 + 4);
+        let same = |flow: &Flow| flow.shard == shard && flow.port == port;
+        let twice = self.flows.iter().find(|(_, flow)| same(flow) && epoch.0 < flow.epoch.0 + 4);
         if let Some((other, flow)) = twice {
             panic!(
                 "outside port {port} was given to client {client} by {} in epoch {epoch}, and to {other} in epoch {} at {:?}, lost {:?}; now {at:?}",
@@ -368,7 +398,7 @@ impl World {
         }
         self.opened += 1;
         let closes = at + self.rng.millis(500, 20_000);
-        self.flows.insert(client, Flow { port, epoch, opened: at, lost: None, closes, known_to: [false; 3] });
+        self.flows.insert(client, Flow { shard, port, epoch, opened: at, lost: None, closes, known_to: [false; 3] });
     }
 
     fn send(&mut self, client: u16, index: usize) {
@@ -376,13 +406,13 @@ impl World {
         let machine = &mut self.machines[index];
         let (Some(node), Some(flow)) = (&mut machine.node, self.flows.get_mut(&client)) else { return };
         // Answers nothing unless active.
-        if !node.shard.may_create(node.monotonic(at)) || flow.lost.is_some() {
+        if !node.may_create(flow.shard, at) || flow.lost.is_some() {
             return;
         }
         match node.send(client, at) {
             Some(port) => {
                 assert_eq!(port, flow.port, "client {client} leaves with another port after a takeover");
-                self.survived += u64::from(node.shard.status().epoch > flow.epoch);
+                self.survived += u64::from(node.shard(flow.shard).status().epoch > flow.epoch);
                 if flow.closes <= at {
                     node.close(client, at);
                     self.flows.remove(&client);
@@ -396,63 +426,77 @@ impl World {
     }
 
     /// When a standby has all that the one active node has, what was opened before is not lost any more by a takeover.
-    fn note_safe(&mut self) {
+    fn note_safe(&mut self, shard: usize) {
         let believers: Vec<usize> =
-            (0..self.machines.len()).filter(|index| is_active(&self.machines[*index])).collect();
+            (0..self.machines.len()).filter(|index| is_active(&self.machines[*index], shard)).collect();
         let [active] = believers[..] else { return };
         // One that is stopped may have changed since its last turn.
         let runs = self.machines[active].stopped_until <= self.at;
         let Some(node) = self.machines[active].node.as_ref().filter(|_| runs) else { return };
-        let status = node.shard.status();
-        if !node.is_flushed || status.unacknowledged > 0 {
+        let status = node.shard(shard).status();
+        if !node.is_flushed(shard) || status.unacknowledged > 0 {
             return;
         }
         let (epoch, sequence, at) = (status.epoch, status.sequence, self.at);
         // A connection lost before is not known to the active one either.
-        let known: Vec<u16> = self.flows.keys().copied().filter(|client| node.port_of(*client, at).is_some()).collect();
+        let its = self.flows.iter().filter(|(_, flow)| flow.shard == shard).map(|(client, _)| *client);
+        let known: Vec<u16> = its.filter(|client| node.port_of(*client, at).is_some()).collect();
         // The whole table takes a while.
-        let whole = (at.as_millis() % 2000 == 0).then(|| node.table(at));
+        let whole = (at.as_millis() % 2000 == 0).then(|| node.table(shard, at));
         for (index, machine) in self.machines.iter_mut().enumerate() {
             let Some(node) = &machine.node else { continue };
-            let status = node.shard.status();
+            let status = node.shard(shard).status();
             let follows = status.in_step && (status.epoch, status.sequence) == (epoch, sequence);
             if index == active || follows {
                 if let Some(whole) = whole.as_ref().filter(|_| index != active) {
-                    assert_eq!(node.table(at), *whole, "{} says that it has all, at {at:?}", node.name);
+                    assert_eq!(node.table(shard, at), *whole, "{} says that it has all, at {at:?}", node.name);
                 }
-                machine.followed = at;
-                for (client, flow) in &mut self.flows {
+                machine.followed[shard] = at;
+                for (client, flow) in self.flows.iter_mut().filter(|(_, flow)| flow.shard == shard) {
                     flow.known_to[index] = known.binary_search(client).is_ok();
                 }
             }
         }
     }
 
-    /// After the faults: one decides, all others have what it has.
+    fn note_divided(&mut self) {
+        let deciders = (0..self.shards).map(|shard| self.machines.iter().position(|machine| is_active(machine, shard)));
+        let deciders: Vec<usize> = deciders.flatten().collect();
+        self.divided += u64::from(deciders.len() > 1 && deciders[0] != deciders[1]);
+    }
+
+    /// After the faults: one decides each shard, all others have what it has.
     pub fn check_converged(&mut self) {
-        if self.decider == Decider::Hand && !self.machines.iter().any(is_active) {
-            self.promote_somebody();
-            (0..500).for_each(|_| self.step());
+        for shard in 0..self.shards {
+            if self.decider == Decider::Hand && !self.machines.iter().any(|machine| is_active(machine, shard)) {
+                self.promote_somebody(shard);
+                (0..500).for_each(|_| self.step());
+            }
         }
-        let active: Vec<&Machine> = self.machines.iter().filter(|machine| is_active(machine)).collect();
-        let all: Vec<_> =
-            self.machines.iter().flat_map(|machine| &machine.node).map(|node| node.shard.status()).collect();
+        (0..self.shards).for_each(|shard| self.check_shard_converged(shard));
+    }
+
+    fn check_shard_converged(&self, shard: usize) {
+        let active: Vec<&Machine> = self.machines.iter().filter(|machine| is_active(machine, shard)).collect();
+        let nodes = || self.machines.iter().filter_map(|machine| machine.node.as_ref());
+        let all: Vec<_> = nodes().map(|node| node.shard(shard).status()).collect();
         assert_eq!(active.len(), 1, "active nodes: {all:#?}");
-        for node in self.machines.iter().filter_map(|machine| machine.node.as_ref()) {
-            let status = node.shard.status();
+        for node in nodes() {
+            let status = node.shard(shard).status();
             assert!(status.in_step || status.role == ShardRole::Active, "{}: {all:#?}", node.name);
         }
         // Traffic goes on: what is equal is equal once all is acknowledged, which `note_safe` has compared entry by entry.
         for machine in &self.machines {
-            assert!(
-                self.at - machine.followed < Duration::from_secs(2),
-                "a node does not follow: {:?}",
-                machine.followed
-            );
+            let followed = machine.followed[shard];
+            assert!(self.at - followed < Duration::from_secs(2), "a node does not follow: {followed:?}");
         }
     }
 }
 
-fn is_active(machine: &Machine) -> bool {
-    machine.node.as_ref().is_some_and(|node| node.shard.role() == ShardRole::Active)
+fn is_active(machine: &Machine, shard: usize) -> bool {
+    machine.node.as_ref().is_some_and(|node| node.shard(shard).role() == ShardRole::Active)
+}
+
+fn shard_index(name: &ShardName) -> usize {
+    (0..MAX_SHARDS).find(|shard| shard_name(*shard) == *name).unwrap()
 }

@@ -26,7 +26,7 @@ pub(crate) fn check(config: &ClusterConfig) -> Result<()> {
 /// # Errors
 /// What cannot be used.
 pub(crate) fn start(config: &ClusterConfig) -> Result<Box<dyn StateTransport>> {
-    let shards = vec![config.shard.clone()];
+    let shards = config.shards().map(|shard| shard.name.clone()).collect();
     let servers = config.servers.addresses.len();
     let mut options = ClusterOptions::new(config.cluster.clone(), config.node.clone(), shards, servers);
     options.lease_time = match config.decider {

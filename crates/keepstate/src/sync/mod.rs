@@ -128,10 +128,10 @@ impl Sync {
             signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot handle signals")?;
         }
         let file = SyncFile::read(&self.config)?;
-        let shared = &file.cluster.shared_addresses;
+        let shared = &file.cluster.first_shard.addresses;
         let own = local_addresses(&SysRoot::live()).context("the addresses of this machine")?;
         let options = SyncOptions {
-            shard: file.cluster.shard.clone(),
+            shard: file.cluster.first_shard.name.clone(),
             node: file.cluster.node.clone(),
             decider: file.cluster.decider,
             // The machine's own connections are nobody else's.
@@ -146,7 +146,7 @@ impl Sync {
         tracing::info!(
             "{} is a standby of shard {} of {}",
             file.cluster.node,
-            file.cluster.shard,
+            file.cluster.first_shard.name,
             file.cluster.cluster
         );
         let mut serving = Serving { file, requests, waiting: Vec::new() };
@@ -190,7 +190,7 @@ impl Serving {
             };
             match done {
                 Ok(()) => self.waiting.push((request, answer, now.saturating_add(CHANGE_TIMEOUT))),
-                Err(error) => answer.send(&Err(format!("shard {}: {error}", self.file.cluster.shard))),
+                Err(error) => answer.send(&Err(format!("shard {}: {error}", self.file.cluster.first_shard.name))),
             }
         }
         let report = SyncReport::new(&self.file.cluster, node);

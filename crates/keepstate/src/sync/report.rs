@@ -42,7 +42,7 @@ struct ReportJson<'a> {
 impl SyncReport {
     pub(super) fn new(config: &ClusterConfig, node: &SyncNode) -> SyncReport {
         SyncReport {
-            names: [config.cluster.to_string(), config.node.to_string(), config.shard.to_string()],
+            names: [config.cluster.to_string(), config.node.to_string(), config.first_shard.name.to_string()],
             decider: config.decider,
             status: node.status(),
             counters: node.counters(),

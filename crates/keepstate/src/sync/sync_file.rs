@@ -40,13 +40,18 @@ impl SyncFile {
         let mut keys: SyncKeys = toml_file::parse(&name, text)?;
         ensure!(keys.version == 1, "{name}: this keepstate reads version 1 of the format, not {}", keys.version);
         keys.cluster.resolve_paths(path.parent().unwrap_or(Path::new(".")));
-        let faults: Vec<TomlDiagnostic> = keys.cluster.faults().into_iter().map(diagnostic).collect();
+        let mut found = keys.cluster.faults();
+        if let Some(shards) = &keys.cluster.shards {
+            let message = "keepstate sync has one shard, the whole table of this machine: write shard and address";
+            found.push((Some(shards.origin.clone()), message.to_owned()));
+        }
+        let faults: Vec<TomlDiagnostic> = found.into_iter().map(diagnostic).collect();
         if !faults.is_empty() {
             return Err(TomlFileError::new(&name, text, faults).into());
         }
         let cluster = keys.cluster.config()?;
         cluster_transport::check(&cluster).with_context(|| name.into_owned())?;
-        let epoch_file = cluster.directory.join(format!("sync.{}.{}.epoch", cluster.cluster, cluster.shard));
+        let epoch_file = cluster.directory.join(format!("sync.{}.{}.epoch", cluster.cluster, cluster.first_shard.name));
         Ok(SyncFile { cluster, epoch_file })
     }
 
@@ -97,6 +102,10 @@ mod tests {
         assert_eq!(file.epoch_file, Path::new("/etc/keepstate/here/sync.keepstate.main.epoch"));
         for (text, wanted) in [
             ("[cluster]\nnode = \"a\"", "version"),
+            (
+                "version = 1\n[cluster]\nnode = \"a\"\nservers = [\"nats://a\"]\nshards = [{ name = \"x\", address = [\"192.0.2.1\"] }]",
+                "keepstate sync has one shard",
+            ),
             ("version = 2\n[cluster]\nnode = \"a\"\nservers = [\"a\"]", "not 2"),
             ("version = 1", "cluster"),
             ("version = 1\n[cluster]\nservers = [\"nats://a\"]", "node = \"NAME\""),
@@ -119,6 +128,6 @@ mod tests {
         let block: String =
             block.lines().filter(|line| !line.contains("-file =")).map(|line| format!("{line}\n")).collect();
         let file = parse(&block.replace("tls://", "nats://")).unwrap();
-        assert_eq!((file.cluster.node.as_str(), file.cluster.shared_addresses.len()), ("fw1", 2));
+        assert_eq!((file.cluster.node.as_str(), file.cluster.first_shard.addresses.len()), ("fw1", 2));
     }
 }

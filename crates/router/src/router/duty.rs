@@ -7,7 +7,7 @@
 use super::{DropReason, InFlightPacket, Router};
 use crate::cluster_duty::{ClusterDuty, DutyCounters, DutyState, ShardDuties};
 use crate::shard_addresses::{ConnectionShard, ShardAddresses};
-use keepstate_engine::{ConnId, Engine, Instant, PacketCtx, Status, Zone, packet_tuple};
+use keepstate_engine::{ConnId, Instant, PacketCtx, Status, Zone, packet_tuple};
 use keepstate_rules::Fib;
 use keepstate_wire::Packet;
 use std::net::IpAddr;
@@ -24,8 +24,8 @@ impl Router {
     #[must_use]
     pub fn with_shards(mut self, addresses: ShardAddresses) -> Router {
         let shared = addresses.iter().map(|(address, _)| address).collect();
-        let duties = vec![ClusterDuty::Standby; addresses.count()];
-        let shards = Some(ShardDuties { addresses, duties });
+        let (duties, settling) = (vec![ClusterDuty::Standby; addresses.count()], vec![false; addresses.count()]);
+        let shards = Some(ShardDuties { addresses, duties, settling });
         self.duty = DutyState { duty: ClusterDuty::Standby, shared, shards, ..DutyState::default() };
         self
     }
@@ -49,6 +49,12 @@ impl Router {
             self.revoke_flows();
         }
         self.duty.duty = duty;
+    }
+
+    /// Are the connections of a shard being held or released, after its duty has changed? Until that is done, each packet's connection is looked at.
+    pub fn set_shard_settling(&mut self, shard: usize, is_settling: bool) {
+        let shards = self.duty.shards.iter_mut();
+        shards.filter_map(|shards| shards.settling.get_mut(shard)).for_each(|known| *known = is_settling);
     }
 
     /// Its duty.
@@ -104,7 +110,7 @@ impl Router {
 
     /// Before a packet is tracked: is its connection another gateway's? One that has just become ours goes on here, its timer too.
     pub(super) fn check_held(&mut self, packet: &Packet<'_>, zone: Zone, now: Instant) -> Result<(), DropReason> {
-        if self.engine.held_count() == 0 {
+        if !self.may_hold() {
             return Ok(());
         }
         let found = packet_tuple(packet).and_then(|tuple| self.engine.find(&tuple, zone, now));
@@ -113,23 +119,37 @@ impl Router {
 
     /// As [`Router::check_held`], for the connection that an ICMP error was found to be about.
     pub(super) fn check_held_related(&mut self, ctx: &PacketCtx, now: Instant) -> Result<(), DropReason> {
-        if self.engine.held_count() == 0 {
+        if !self.may_hold() {
             return Ok(());
         }
         ctx.connection().map_or(Ok(()), |conn_id| self.check_held_connection(conn_id, now))
     }
 
+    fn may_hold(&self) -> bool {
+        self.duty.shards.as_ref().is_some_and(|shards| self.engine.held_count() > 0 || shards.is_settling())
+    }
+
     fn check_held_connection(&mut self, conn_id: ConnId, now: Instant) -> Result<(), DropReason> {
-        if !self.engine.is_held(conn_id) {
+        let Some(shards) = &self.duty.shards else { return Ok(()) };
+        let is_held = self.engine.is_held(conn_id);
+        if !is_held && !shards.is_settling() {
             return Ok(());
         }
-        match held_duty(&self.engine, self.duty.shards.as_ref(), conn_id, now) {
-            ClusterDuty::Standby => Err(self.refuse_as(ClusterDuty::Standby)),
-            ClusterDuty::Active { .. } | ClusterDuty::Fenced => {
-                self.engine.release(conn_id, now);
-                Ok(())
-            }
+        let Some(entry) = self.engine.entry(conn_id, now) else { return Ok(()) };
+        let shard = shards.addresses.of_connection(&entry.original, &entry.reply);
+        let is_ours = match shard {
+            ConnectionShard::Of(shard) => shards.of(shard) != ClusterDuty::Standby,
+            ConnectionShard::Local | ConnectionShard::Unassigned => !is_held,
+        };
+        let ends = [entry.original.source, entry.reply.source];
+        let is_machines = ends.into_iter().any(|end| self.fib.is_local(end) && !self.duty.shared.contains(&end));
+        match (is_held, is_ours) {
+            (true, true) => self.engine.release(conn_id, now),
+            (true, false) => return Err(self.refuse_as(ClusterDuty::Standby)),
+            (false, false) if !is_machines => return Err(self.refuse_as(ClusterDuty::Standby)),
+            (false, _) => (),
         }
+        Ok(())
     }
 
     /// A standby forwards nothing, and only who decides forwards a new connection.
@@ -178,15 +198,6 @@ impl Router {
             self.duty.counters.fenced += 1;
             DropReason::Fenced
         }
-    }
-}
-
-/// The duty that a held connection falls under.
-fn held_duty(engine: &Engine, shards: Option<&ShardDuties>, conn_id: ConnId, now: Instant) -> ClusterDuty {
-    let (Some(shards), Some(entry)) = (shards, engine.entry(conn_id, now)) else { return ClusterDuty::Standby };
-    match shards.addresses.of_connection(&entry.original, &entry.reply) {
-        ConnectionShard::Of(shard) => shards.of(shard),
-        ConnectionShard::Local | ConnectionShard::Unassigned => ClusterDuty::Standby,
     }
 }
 

@@ -138,6 +138,20 @@ fn packets_of_a_held_connection_are_dropped_in_silence_until_its_shard_is_decide
 }
 
 #[test]
+fn while_connections_are_being_held_their_shard_already_counts() {
+    let mut router = router();
+    router.set_shard_duty(1, ACTIVE);
+    let theirs = ([10, 0, 3, 2], THEIRS);
+    assert_eq!(send(&mut router, 1, theirs, [5000, 53], NOW), Ok([[10, 0, 3, 2], [10, 0, 3, 80]]));
+    assert_eq!(send(&mut router, 1, ([10, 0, 0, 2], PEER), [5000, 5001], NOW), Ok([OURS, PEER]));
+    router.set_shard_duty(1, ClusterDuty::Standby);
+    router.set_shard_settling(1, true);
+    assert_eq!(send(&mut router, 1, theirs, [5000, 53], NOW), Err(DropReason::Standby));
+    assert_eq!(send(&mut router, 1, ([10, 0, 0, 2], PEER), [5000, 5001], NOW), Ok([OURS, PEER]));
+    assert_eq!(send(&mut router, 1, ([10, 0, 3, 2], PEER), [5000, 5001], NOW), Ok([[10, 0, 3, 2], PEER]));
+}
+
+#[test]
 fn a_host_behind_us_reaches_the_address_of_another_shard() {
     let mut router = router();
     assert_eq!(send(&mut router, 1, ([10, 0, 0, 2], THEIRS), [5000, 5001], NOW), Ok([OURS, THEIRS]));
