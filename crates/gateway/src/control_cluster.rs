@@ -13,8 +13,10 @@ pub(super) fn answer(request: &ControlRequest, cluster: Option<&ClusterHandle>) 
     };
     let text = match request {
         // A line, or some lines, a shard.
-        ControlRequest::Cluster { json: true } => Ok(cluster.reports().iter().map(ClusterReport::json).collect()),
-        ControlRequest::Cluster { json: false } => Ok(cluster.reports().iter().map(ClusterReport::text).collect()),
+        ControlRequest::Cluster { json, shard } => {
+            let write = if *json { ClusterReport::json } else { ClusterReport::text };
+            cluster.reports_of(shard.as_deref()).map(|reports| reports.iter().map(write).collect())
+        }
         ControlRequest::Promote { shard } => cluster.promote(shard.as_deref()),
         ControlRequest::Demote { shard } => cluster.demote(shard.as_deref()),
         _ => return None,

@@ -116,11 +116,14 @@ pub enum ControlRequest {
     Drain(BackendSelector),
     /// A drained backend gets new connections again.
     Undrain(BackendSelector),
-    /// This gateway's shard of a cluster.
+    /// This gateway's shards of a cluster.
     Cluster {
-        /// As one JSON object.
+        /// As a JSON object a shard.
         #[serde(default)]
         json: bool,
+        /// Only this one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        shard: Option<String>,
     },
     /// This gateway becomes active.
     Promote {
@@ -355,7 +358,8 @@ mod tests {
             ControlRequest::Services,
             ControlRequest::Drain(backend.clone()),
             ControlRequest::Undrain(backend),
-            ControlRequest::Cluster { json: true },
+            ControlRequest::Cluster { json: true, shard: None },
+            ControlRequest::Cluster { json: false, shard: Some("north".into()) },
             ControlRequest::Promote { shard: Some("main".into()) },
             ControlRequest::Demote { shard: None },
         ];

@@ -5,10 +5,11 @@ use super::system_names;
 use anyhow::{Context, Result, anyhow, bail};
 use keepstate_rules::{
     Diagnostic, IncludeResolver, Program, RulesetError, Sources, ast, compile, find_includes, json_to_script,
-    parse_skipping_unsupported, parse_with, refuse_masquerade,
+    parse_skipping_unsupported, parse_with, refuse_masquerade, refuse_unassigned_sources,
 };
 use std::fs;
 use std::io::Read;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 /// How a ruleset is read.
@@ -22,6 +23,8 @@ pub struct RulesetOptions {
     pub skip_unsupported: bool,
     /// It is that of a cluster: what takes an address of this machine alone is refused.
     pub is_clustered: bool,
+    /// The addresses of a cluster's shards, if it has several: source NAT to others is refused.
+    pub shard_addresses: Option<Vec<IpAddr>>,
 }
 
 /// A ruleset that compiled.
@@ -64,6 +67,10 @@ impl RulesetOptions {
         };
         Ok(parsed.and_then(|(tree, sources, left_out)| {
             let sources = if self.is_clustered { refuse_masquerade(&tree, sources)? } else { sources };
+            let sources = match &self.shard_addresses {
+                Some(addresses) => refuse_unassigned_sources(&tree, sources, addresses)?,
+                None => sources,
+            };
             let program = compile(&tree, &sources)?;
             Ok(LoadedRuleset { tree, left_out, sources, program })
         }))

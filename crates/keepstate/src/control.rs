@@ -1,7 +1,7 @@
 //! `keepstate control`: sends a request to a running gateway and prints the answer.
 //!
 //! The command line is parsed here; the gateway gets a structured request ([`ControlRequest`], docs/control.md).
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use keepstate_conntrack::{FilterArgs, OutputArgs};
 use keepstate_gateway::control_client;
@@ -99,24 +99,27 @@ enum ControlCommand {
     Drain(BackendArgs),
     /// Send new connections to a drained backend again
     Undrain(BackendArgs),
-    /// Print what this gateway is in its cluster: role, epoch, how far behind
+    /// Print what this gateway is in its cluster: role, epoch, how far behind; of several shards, for each
     Cluster {
-        /// Exit with 1 if this gateway should not get packets: for keepalived's track_script
+        /// Only this shard
+        #[arg(value_name = "SHARD")]
+        shard: Option<String>,
+        /// Exit with 1 if this gateway should not get the shard's packets: for keepalived's track_script
         #[arg(long)]
         check: bool,
-        /// Print one JSON object
+        /// Print one JSON object a shard
         #[arg(long)]
         json: bool,
     },
     /// Make this gateway of a cluster active; returns when it is
     Promote {
-        /// Its shard, to be sure
+        /// The shard; of several it must be given
         #[arg(value_name = "SHARD")]
         shard: Option<String>,
     },
     /// Hand this gateway's connections over and become a standby; returns when all is with the cluster
     Demote {
-        /// Its shard, to be sure
+        /// The shard; of several it must be given
         #[arg(value_name = "SHARD")]
         shard: Option<String>,
     },
@@ -216,8 +219,8 @@ impl Control {
     /// # Errors
     /// No gateway listens, or the request is refused.
     pub fn run(&self) -> Result<ExitCode> {
-        if let ControlCommand::Cluster { check: true, json } = &self.command {
-            return self.check_cluster(*json);
+        if let ControlCommand::Cluster { check: true, json, shard } = &self.command {
+            return self.check_cluster(*json, shard.as_ref());
         }
         if let ControlCommand::Capture(capture) = &self.command {
             let answer = control_client::send_request(&self.socket, self.command.to_request())?;
@@ -236,9 +239,12 @@ impl Control {
     }
 
     /// Prints what the gateway is in its cluster; the exit code says whether it should get packets.
-    fn check_cluster(&self, json: bool) -> Result<ExitCode> {
-        let fetch = |json| control_client::fetch(&self.socket, ControlRequest::Cluster { json });
+    fn check_cluster(&self, json: bool, shard: Option<&String>) -> Result<ExitCode> {
+        let fetch = |json| control_client::fetch(&self.socket, ControlRequest::Cluster { json, shard: shard.cloned() });
         let document = fetch(true)?;
+        if document.lines().count() > 1 {
+            bail!("which shard? Each has its own gateway: write keepstate control cluster --check SHARD");
+        }
         let report: serde_json::Value = serde_json::from_str(&document).context("the gateway's answer is no JSON")?;
         let text = if json { document } else { fetch(false)? };
         std::io::stdout().lock().write_all(text.as_bytes())?;
@@ -281,7 +287,9 @@ impl ControlCommand {
             ControlCommand::Services => ControlRequest::Services,
             ControlCommand::Drain(backend) => ControlRequest::Drain(backend.to_selector()),
             ControlCommand::Undrain(backend) => ControlRequest::Undrain(backend.to_selector()),
-            ControlCommand::Cluster { json, .. } => ControlRequest::Cluster { json: *json },
+            ControlCommand::Cluster { json, shard, .. } => {
+                ControlRequest::Cluster { json: *json, shard: shard.clone() }
+            }
             ControlCommand::Promote { shard } => ControlRequest::Promote { shard: shard.clone() },
             ControlCommand::Demote { shard } => ControlRequest::Demote { shard: shard.clone() },
         }

@@ -27,6 +27,7 @@ impl RulesetArgs {
             include_dirs: self.include_dirs.clone(),
             skip_unsupported: self.skip_unsupported,
             is_clustered: false,
+            shard_addresses: None,
         }
     }
 

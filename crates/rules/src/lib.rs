@@ -20,7 +20,7 @@ mod source;
 #[doc = include_str!("../README.md")]
 mod readme {}
 
-pub use check::refuse_masquerade;
+pub use check::{refuse_masquerade, refuse_unassigned_sources};
 pub use diagnostic::{Diagnostic, RulesetError};
 pub use fib::{AddressType, Fib, InterfaceInfo, is_link_scoped};
 #[cfg(feature = "json")]

@@ -18,10 +18,12 @@ pub struct OwnerFacts {
     pub state_failed: Option<bool>,
     /// Its flow logs together: records written, records lost, logs that fail; `None` without one.
     pub flow_logs: Option<[u64; 3]>,
-    /// Its shard of a cluster, by the names that the gateway gives: `cluster_epoch` and so on; empty without one.
+    /// Its only shard of a cluster, and the cluster as a whole, by the names that the gateway gives: `cluster_epoch` and so on; empty without one.
     pub cluster: Vec<(String, u64)>,
-    /// The names of its cluster and shard.
-    pub shard: Option<[String; 2]>,
+    /// Of several shards, each one's name and numbers by the same names.
+    pub shard_values: Vec<(String, Vec<(String, u64)>)>,
+    /// The names of its cluster and shard, for each shard.
+    pub shards: Vec<[String; 2]>,
     /// Lines of rules' `log` that found no room.
     pub log_lines_lost: Option<u64>,
     /// A gateway's dropped packets by reason.

@@ -264,10 +264,9 @@ fn write_gateway(out: &mut MetricWriter<'_>, numbers: &TableNumbers, facts: &Own
     write_cluster(out, facts)
 }
 
-/// A gateway's shard of a cluster; without its name, nothing: a series would change its labels.
+/// A gateway's shards of a cluster; without their names, nothing: a series would change its labels.
 fn write_cluster(out: &mut MetricWriter<'_>, facts: &OwnerFacts) -> fmt::Result {
-    let Some([cluster, shard]) = &facts.shard else { return Ok(()) };
-    let labels = || [("cluster", cluster.as_str()), ("shard", shard.as_str())];
+    let Some([cluster, first]) = facts.shards.first() else { return Ok(()) };
     const GAUGES: [(&str, &str, &str); 6] = [
         ("cluster_epoch", "keepstate_cluster_epoch", "The epoch: higher after each takeover"),
         (
@@ -288,7 +287,7 @@ fn write_cluster(out: &mut MetricWriter<'_>, facts: &OwnerFacts) -> fmt::Result 
             "In how many things the active gateway runs something else",
         ),
     ];
-    const COUNTERS: [(&str, &str, &str); 6] = [
+    const COUNTERS: [(&str, &str, &str); 4] = [
         (
             "cluster_lost",
             "keepstate_cluster_lost_messages",
@@ -301,6 +300,9 @@ fn write_cluster(out: &mut MetricWriter<'_>, facts: &OwnerFacts) -> fmt::Result 
         ),
         ("cluster_stale_frames", "keepstate_cluster_stale_messages", "Messages of an epoch that had ended"),
         ("cluster_refused", "keepstate_cluster_refused_connections", "Connections that a standby could not enter"),
+    ];
+    // The gateway as a whole: of several shards, none of them.
+    const OF_GATEWAY: [(&str, &str, &str); 2] = [
         ("cluster_dropped_standby", "keepstate_cluster_standby_dropped_packets", "Packets dropped by a standby"),
         (
             "cluster_dropped_fenced",
@@ -308,23 +310,33 @@ fn write_cluster(out: &mut MetricWriter<'_>, facts: &OwnerFacts) -> fmt::Result 
             "Packets dropped because this gateway may not decide",
         ),
     ];
-    let value = |name: &str| facts.cluster.iter().find(|(known, _)| known == name).map(|(_, value)| *value);
-    if let Some(role) = value("cluster_role") {
-        let row = [(labels(), u64::from(role == 1))];
-        out.gauges("keepstate_cluster_active", "1 if this gateway is the active one", row)?;
-    }
-    if let Some(age) = value("cluster_age_ms") {
-        let help = "Active: how old the newest state is that surely is with the cluster; standby: since the active one was heard";
-        out.gauges("keepstate_cluster_age_seconds", help, [(labels(), age as f64 / 1000.0)])?;
-    }
+    let rows = |name: &str| -> Vec<([(&'static str, &str); 2], u64)> {
+        let values = |shard: &str| {
+            let several = facts.shard_values.iter().find(|(known, _)| known == shard);
+            several.map_or(facts.cluster.as_slice(), |(_, values)| values.as_slice())
+        };
+        let all = facts.shards.iter().filter_map(|[cluster, shard]| {
+            let (_, value) = values(shard).iter().find(|(known, _)| known == name)?;
+            Some(([("cluster", cluster.as_str()), ("shard", shard.as_str())], *value))
+        });
+        all.collect()
+    };
+    let active = rows("cluster_role").into_iter().map(|(labels, role)| (labels, u64::from(role == 1)));
+    out.gauges("keepstate_cluster_active", "1 if this gateway is the active one", active)?;
+    let help =
+        "Active: how old the newest state is that surely is with the cluster; standby: since the active one was heard";
+    let ages = rows("cluster_age_ms").into_iter().map(|(labels, age)| (labels, age as f64 / 1000.0));
+    out.gauges("keepstate_cluster_age_seconds", help, ages)?;
     for (name, metric, help) in GAUGES {
-        if let Some(value) = value(name) {
-            out.gauges(metric, help, [(labels(), value)])?;
-        }
+        out.gauges(metric, help, rows(name))?;
     }
     for (name, metric, help) in COUNTERS {
-        if let Some(value) = value(name) {
-            out.counters(metric, help, [(labels(), value)])?;
+        out.counters(metric, help, rows(name))?;
+    }
+    let shard = if facts.shards.len() == 1 { first.as_str() } else { "" };
+    for (name, metric, help) in OF_GATEWAY {
+        if let Some((_, value)) = facts.cluster.iter().find(|(known, _)| known == name) {
+            out.counters(metric, help, [([("cluster", cluster.as_str()), ("shard", shard)], *value)])?;
         }
     }
     Ok(())

@@ -55,7 +55,7 @@ fn every_metric_of_rules_and_dashboard_exists() {
         (facts.state_age_seconds, facts.state_failed) = (Some(0.5), Some(false));
         facts.flow_logs = Some([10, 0, 0]);
         facts.log_lines_lost = Some(0);
-        facts.shard = Some(["keepstate".into(), "main".into()]);
+        facts.shards = vec![["keepstate".into(), "main".into()]];
         let names = ["role", "age_ms", "in_step", "connected", "lag", "unacknowledged", "stale_frames"];
         facts.cluster = names.map(|name| (format!("cluster_{name}"), 1)).into();
         facts.drops = vec![("no_route".into(), 1)];

@@ -38,6 +38,16 @@ impl ClusterHandle {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// As [`ClusterHandle::reports`], of the shard of this name alone if one is given.
+    pub(crate) fn reports_of(&self, shard: Option<&str>) -> Result<Vec<ClusterReport>, String> {
+        let mut reports = self.reports();
+        if shard.is_some() {
+            let at = self.find(shard)?;
+            reports = reports.drain(..).skip(at).take(1).collect();
+        }
+        Ok(reports)
+    }
+
     /// Changes what is reported of a shard.
     pub(super) fn update_report(&self, shard: usize, update: impl FnOnce(&mut ClusterReport)) {
         if let Some(report) = self.reports.lock().unwrap_or_else(PoisonError::into_inner).get_mut(shard) {
@@ -74,7 +84,7 @@ impl ClusterHandle {
     }
 
     /// The shard of this name; without one, the only one.
-    pub(crate) fn find(&self, shard: Option<&str>) -> Result<usize, String> {
+    fn find(&self, shard: Option<&str>) -> Result<usize, String> {
         let quoted = || self.shards.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
         match (shard, &*self.shards) {
             (None, [_]) => Ok(0),

@@ -179,6 +179,12 @@ impl ClusterSettings {
         add(&mut self.directory, Some(DEFAULT_DIRECTORY.into()));
     }
 
+    /// The addresses of several shards, to one of which source NAT must go.
+    pub fn divided_addresses(&self) -> Option<Vec<IpAddr>> {
+        let shards = self.shards.as_ref().filter(|given| given.value.len() > 1)?;
+        Some(shards.value.iter().flat_map(|shard| shard.address.value.iter().copied()).collect())
+    }
+
     /// A file that cannot be read.
     pub(super) fn missing_file(&self) -> Option<String> {
         let files = self.files().filter_map(|given| {

@@ -235,6 +235,7 @@ pub(super) fn config(
             include_dirs: value_or(&s.includepath, Vec::new()),
             skip_unsupported: value_or(&s.skip_unsupported, false),
             is_clustered: s.cluster.is_some(),
+            shard_addresses: s.cluster.as_ref().and_then(|given| given.value.divided_addresses()),
         },
         services: s.services.as_ref().map(|given| given.value.clone()),
         driver,

@@ -3,8 +3,8 @@ use keepstate_cluster::{
     Decider, Epoch, Greeting, LeaseRequest, Shard, ShardAction, ShardRole, StateFrame, TransportEvent,
 };
 use keepstate_engine::{
-    Direction, Engine, Entry, Instant, Manip, NatRange, NatResult, OwnSources, PartUse, PortSelection, Secret, Sysctls,
-    Tuple, Zone,
+    Direction, Engine, Entry, Instant, Manip, NatRange, NatResult, OwnSources, PartUse, PortSelection, Secret, Sysctl,
+    Sysctls, Tuple, Zone,
 };
 use keepstate_gateway::cluster::{StandingClock, TableReceiver, TableSender, port_part};
 use keepstate_router::{ConnectionShard, ShardAddresses};
@@ -16,6 +16,9 @@ use std::time::Duration;
 pub const PORTS: std::ops::RangeInclusive<u16> = 40_000..=40_255;
 /// Shards, at most.
 pub const MAX_SHARDS: usize = 2;
+
+/// Seconds.
+const UDP_TIMEOUT: u64 = 12;
 
 /// What survives a crash.
 #[derive(Clone, Copy, Default)]
@@ -83,10 +86,15 @@ impl Node {
         let is_divided = shards > 1;
         let outsides: Vec<Vec<IpAddr>> = (0..shards).map(|shard| vec![outside(shard)]).collect();
         let addresses = is_divided.then(|| ShardAddresses::new(&outsides));
+        let mut sysctls = Sysctls::default();
+        if is_divided {
+            // Shorter than most connections live: what is held would be gone if its timer went on.
+            sysctls.set(Sysctl::UdpTimeout, UDP_TIMEOUT).unwrap();
+        }
         let mut node = Node {
             name: name.into(),
             disk,
-            engine: Engine::new(Sysctls::default(), Secret([7; 16])),
+            engine: Engine::new(sysctls, Secret([7; 16])),
             shards: Vec::new(),
             sender: addresses.clone().map_or_else(TableSender::default, TableSender::of_shards),
             addresses,
@@ -165,6 +173,9 @@ impl Node {
             all.extend(self.actions(at));
         }
         let now = self.now(at);
+        if self.addresses.is_some() && at.as_millis() % 1000 == 0 {
+            self.keep_alive(now);
+        }
         // Of several shards the clock goes on, whoever decides them.
         if self.addresses.is_some() || self.shard(0).role() == ShardRole::Active {
             self.engine.poll(now);
@@ -177,6 +188,22 @@ impl Node {
         all.extend(self.actions(at));
         let frames = self.shards.iter_mut().flat_map(|shard| std::iter::from_fn(|| shard.shard.poll_frame()));
         (frames.collect(), all)
+    }
+
+    /// Packets of all connections of shards that it decides or has decided last: nobody else is told of what they refresh.
+    fn keep_alive(&mut self, now: Instant) {
+        let alive: Vec<u16> = self
+            .engine
+            .entries(now)
+            .filter(|entry| {
+                let shard = shard_of(self.addresses.as_ref(), &entry.original, &entry.reply);
+                self.shard(shard).role() != ShardRole::Standby
+            })
+            .map(|entry| entry.original.source_key)
+            .collect();
+        for client in alive {
+            self.engine.handle(&Packet::parse(&packet(client)).unwrap(), Zone::default(), now);
+        }
     }
 
     fn actions(&mut self, at: Duration) -> Vec<LeaseRequest> {

@@ -19,6 +19,8 @@ struct Machine {
     disk: Disk,
     clock: (Duration, u32),
     restarts_at: Duration,
+    /// When it was last started, or had its network back.
+    started: Duration,
     /// Counts its processes: what was sent to one that is dead is gone.
     life: u64,
     /// What came while it was stopped.
@@ -79,6 +81,7 @@ impl World {
             disk: Disk::default(),
             clock: (rng.millis(0, 1_000_000), 980 + u32::try_from(rng.below(41)).unwrap()),
             restarts_at: Duration::ZERO,
+            started: Duration::ZERO,
             life: 0,
             backlog: VecDeque::new(),
             stopped_until: Duration::ZERO,
@@ -170,10 +173,11 @@ impl World {
         if self.shards == 1 { 0 } else { usize::try_from(self.rng.below(self.shards as u64)).unwrap() }
     }
 
-    /// What keepalived or a person does: somebody who runs is made active, whether the one before has stopped or not.
+    /// What keepalived or a person does: somebody who runs, and has had the time to read the stream, is made active, whether the one before has stopped or not.
     fn promote_somebody(&mut self, shard: usize) {
         let at = self.at;
-        let runs = |machine: &Machine| machine.node.is_some() && machine.stopped_until <= at;
+        let has_read = |machine: &Machine| at.saturating_sub(machine.started) >= STEP * 3;
+        let runs = |machine: &Machine| machine.node.is_some() && machine.stopped_until <= at && has_read(machine);
         let begin = usize::try_from(self.rng.below(self.machines.len() as u64)).unwrap();
         let count = self.machines.len();
         let chosen = (begin..begin + count).map(|index| index % count).find(|index| {
@@ -204,6 +208,7 @@ impl World {
             return;
         }
         machine.connected = reachable;
+        machine.started = at;
         if !reachable {
             self.post(index, Duration::ZERO, TransportEvent::Disconnected { reason: "cut off".into() });
             return;

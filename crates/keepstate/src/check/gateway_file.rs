@@ -80,5 +80,6 @@ fn ruleset_options(settings: &GatewaySettings) -> RulesetOptions {
         include_dirs: settings.includepath.as_ref().map(|dirs| dirs.value.clone()).unwrap_or_default(),
         skip_unsupported: settings.skip_unsupported.as_ref().is_some_and(|skip| skip.value),
         is_clustered: settings.cluster.is_some(),
+        shard_addresses: settings.cluster.as_ref().and_then(|given| given.value.divided_addresses()),
     }
 }

@@ -75,7 +75,9 @@ pub fn gather(socket: &Path, sample: usize, interval: Duration) -> Result<Observ
 
 /// The gateway's shards of a cluster; none if it is not one of a cluster, or does not answer.
 pub(crate) fn shards(socket: &Path) -> Vec<ObservedShard> {
-    query(socket, ControlRequest::Cluster { json: true }).map(|text| parse_shards(&text)).unwrap_or_default()
+    query(socket, ControlRequest::Cluster { json: true, shard: None })
+        .map(|text| parse_shards(&text))
+        .unwrap_or_default()
 }
 
 /// An object a line, or an array. What is neither is left out.

@@ -107,13 +107,20 @@ pub(crate) fn note_stats(board: &FactBoard, document: &Value) {
         [Some(records), Some(lost), Some(failing)] => Some([records, lost, failing]),
         _ => None,
     };
-    let fields = document.as_object().into_iter().flatten();
-    facts.cluster = fields
-        .filter(|(name, _)| name.starts_with("cluster_"))
-        .filter_map(|(name, value)| Some((name.clone(), value.as_u64()?)))
-        .collect();
+    facts.cluster = cluster_values(document);
+    let shards = document.get("shards").and_then(Value::as_object).into_iter().flatten();
+    facts.shard_values = shards.map(|(name, values)| (name.clone(), cluster_values(values))).collect();
     facts.log_lines_lost = number("log_lines_lost");
     facts.state_age_seconds = number("state_file_age_ms").map(|age| age as f64 / 1000.0);
+}
+
+/// The numbers of a shard, or of a cluster as a whole.
+fn cluster_values(of: &Value) -> Vec<(String, u64)> {
+    let fields = of.as_object().into_iter().flatten();
+    fields
+        .filter(|(name, _)| name.starts_with("cluster_"))
+        .filter_map(|(name, value)| Some((name.clone(), value.as_u64()?)))
+        .collect()
 }
 
 fn read_services(socket: &Path, board: &FactBoard) {
@@ -227,5 +234,17 @@ mod tests {
         cluster.sort();
         assert_eq!(cluster, [("cluster_epoch".to_owned(), 4), ("cluster_role".to_owned(), 1)]);
         assert_eq!((facts.state_failed, facts.state_age_seconds), (Some(true), Some(2.5)));
+        assert_eq!(facts.shard_values, []);
+    }
+
+    #[test]
+    fn numbers_of_several_shards_are_each_ones_own() {
+        let board = FactBoard::default();
+        let shards = serde_json::json!({"north": {"cluster_role": 1}, "south": {"cluster_role": 0}});
+        note_stats(&board, &serde_json::json!({"cluster_dropped_standby": 3, "shards": shards}));
+        let facts = board.lock();
+        assert_eq!(facts.cluster, [("cluster_dropped_standby".to_owned(), 3)]);
+        let role = |shard: &str, role| (shard.to_owned(), vec![("cluster_role".to_owned(), role)]);
+        assert_eq!(facts.shard_values, [role("north", 1), role("south", 0)]);
     }
 }

@@ -18,9 +18,11 @@ pub(super) fn read(socket: &Path, board: &FactBoard) {
     let drops = json(ControlRequest::Drops { json: true });
     let interfaces = json(ControlRequest::Interfaces { json: true });
     let neighbours = control_client::fetch(socket, ControlRequest::Neighbours).ok();
-    let shard = gateway::shards(socket).into_iter().next();
+    let shards = gateway::shards(socket);
     let mut facts = board.lock();
-    facts.shard = shard.map(|shard| [shard.cluster, shard.shard]).or(facts.shard.take());
+    if !shards.is_empty() {
+        facts.shards = shards.into_iter().map(|shard| [shard.cluster, shard.shard]).collect();
+    }
     if let Some(drops) = drops {
         (facts.drops, facts.chain_drops) = (reason_drops(&drops), chain_drops(&drops));
     }

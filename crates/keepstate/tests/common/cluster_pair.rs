@@ -18,6 +18,9 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// Connections at a time; as many clients share the ports of one address.
 pub const CONNECTIONS: usize = 100;
 
+/// The server that returns what it gets.
+pub const SERVER: &str = "192.0.2.9:7000";
+
 /// The outside address moves with the cluster, and ports are always translated.
 pub const RULES: &str = "
 table ip nat {
@@ -94,13 +97,18 @@ impl Cluster {
 
     /// Starts a gateway (0 or 1) and waits until it routes.
     pub fn start(&mut self, index: usize, lease: &str, rules: &str) {
+        self.start_as(index, &format!("lease = \"{lease}\"\naddress = [\"192.0.2.77\"]\n"), rules);
+    }
+
+    /// As [`Cluster::start`], with other keys of `[cluster]`.
+    pub fn start_as(&mut self, index: usize, keys: &str, rules: &str) {
         fs::write(self.path(&format!("{index}.nft")), rules).unwrap();
         let own = index + 101;
         let text = format!(
             "version = 1\nruleset = \"{index}.nft\"\ncontrol = \"{index}.sock\"\n\
              device = [{{ name = \"lan{index}\", addresses = [\"10.1.0.{own}/32\"] }}, {{ name = \"wan{index}\", addresses = [\"192.0.2.{own}/32\"] }}]\n\
              route = [{{ to = \"10.1.0.0/24\", interface = \"lan{index}\" }}, {{ to = \"0.0.0.0/0\", interface = \"wan{index}\" }}]\n\
-             [cluster]\nnode = \"gw{index}\"\nlease = \"{lease}\"\nservers = [\"{}\"]\ndirectory = \"state{index}\"\naddress = [\"192.0.2.77\"]\n\
+             [cluster]\nnode = \"gw{index}\"\nservers = [\"{}\"]\ndirectory = \"state{index}\"\n{keys}\
              [[flow-log]]\nto = \"flows{index}.jsonl\"\n",
             self.nats().url()
         );
@@ -145,6 +153,14 @@ impl Cluster {
 
     pub fn role(&self, index: usize) -> String {
         self.json(index, &["cluster", "--json"])["role"].as_str().unwrap().to_owned()
+    }
+
+    pub fn shard(&self, index: usize, shard: &str) -> Value {
+        self.json(index, &["cluster", shard, "--json"])
+    }
+
+    pub fn shard_role(&self, index: usize, shard: &str) -> String {
+        self.shard(index, shard)["role"].as_str().unwrap().to_owned()
     }
 
     pub fn logs(&self) -> String {
@@ -192,8 +208,11 @@ impl Cluster {
 
     /// A server that returns what it gets.
     pub fn serve_echo(&self) {
-        let listener =
-            spawn_in_netns(&self.netns("s"), || TcpListener::bind("192.0.2.9:7000").unwrap()).join().unwrap();
+        self.serve_echo_at(SERVER);
+    }
+
+    pub fn serve_echo_at(&self, server: &'static str) {
+        let listener = spawn_in_netns(&self.netns("s"), move || TcpListener::bind(server).unwrap()).join().unwrap();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(mut stream) = stream else { return };
@@ -210,7 +229,11 @@ impl Cluster {
     }
 
     pub fn open(&self, count: usize) -> Vec<TcpStream> {
-        let open = move || (0..count).map(|_| connect("192.0.2.9:7000".parse().unwrap())).collect();
+        self.open_to(SERVER, count)
+    }
+
+    pub fn open_to(&self, server: &'static str, count: usize) -> Vec<TcpStream> {
+        let open = move || (0..count).map(|_| connect(server.parse().unwrap())).collect();
         spawn_in_netns(&self.netns("c"), open).join().unwrap()
     }
 }

@@ -64,7 +64,7 @@ impl AddressMover {
     pub(super) fn run(&self, sockets: &[PathBuf; 2], clients: &AnonNetns, servers: &AnonNetns, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
             let seen = sockets.each_ref().map(|socket| {
-                let json = control_client::fetch(socket, ControlRequest::Cluster { json: true }).ok()?;
+                let json = control_client::fetch(socket, ControlRequest::Cluster { json: true, shard: None }).ok()?;
                 serde_json::from_str::<Value>(&json).ok()
             });
             let now = Instant::now();

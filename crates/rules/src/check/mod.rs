@@ -11,7 +11,7 @@ mod translation;
 mod types;
 
 pub(crate) use chain_graph::{check_jump_depth, nat_only_chains, synproxy_allowed_chains};
-pub use own_address::refuse_masquerade;
+pub use own_address::{refuse_masquerade, refuse_unassigned_sources};
 pub(crate) use protocol::ProtocolContext;
 
 use crate::ast::{Chain, Rule, Ruleset, Statement, Table};
