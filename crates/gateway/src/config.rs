@@ -157,7 +157,10 @@ impl GatewayConfig {
 
     /// What this gateway runs, for the others of its cluster.
     fn greeting(&self, [ruleset, services]: [ConfigDigest; 2]) -> Greeting {
-        let nat = ConfigDigest::of(format!("{:?}", self.nat).as_bytes());
+        // Of several shards, what source NAT draws from is theirs.
+        let shards = self.cluster.as_ref().and_then(ClusterConfig::shard_addresses);
+        let shards = shards.map_or_else(String::new, |shards| format!("{shards:?}"));
+        let nat = ConfigDigest::of(format!("{:?}{shards}", self.nat).as_bytes());
         let values: String =
             Sysctl::ALL.iter().map(|sysctl| format!("{}={}\n", sysctl.name(), self.sysctls[*sysctl])).collect();
         let sysctls = ConfigDigest::of(values.as_bytes());

@@ -1,5 +1,7 @@
 //! Keeps what decides about leases off the machine of the gateway that holds one. If that machine dies with its NATS server, and the server led the group that keeps the leases, nobody could take them over until NATS has
 //! elected another leader: some seconds. So the holder of a lease asks a leader that is on its own machine to step down, once it is connected to it; another server leads then, and goes on when this machine dies.
+//!
+//! With several shards every gateway holds a lease, and each would send the leader on to the next one's machine, again and again: then nobody asks.
 use crate::stream::ClusterOptions;
 use crate::way::Way;
 use async_nats::{Client, ServerAddr, ServerInfo};
@@ -23,7 +25,7 @@ pub(crate) struct LeaderWatch {
 impl LeaderWatch {
     /// Looks, for as long as the client lives.
     pub(crate) async fn run(self) {
-        if self.options.replicas < 3 {
+        if self.options.replicas < 3 || self.options.shards.len() > 1 {
             return;
         }
         let context = async_nats::jetstream::new(self.client.clone());

@@ -84,6 +84,28 @@ fn facts_become_metrics() {
 }
 
 #[test]
+fn every_shard_of_a_cluster_has_its_own_series() {
+    let Some(served) = Served::start(MetricNames::Keepstate) else { return };
+    let values = |role, age| vec![("cluster_role".to_owned(), role), ("cluster_age_ms".to_owned(), age)];
+    {
+        let mut facts = served.facts.lock();
+        facts.shards = ["north", "south"].map(|shard| ["site".to_owned(), shard.to_owned()]).into();
+        facts.shard_values = vec![("north".into(), values(1, 2000)), ("south".into(), values(0, 500))];
+        facts.cluster = vec![("cluster_dropped_standby".into(), 7)];
+    }
+    let text = get(&served, "/metrics");
+    for line in [
+        r#"keepstate_cluster_active{cluster="site",shard="north"} 1"#,
+        r#"keepstate_cluster_active{cluster="site",shard="south"} 0"#,
+        r#"keepstate_cluster_age_seconds{cluster="site",shard="south"} 0.5"#,
+        r#"keepstate_cluster_standby_dropped_packets_total{cluster="site",shard=""} 7"#,
+    ] {
+        assert!(text.lines().any(|there| there == line), "{line} in\n{text}");
+    }
+    check_with_promtool(&text);
+}
+
+#[test]
 fn promtool_accepts_the_metrics() {
     let Some(served) = Served::start(MetricNames::Keepstate) else { return };
     check_with_promtool(&get(&served, "/metrics"));

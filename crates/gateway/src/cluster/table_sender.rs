@@ -13,7 +13,7 @@ use std::time::Duration;
 const PAYLOAD_TARGET: usize = 12 << 10;
 /// Slots of the table looked at in one turn, for a snapshot.
 const SNAPSHOT_SLOTS_PER_TURN: u32 = 1024;
-/// Changes sent in one turn.
+/// Changes sent in one turn, of all shards together.
 const CHANGES_PER_TURN: usize = 2048;
 
 /// Sends the tables of a gateway's shards; see the module.
@@ -23,9 +23,21 @@ pub struct TableSender {
     addresses: Option<ShardAddresses>,
     /// By shard.
     parts: Vec<SenderPart>,
+    /// The shard that comes first in the next turn: each in its turn, since all together have a bound.
+    first: usize,
     /// By slot, the shard of what it was last seen to hold: one more than its place, 0 for none.
     owners: Vec<u8>,
     is_tracking: bool,
+}
+
+/// What may still be done in a turn.
+struct SenderTurn {
+    /// Of several shards: is every change in its shard's list?
+    sorted: Flushed,
+    changes_left: usize,
+    snapshots_left: usize,
+    monotonic: Duration,
+    now: Instant,
 }
 
 /// What is sent of one shard.
@@ -66,11 +78,15 @@ impl TableSender {
         }
         let sorted = self.sort_changes(engine, now);
         let mut is_busy = sorted == Flushed::No;
-        for (at, shard) in shards.iter_mut().enumerate() {
-            let more = self.poll_shard((at, shard), sorted, engine, monotonic, now);
+        let mut turn = SenderTurn { sorted, changes_left: CHANGES_PER_TURN, snapshots_left: 1, monotonic, now };
+        let count = shards.len();
+        for at in (self.first..self.first + count).map(|at| at % count) {
+            let Some(shard) = shards.get_mut(at) else { continue };
+            let more = self.poll_shard((at, shard), engine, &mut turn);
             self.parts.get_mut(at).into_iter().for_each(|part| part.more = more);
             is_busy |= more;
         }
+        self.first = (self.first + 1) % count;
         is_busy
     }
 
@@ -79,31 +95,26 @@ impl TableSender {
         self.parts.get(shard).is_some_and(|part| part.sends && part.more)
     }
 
-    fn poll_shard(
-        &mut self,
-        (at, shard): (usize, &mut Shard),
-        sorted: Flushed,
-        engine: &mut Engine,
-        monotonic: Duration,
-        now: Instant,
-    ) -> bool {
+    fn poll_shard(&mut self, (at, shard): (usize, &mut Shard), engine: &mut Engine, turn: &mut SenderTurn) -> bool {
+        let (monotonic, now) = (turn.monotonic, turn.now);
         let Some(part) = self.parts.get_mut(at).filter(|part| part.sends) else { return false };
         if shard.begin_snapshot(monotonic) {
             part.cursor = 0;
         }
         let sent = match &self.addresses {
-            None => send_changes(shard, engine, Engine::poll_dirty_slot, |_, _| true, now),
+            None => send_changes(shard, engine, Engine::poll_dirty_slot, |_, _| true, turn),
             Some(addresses) => {
                 let changed = &mut part.changed;
                 let is_its = |engine: &Engine, slot| shard_of_slot(addresses, engine, slot, now) == Some(at);
-                send_changes(shard, engine, |_| changed.pop(), is_its, now)
+                send_changes(shard, engine, |_| changed.pop(), is_its, turn)
             }
         };
-        let flushed = if sorted == Flushed::No { Flushed::No } else { sent };
+        let flushed = if turn.sorted == Flushed::No { Flushed::No } else { sent };
         if flushed == Flushed::Yes {
             shard.table_flushed(monotonic);
         }
-        if shard.in_snapshot() && shard.has_room() {
+        if shard.in_snapshot() && shard.has_room() && turn.snapshots_left > 0 {
+            turn.snapshots_left -= 1;
             self.send_snapshot_part(at, shard, engine, now);
         }
         flushed == Flushed::No || shard.in_snapshot()
@@ -197,19 +208,18 @@ fn send_changes(
     engine: &mut Engine,
     mut next: impl FnMut(&mut Engine) -> Option<u32>,
     is_its: impl Fn(&Engine, u32) -> bool,
-    now: Instant,
+    turn: &mut SenderTurn,
 ) -> Flushed {
-    let mut left = CHANGES_PER_TURN;
     while shard.has_room() {
         let (mut deleted, mut put) = (Vec::new(), Vec::new());
         let mut is_empty = false;
-        while deleted.len() + put.len() < PAYLOAD_TARGET && left > 0 {
+        while deleted.len() + put.len() < PAYLOAD_TARGET && turn.changes_left > 0 {
             let Some(slot) = next(engine) else {
                 is_empty = true;
                 break;
             };
-            left -= 1;
-            match engine.export_slot(slot, now).filter(|_| is_its(engine, slot)) {
+            turn.changes_left -= 1;
+            match engine.export_slot(slot, turn.now).filter(|_| is_its(engine, slot)) {
                 Some(connection) => records::write_put(&mut put, slot, |out| connection.encode(out)),
                 None => records::write_delete(&mut deleted, slot),
             }
@@ -222,7 +232,7 @@ fn send_changes(
         if is_empty {
             return Flushed::Yes;
         }
-        if left == 0 {
+        if turn.changes_left == 0 {
             break;
         }
     }
