@@ -17,7 +17,7 @@ use crate::expectation::ExpectationTable;
 use crate::export::DirtySlots;
 use crate::extension::Extensions;
 use crate::fast_path::hash_memo::HashMemo;
-use crate::held::HeldTimers;
+use crate::held::held_timers::HeldTimers;
 use crate::log::KernelLog;
 use crate::nat::state::NatState;
 use crate::offload::state::OffloadState;

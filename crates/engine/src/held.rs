@@ -2,61 +2,14 @@
 //!
 //! What a held connection has left is kept here; its record has a deadline far away, moved on before it comes, so packets and expiry know nothing of it. An engine that
 //! has never held one pays one test where it looks for expired connections. A packet must not be handed to the engine for a held connection: release it first.
+pub(crate) mod held_timers;
+
 use crate::table::TupleRef;
 use crate::time::Ticks;
 use crate::{ConnId, Direction, Engine, Instant};
-use alloc::vec::Vec;
 
 /// How far away the deadline of a held connection is, in ticks: 24 days. It is moved on at half of it.
 const FAR: u32 = 1 << 29;
-
-/// What held connections have left.
-#[derive(Clone, Default)]
-pub(crate) struct HeldTimers {
-    /// Ticks, by slot; 0: not held.
-    remaining: Vec<u32>,
-    count: usize,
-}
-
-impl HeldTimers {
-    /// What the connection in `slot` has left, if it is held.
-    #[inline(always)]
-    pub(crate) fn remaining(&self, slot: u32) -> Option<u32> {
-        if self.count == 0 {
-            return None;
-        }
-        self.remaining.get(slot as usize).copied().filter(|remaining| *remaining != 0)
-    }
-
-    fn put(&mut self, slot: u32, remaining: u32) {
-        let at = slot as usize;
-        if self.remaining.len() <= at {
-            self.remaining.resize(at + 1, 0);
-        }
-        if let Some(held) = self.remaining.get_mut(at) {
-            self.count += usize::from(*held == 0);
-            *held = remaining.max(1);
-        }
-    }
-
-    /// Held: it has this left from now on. False if it is not.
-    pub(crate) fn set_remaining(&mut self, slot: u32, remaining: u32) -> bool {
-        let is_held = self.remaining(slot).is_some();
-        if is_held {
-            self.put(slot, remaining);
-        }
-        is_held
-    }
-
-    pub(crate) fn take(&mut self, slot: u32) -> Option<u32> {
-        let remaining = self.remaining(slot)?;
-        if let Some(held) = self.remaining.get_mut(slot as usize) {
-            *held = 0;
-        }
-        self.count -= 1;
-        Some(remaining)
-    }
-}
 
 impl Engine {
     /// Stops the timer of a connection. It neither expires nor is removed for a new one until [`Engine::release`]; what it has left stays what it is now. False if there is no such connection.
@@ -91,7 +44,7 @@ impl Engine {
 
     /// Number of held connections.
     pub fn held_count(&self) -> usize {
-        self.held.count
+        self.held.count()
     }
 
     /// The ticks until the connection in `slot` expires, by its deadline; of a held one, what it had left.
@@ -119,22 +72,18 @@ impl Engine {
 
     /// Is every held slot one of a connection?
     pub(crate) fn check_held(&self) -> Result<(), alloc::string::String> {
-        let slots = self.held.remaining.iter().enumerate().filter(|(_, remaining)| **remaining != 0);
-        let (mut count, mut empty) = (0, None);
-        for (slot, _) in slots {
+        let mut count = 0;
+        for slot in self.held.slots() {
             count += 1;
-            if self.table.records.key(TupleRef::new(slot as u32, Direction::Original)).is_none()
-                || self.table.records.hot(slot as u32).is_none_or(|hot| !hot.is_confirmed())
-            {
-                empty = Some(slot);
+            let has_key = self.table.records.key(TupleRef::new(slot, Direction::Original)).is_some();
+            if !has_key || self.table.records.hot(slot).is_none_or(|hot| !hot.is_confirmed()) {
+                return Err(alloc::format!("slot {slot} is held and has no connection"));
             }
         }
-        match empty {
-            Some(slot) => Err(alloc::format!("slot {slot} is held and has no connection")),
-            None if count != self.held.count => {
-                Err(alloc::format!("{count} connections are held, {} counted", self.held.count))
-            }
-            None => Ok(()),
+        if count == self.held.count() {
+            Ok(())
+        } else {
+            Err(alloc::format!("{count} connections are held, {} counted", self.held.count()))
         }
     }
 }

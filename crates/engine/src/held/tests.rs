@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 use super::*;
 use crate::{ConnSnapshot, ConnUpdate, NewConnection, Secret, Sysctl, Sysctls, Tuple, WindowTrust, Zone};
+use alloc::vec::Vec;
 use core::time::Duration;
 use keepstate_types::ipproto;
 

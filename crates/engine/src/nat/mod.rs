@@ -13,6 +13,7 @@ mod exhaustion;
 mod expect_nat;
 mod filtering;
 mod manip_pkt;
+mod own_address;
 mod own_sources;
 mod port_bitmap;
 mod port_block;

@@ -120,7 +120,8 @@ impl RunningShard {
             duty: ClusterDuty::Standby,
             flow_generation: 0,
             activated: None,
-            walk: None,
+            // A data path may have kept connections over a restart.
+            walk: Some(0).filter(|_| is_divided),
             safe_at: now,
             heard_at: now,
             promoting: Vec::new(),

@@ -173,7 +173,7 @@ impl Node {
             all.extend(self.actions(at));
         }
         let now = self.now(at);
-        if self.addresses.is_some() && at.as_millis() % 1000 == 0 {
+        if self.addresses.is_some() && at.as_millis().is_multiple_of(1000) {
             self.keep_alive(now);
         }
         // Of several shards the clock goes on, whoever decides them.

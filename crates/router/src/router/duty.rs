@@ -20,11 +20,12 @@ impl Router {
         self
     }
 
-    /// One of a cluster of several shards, for now a standby of all of them.
+    /// One of a cluster of several shards, for now a standby of all of them. Their connections, if there are any, are to be held: see [`Router::set_shard_settling`].
     #[must_use]
     pub fn with_shards(mut self, addresses: ShardAddresses) -> Router {
         let shared = addresses.iter().map(|(address, _)| address).collect();
-        let (duties, settling) = (vec![ClusterDuty::Standby; addresses.count()], vec![false; addresses.count()]);
+        // What was restored is not held yet.
+        let (duties, settling) = (vec![ClusterDuty::Standby; addresses.count()], vec![true; addresses.count()]);
         let shards = Some(ShardDuties { addresses, duties, settling });
         self.duty = DutyState { duty: ClusterDuty::Standby, shared, shards, ..DutyState::default() };
         self

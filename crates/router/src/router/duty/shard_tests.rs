@@ -1,7 +1,7 @@
 //! A router that decides one of two shards.
 use super::*;
 use crate::{Egress, FibTable, Interface, Route};
-use keepstate_engine::{ConnSnapshot, OwnSources, Secret, Sysctls, WindowTrust};
+use keepstate_engine::{ConnSnapshot, Engine, OwnSources, Secret, Sysctls, WindowTrust};
 use keepstate_rules::{NoIncludes, compile, parse_with};
 use keepstate_wire::checksum::Sum;
 use std::net::IpAddr;
