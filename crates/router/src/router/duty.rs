@@ -2,7 +2,7 @@
 //!
 //! Packets of the machine itself go on in every case, since it must reach the cluster; but none of them gets a translation while another one may decide.
 //!
-//! With several shards each has its duty. A packet is its connection's: one that another gateway decides is held in the table ([`Engine::hold`]) and its packets are dropped before they change
+//! With several shards each has its duty. A packet is its connection's: one that another gateway decides is held in the table ([`Engine::hold`](keepstate_engine::Engine::hold)) and its packets are dropped before they change
 //! anything of it; a new one is checked when it is confirmed, by the addresses that rules have given it. A router that decides no shard is a standby as with one.
 use super::{DropReason, InFlightPacket, Router};
 use crate::cluster_duty::{ClusterDuty, DutyCounters, DutyState, ShardDuties};
