@@ -13,7 +13,7 @@ use peers::{connect, run_ip, spawn_in_netns};
 use serde_json::Value;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -38,6 +38,25 @@ table inet filter {
 		iifname lan0 ct state new accept
 	}
 }
+";
+
+/// For two shards, and a server each.
+const SHARD_RULES: &str = "
+table ip nat {
+	chain post {
+		type nat hook postrouting priority srcnat;
+		oifname wan0 ip daddr 192.0.2.9 meta l4proto { tcp, udp } snat to 192.0.2.77:40000-44095
+		oifname wan0 ip daddr 192.0.2.10 meta l4proto { tcp, udp } snat to 192.0.2.78:40000-44095
+	}
+}
+";
+const SHARDS: &str = "lease = \"manual\"
+[[cluster.shards]]
+name = \"north\"
+address = [\"192.0.2.77\"]
+[[cluster.shards]]
+name = \"south\"
+address = [\"192.0.2.78\"]
 ";
 
 const SIDES: [&str; 4] = ["c", "s", "g0", "g1"];
@@ -72,7 +91,9 @@ impl TcCluster {
             }
         };
         assert!(run_ip(&["-n", &netns("c"), "addr", "add", "10.1.0.2/32", "dev", "lo"]));
-        assert!(run_ip(&["-n", &netns("s"), "addr", "add", "192.0.2.9/32", "dev", "lo"]));
+        for server in ["192.0.2.9/32", "192.0.2.10/32"] {
+            assert!(run_ip(&["-n", &netns("s"), "addr", "add", server, "dev", "lo"]));
+        }
         for number in 0..2 {
             let gateway = format!("g{number}");
             let [near, far] = [11, 21].map(|first| first + number);
@@ -86,7 +107,9 @@ impl TcCluster {
             );
             let namespace = netns(&gateway);
             assert!(run_ip(&["-n", &namespace, "route", "add", "10.1.0.2/32", "via", &format!("10.1.{near}.2")]));
-            assert!(run_ip(&["-n", &namespace, "route", "add", "192.0.2.9/32", "via", &format!("10.1.{far}.2")]));
+            for server in ["192.0.2.9/32", "192.0.2.10/32"] {
+                assert!(run_ip(&["-n", &namespace, "route", "add", server, "via", &format!("10.1.{far}.2")]));
+            }
             let settings = "echo 1 > /proc/sys/net/ipv4/ip_forward";
             assert!(run_ip(&["netns", "exec", &namespace, "sh", "-c", settings]));
         }
@@ -109,10 +132,15 @@ impl TcCluster {
 
     /// Starts a gateway (0 or 1) and waits until it answers.
     fn start(&mut self, index: usize, lease: &str) {
-        fs::write(self.path("rules.nft"), RULES).unwrap();
+        self.start_as(index, &format!("lease = \"{lease}\"\naddress = [\"192.0.2.77\"]\n"), RULES);
+    }
+
+    /// As [`TcCluster::start`], with other keys of `[cluster]`.
+    fn start_as(&mut self, index: usize, keys: &str, rules: &str) {
+        fs::write(self.path("rules.nft"), rules).unwrap();
         let text = format!(
             "version = 1\nruleset = \"rules.nft\"\ncontrol = \"{index}.sock\"\ninterface = [\"lan0\", \"wan0\"]\n\
-             [cluster]\nnode = \"gw{index}\"\nlease = \"{lease}\"\nservers = [\"{}\"]\ndirectory = \"state{index}\"\naddress = [\"192.0.2.77\"]\n",
+             [cluster]\nnode = \"gw{index}\"\nservers = [\"{}\"]\ndirectory = \"state{index}\"\n{keys}",
             self.nats.url()
         );
         let config = self.path(&format!("{index}.toml"));
@@ -136,6 +164,15 @@ impl TcCluster {
         assert!(run_ip(&[&["-n", &self.netns("c")][..], &client].concat()));
         let server = ["route", "replace", "192.0.2.77/32", "via", &format!("10.1.{far}.1"), "src", "192.0.2.9"];
         assert!(run_ip(&[&["-n", &self.netns("s")][..], &server].concat()));
+    }
+
+    /// Packets to this server, and to this outside address, go through this gateway from now on.
+    fn route(&self, server: &str, outside: &str, index: usize) {
+        let [near, far] = [11, 21].map(|first| first + index);
+        let client = ["route", "replace", server, "via", &format!("10.1.{near}.1"), "src", "10.1.0.2"];
+        assert!(run_ip(&[&["-n", &self.netns("c")][..], &client].concat()));
+        let back = ["route", "replace", outside, "via", &format!("10.1.{far}.1"), "src", server];
+        assert!(run_ip(&[&["-n", &self.netns("s")][..], &back].concat()));
     }
 
     fn control(&self, index: usize, words: &[&str]) -> (Option<i32>, String) {
@@ -187,12 +224,16 @@ impl TcCluster {
 
     /// A connection to the server at this port, and its other end.
     fn open(&self, port: u16) -> Transfer {
-        let listen = move || TcpListener::bind(("192.0.2.9", port)).unwrap();
-        let listener = spawn_in_netns(&self.netns("s"), listen).join().unwrap();
-        let call = move || connect(([192, 0, 2, 9], port).into());
-        let client = spawn_in_netns(&self.netns("c"), call).join().unwrap();
+        self.open_to([192, 0, 2, 9], port, "192.0.2.77")
+    }
+
+    /// As [`TcCluster::open`], to another server, which sees it come from this address.
+    fn open_to(&self, server: [u8; 4], port: u16, outside: &str) -> Transfer {
+        let at = SocketAddr::from((server, port));
+        let listener = spawn_in_netns(&self.netns("s"), move || TcpListener::bind(at).unwrap()).join().unwrap();
+        let client = spawn_in_netns(&self.netns("c"), move || connect(at)).join().unwrap();
         let (server, seen) = listener.accept().unwrap();
-        assert_eq!(seen.ip().to_string(), "192.0.2.77", "translated");
+        assert_eq!(seen.ip().to_string(), outside, "translated");
         for stream in [&client, &server] {
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
             stream.set_nodelay(true).unwrap();
@@ -279,6 +320,55 @@ fn known_flows_are_taken_over_after_a_kill() {
     transfers.iter_mut().for_each(|transfer| transfer.carry(100_000));
     transfers.push(cluster.open(7010));
     cluster.use_until_known(&mut transfers, 1);
+}
+
+/// Each gateway has the flows of its own shard in its kernel. A shard that is handed over leaves the one kernel before `demote` answers, and is in the other one's soon; the flows of the other shard are there again.
+#[test]
+fn known_flows_follow_their_shard() {
+    let Some(mut cluster) = TcCluster::new("h") else { return };
+    cluster.start_as(0, SHARDS, SHARD_RULES);
+    cluster.start_as(1, SHARDS, SHARD_RULES);
+    ["north", "south"].iter().for_each(|shard| drop(cluster.must(0, &["promote", shard])));
+    cluster.route("192.0.2.9", "192.0.2.77", 0);
+    cluster.route("192.0.2.10", "192.0.2.78", 0);
+    let mut north: Vec<Transfer> = (7000..7005).map(|port| cluster.open(port)).collect();
+    let mut south: Vec<Transfer> =
+        (7000..7005).map(|port| cluster.open_to([192, 0, 2, 10], port, "192.0.2.78")).collect();
+    cluster.wait("flows of both in the kernel", |cluster| {
+        north.iter_mut().chain(&mut south).for_each(|transfer| transfer.carry(5000));
+        cluster.known_flows(0) >= 10
+    });
+    cluster.must(0, &["demote", "south"]);
+    cluster.must(1, &["promote", "south"]);
+    cluster.route("192.0.2.10", "192.0.2.78", 1);
+    south.iter_mut().for_each(|transfer| transfer.carry(1_000_000));
+    cluster.use_until_known(&mut south, 1);
+    cluster.use_until_known(&mut north, 0);
+    assert_eq!([cluster.known_flows(0), cluster.known_flows(1)], [5, 5], "each its own");
+    // New ones too; and the other shard goes on when its gateway is killed.
+    south.push(cluster.open_to([192, 0, 2, 10], 7005, "192.0.2.78"));
+    let shard = |cluster: &TcCluster, index, shard: &str| cluster.json(index, &["cluster", shard, "--json"]);
+    cluster.wait("the whole table of north", |cluster| {
+        let [ours, theirs] = [0, 1].map(|index| shard(cluster, index, "north"));
+        ours["in_step"] == true && theirs["in_step"] == true && theirs["sequence"] == ours["sequence"]
+    });
+    let killed = cluster.gateways[0].as_mut().unwrap();
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    cluster.must(1, &["promote", "north"]);
+    cluster.route("192.0.2.9", "192.0.2.77", 1);
+    north.iter_mut().chain(&mut south).for_each(|transfer| transfer.carry(1_000_000));
+    cluster.wait("flows of both in the other kernel", |cluster| {
+        north.iter_mut().chain(&mut south).for_each(|transfer| transfer.carry(5000));
+        cluster.known_flows(1) >= 11
+    });
+    // It comes back as a standby: what its kernel has kept of both is held, and forwarded by nobody.
+    cluster.start_as(0, SHARDS, SHARD_RULES);
+    cluster.wait("the whole table again", |cluster| {
+        ["north", "south"].iter().all(|name| shard(cluster, 0, name)["in_step"] == true)
+    });
+    assert_eq!(cluster.known_flows(0), 0);
+    north.iter_mut().chain(&mut south).for_each(|transfer| transfer.carry(100_000));
 }
 
 /// When `demote` has answered, no packet passes this gateway any more, not even of flows that its kernel had.
