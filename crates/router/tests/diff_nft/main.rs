@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
 
 mod copies;
+mod element_timeouts;
 mod fib;
 mod header_changes;
 mod ingress;

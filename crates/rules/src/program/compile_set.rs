@@ -23,14 +23,18 @@ impl Compiler {
                 Some(ElementData::Values(values)) => ElementValue::Values(values.clone().into()),
                 Some(ElementData::Verdict(verdict)) => ElementValue::Verdict(self.compile_verdict(verdict)?),
             };
-            let exact = element.key.as_ref().filter(|key| key.iter().all(|(first, last)| first == last));
+            // `*` has no key.
+            let exact = match &element.key {
+                None => Some(None),
+                Some(key) if key.iter().all(|(first, last)| first == last) => Some(Some(key)),
+                Some(_) => None,
+            };
             // Elements that packets and scripts add and delete, and those with state, are stored one by one.
             if let Some(key) = exact
                 && !matches!(found, ElementValue::Verdict(_))
                 && (!element.stateful.is_empty() || !set.name.is_empty() && set.is_runtime())
             {
                 let stateful = element.stateful.iter().map(StatefulExpr::new).collect();
-                let key = key.iter().map(|(first, _)| *first).collect();
                 let timeout = element.timeout.or(set.timeout).filter(|seconds| *seconds > 0);
                 let element = DynElement {
                     expires_at: element.deadline,
@@ -41,9 +45,14 @@ impl Compiler {
                     value: found,
                     comment: element.comment.clone(),
                 };
-                compiled.has_state |= element.timeout.is_some() || !element.stateful.is_empty();
-                compiled.declared += 1;
-                compiled.dynamic.insert(key, element);
+                compiled.has_state |= timeout.is_some() || !element.stateful.is_empty();
+                match key {
+                    None => compiled.catchall = Some(element),
+                    Some(key) => {
+                        compiled.declared += 1;
+                        compiled.dynamic.insert(key.iter().map(|(first, _)| *first).collect(), element);
+                    }
+                }
                 continue;
             }
             if element.stateful.iter().any(|spec| !matches!(spec, StatefulSpec::Counter(..))) {

@@ -99,7 +99,7 @@ enum Undo {
     Remove(usize, Box<[u128]>),
     Insert(usize, Box<[u128]>, DynElement),
     Expiry(usize, Box<[u128]>, Option<u64>, Option<Instant>),
-    Catchall(usize, Option<ElementValue>),
+    Catchall(usize, Option<DynElement>),
     All(usize, HashMap<Box<[u128]>, DynElement>),
 }
 
@@ -137,8 +137,13 @@ fn scope_of(steps: &[Undo], sets: &[CompiledSet]) -> LookupScope {
             Undo::Remove(_, key) | Undo::Insert(_, key, _) | Undo::Expiry(_, key, ..) => {
                 changed.push(LookupRange::of_key(number, key));
             }
-            Undo::Catchall(_, before) if *before == set.catchall => (),
-            Undo::Catchall(..) => changed.push(LookupRange::whole_set(number)),
+            Undo::Catchall(_, before) => {
+                let stays = match (before, &set.catchall) {
+                    (Some(old), Some(new)) => old.is_like(new),
+                    (old, new) => old.is_none() && new.is_none(),
+                };
+                changed.extend((!stays).then(|| LookupRange::whole_set(number)));
+            }
             // What was flushed and added again is as it was.
             Undo::All(_, before) => {
                 flushed.insert(at);
@@ -176,7 +181,7 @@ fn apply_change(
             let found = match key {
                 None => {
                     let old = set.catchall.take();
-                    let found = old.is_some();
+                    let found = old.as_ref().is_some_and(|old| old.lives(now));
                     undo.push(Undo::Catchall(at, old));
                     found
                 }
@@ -217,14 +222,17 @@ fn add_element(
     let timeout = element.time_left.or(element.timeout).or(set.timeout);
     element.expires_at = timeout.map(|seconds| now.after(Duration::from_secs(seconds)));
     let Some(key) = key else {
-        return match &set.catchall {
-            Some(_) if create => Err(exists()),
-            Some(old) if *old != element.value => Err(other_value()),
-            _ => {
-                undo.push(Undo::Catchall(at, set.catchall.replace(element.value)));
-                Ok(())
-            }
-        };
+        let old = set.catchall.as_ref().filter(|old| old.lives(now));
+        match old {
+            Some(_) if create => return Err(exists()),
+            Some(old) if old.value != element.value => return Err(other_value()),
+            // Counters and limits go on.
+            Some(old) => element.stateful = old.stateful.clone(),
+            None => (),
+        }
+        set.has_state = true;
+        undo.push(Undo::Catchall(at, set.catchall.replace(element)));
+        return Ok(());
     };
     if let Some(old) = set.dynamic.get_mut(&key)
         && old.expires_at.is_none_or(|until| until > now)

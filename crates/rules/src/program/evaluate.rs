@@ -341,9 +341,14 @@ impl Evaluator<'_> {
                 let own_timeout = *timeout;
                 let until =
                     own_timeout.or(set.timeout).map(|seconds| ctx.now.after(std::time::Duration::from_secs(seconds)));
-                let known = set.dynamic.get(key.as_slice());
-                let lives = known.is_some_and(|element| element.expires_at.is_none_or(|until| until > ctx.now));
-                if !lives {
+                let known = set.dynamic.get_mut(key.as_slice());
+                let known = known.filter(|element| element.lives(ctx.now));
+                if let Some(element) = known {
+                    // As in Linux: what has no end gets none, and without a timeout the end is now.
+                    if *op == DynsetOp::Update && element.expires_at.is_some() {
+                        element.expires_at = Some(until.unwrap_or(ctx.now));
+                    }
+                } else {
                     set.dynamic.remove(key.as_slice());
                     if !set.make_room(ctx.now) {
                         return InstrOutcome::Break;
@@ -368,9 +373,6 @@ impl Evaluator<'_> {
                     );
                 }
                 let Some(element) = set.dynamic.get_mut(key.as_slice()) else { return InstrOutcome::Break };
-                if *op == DynsetOp::Update {
-                    (element.timeout, element.expires_at) = (own_timeout, until);
-                }
                 let packet_ctx = ctx.packet_ctx.as_deref();
                 let all =
                     element.stateful.iter_mut().all(|meter| meter.eval(ctx.packet, ctx.engine, packet_ctx, ctx.now));
@@ -410,7 +412,7 @@ impl Evaluator<'_> {
                 self.note_set(*set, &key);
                 let set = self.sets.get_mut(*set)?;
                 let found = set.find(&key, ctx.now).is_some();
-                if found && let Some(element) = set.dynamic.get_mut(key.as_slice()) {
+                if found && let Some(element) = set.element_mut(&key, ctx.now) {
                     // Limits and quotas of an element apply to the packets that match it; beyond them the rule does not match.
                     let packet_ctx = ctx.packet_ctx.as_deref();
                     let mut stateful = element.stateful.iter_mut();

@@ -6,10 +6,18 @@ use crate::datatype::{DataType, format_duration};
 use keepstate_engine::Instant;
 use std::fmt::Write;
 
-/// An element of a set in use.
-pub(super) fn format_element(set: &Set, key: &[u128], element: &DynElement, now: Instant, stateless: bool) -> String {
-    let ranges = key.iter().map(|value| (*value, *value));
-    let mut out = format_parts(&set.key, ranges);
+/// An element of a set in use; `*` has no key.
+pub(super) fn format_element(
+    set: &Set,
+    key: Option<&[u128]>,
+    element: &DynElement,
+    now: Instant,
+    stateless: bool,
+) -> String {
+    let mut out = match key {
+        None => "*".to_owned(),
+        Some(key) => format_parts(&set.key, key.iter().map(|value| (*value, *value))),
+    };
     for state in &element.stateful {
         let text = format_stateful(state, stateless);
         out.push(' ');
@@ -21,14 +29,6 @@ pub(super) fn format_element(set: &Set, key: &[u128], element: &DynElement, now:
         let _ = write!(out, " : {}", format_parts(kinds, values.iter().copied()));
     }
     out
-}
-
-/// The element `*` of a set in use.
-pub(super) fn format_catchall(set: &Set, value: &ElementValue) -> String {
-    match (&set.data, value) {
-        (Some(kinds), ElementValue::Values(values)) => format!("* : {}", format_parts(kinds, values.iter().copied())),
-        _ => "*".to_owned(),
-    }
 }
 
 /// An element that is kept in the tree.

@@ -83,11 +83,14 @@ impl SnapshotTable<'_> {
             ElementValue::Values(values) => Some(values.to_vec()),
             _ => None,
         };
-        let mut states: Vec<ListedElementState> = sorted
+        let catchall = at.and_then(|at| self.snapshot.catchalls.get(at));
+        let states = sorted
             .into_iter()
+            .map(|(key, element)| (Some(key.clone()), element))
+            .chain(catchall.map(|element| (None, element)))
             .map(|(key, element)| {
                 let mut state = ListedElementState {
-                    key: Some(key.clone()),
+                    key,
                     values: values(&element.value),
                     timeout: element.timeout.filter(|own| Some(*own) != set.timeout),
                     expires: element.expires_at.map(|end| end.0.saturating_sub(now.0) / 1_000_000_000),
@@ -107,16 +110,6 @@ impl SnapshotTable<'_> {
                 state
             })
             .collect();
-        states.extend(at.and_then(|at| self.snapshot.catchalls.get(at)).map(|value| ListedElementState {
-            key: None,
-            values: values(value),
-            timeout: None,
-            expires: None,
-            comment: None,
-            counter: None,
-            limit: None,
-            quota: None,
-        }));
         Some(states)
     }
 }

@@ -1,6 +1,6 @@
 //! A ruleset in nft's syntax: rules as they were written, with today's counters, quotas and set elements. nft reads it, and so do we.
 use super::compiled::{ListedTable, Program};
-use super::format_state::{format_catchall, format_element, format_tree_element};
+use super::format_state::{format_element, format_tree_element};
 use super::snapshot::RulesetSnapshot;
 #[cfg(feature = "json")]
 use crate::ast::AnonymousChain;
@@ -176,8 +176,9 @@ impl ListingWriter<'_> {
             let catchall = at.and_then(|at| self.snapshot.catchalls.get(at));
             return sorted
                 .into_iter()
+                .map(|(key, element)| (Some(&**key), element))
+                .chain(catchall.map(|element| (None, element)))
                 .map(|(key, element)| format_element(set, key, element, now, stateless))
-                .chain(catchall.map(|value| format_catchall(set, value)))
                 .collect();
         }
         let lives = set.elements.iter().filter(|element| element.deadline.is_none_or(|end| end > now));

@@ -15,8 +15,8 @@ pub(super) struct CompiledSet {
     ranges: Vec<(u128, u128, ElementValue)>,
     /// Keys of several parts with ranges.
     concat_ranges: RangeTree<ElementValue>,
-    /// Value of the catch-all element `*`.
-    pub(super) catchall: Option<ElementValue>,
+    /// The catch-all element `*`.
+    pub(super) catchall: Option<DynElement>,
     /// Elements that packets add or delete, that expire, or that have state.
     pub(super) dynamic: HashMap<Box<[u128]>, DynElement>,
     pub(super) timeout: Option<u64>,
@@ -86,6 +86,11 @@ pub(super) struct DynElement {
 }
 
 impl DynElement {
+    /// Has it not ended yet?
+    pub(super) fn lives(&self, now: Instant) -> bool {
+        self.expires_at.is_none_or(|until| until > now)
+    }
+
     /// Does whoever has found the one find the same in the other, for ever? Not if one expires or counts.
     pub(super) fn is_like(&self, other: &DynElement) -> bool {
         let lasts = |one: &DynElement| one.timeout.is_none() && one.expires_at.is_none() && one.stateful.is_empty();
@@ -118,7 +123,10 @@ impl CompiledSet {
         let changes = |element: &DynElement| {
             element.timeout.is_some() || element.expires_at.is_some() || !element.stateful.is_empty()
         };
-        self.packets_update || self.expires || self.dynamic.get(key).is_some_and(changes)
+        self.packets_update
+            || self.expires
+            || self.dynamic.get(key).is_some_and(changes)
+            || self.catchall.as_ref().is_some_and(changes)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -128,7 +136,7 @@ impl CompiledSet {
     pub(super) fn insert(&mut self, key: Option<&[(u128, u128)]>, found: ElementValue) -> Result<(), ElementConflict> {
         self.expires |= matches!(found, ElementValue::Expiring(..));
         let Some(key) = key else {
-            self.catchall = Some(found);
+            self.catchall = Some(DynElement { value: found, declared: true, ..DynElement::default() });
             return Ok(());
         };
         if key.iter().all(|(first, last)| first == last) {
@@ -177,7 +185,8 @@ impl CompiledSet {
         self.exact.values_mut().for_each(|found| found.start_timeout(now));
         self.ranges.iter_mut().for_each(|(.., found)| found.start_timeout(now));
         self.concat_ranges.values_mut().for_each(|found| found.start_timeout(now));
-        for element in self.dynamic.values_mut() {
+        self.catchall.iter_mut().for_each(|element| element.value.start_timeout(now));
+        for element in self.dynamic.values_mut().chain(&mut self.catchall) {
             if element.expires_at.is_none()
                 && let Some(seconds) = element.time_left.or(element.timeout)
             {
@@ -194,6 +203,21 @@ impl CompiledSet {
 
     /// Value of a key.
     pub(super) fn find(&self, key: &[u128], now: Instant) -> Option<&ElementValue> {
+        self.find_key(key, now)
+            .or_else(|| self.catchall.as_ref().filter(|element| element.lives(now))?.value.unexpired(now))
+    }
+
+    /// The element that a key finds, if it is one with state.
+    pub(super) fn element_mut(&mut self, key: &[u128], now: Instant) -> Option<&mut DynElement> {
+        let by_catchall = self.catchall.as_ref().is_some_and(|element| !element.stateful.is_empty())
+            && self.find_key(key, now).is_none();
+        if by_catchall {
+            return self.catchall.as_mut();
+        }
+        self.dynamic.get_mut(key).filter(|element| element.lives(now))
+    }
+
+    fn find_key(&self, key: &[u128], now: Instant) -> Option<&ElementValue> {
         if let Some(found) = self.exact.get(key).and_then(|found| found.unexpired(now)) {
             return Some(found);
         }
@@ -207,11 +231,11 @@ impl CompiledSet {
         }
         if !self.dynamic.is_empty()
             && let Some(element) = self.dynamic.get(key)
-            && element.expires_at.is_none_or(|until| until > now)
+            && element.lives(now)
         {
             return Some(&element.value);
         }
-        self.catchall.as_ref()
+        None
     }
 
     /// Is there room for one more dynamic element? Removes expired ones if the set is full.

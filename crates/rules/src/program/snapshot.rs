@@ -1,7 +1,7 @@
 //! The state of a program, copied piece by piece, to be listed away from the packets.
 #![allow(clippy::disallowed_types, reason = "the keys are of the ruleset, not a peer's")]
 use super::compiled::{Listing, Program};
-use super::set::{DynElement, ElementValue};
+use super::set::DynElement;
 use super::state::StatefulExpr;
 use crate::ast::{Query, QueryKind, Set};
 use keepstate_engine::Instant;
@@ -20,8 +20,8 @@ pub struct RulesetSnapshot {
     pub(super) used: Vec<u64>,
     /// Elements of the sets asked for, by set.
     pub(super) elements: HashMap<usize, Vec<ListedElement>>,
-    /// Values of the elements `*`, by set.
-    pub(super) catchalls: HashMap<usize, ElementValue>,
+    /// The elements `*`, by set.
+    pub(super) catchalls: HashMap<usize, DynElement>,
     pub(super) now: Instant,
     /// Sets that are still to be copied, the next one last.
     pending: Vec<usize>,
@@ -55,7 +55,11 @@ impl Program {
             counters: self.state.counters.clone(),
             used: used.collect(),
             elements: HashMap::new(),
-            catchalls: catchalls.filter_map(|(at, set)| Some((at, set.catchall.clone()?))).collect(),
+            catchalls: catchalls
+                .filter_map(|(at, set)| {
+                    Some((at, set.catchall.as_ref().filter(|element| element.lives(now))?.for_listing()))
+                })
+                .collect(),
             now,
             pending,
             position: (0, 0),
