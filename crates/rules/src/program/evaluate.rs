@@ -1,6 +1,7 @@
 //! Evaluating the chains of a hook for one packet.
 use super::compiled::Program;
 use super::context::{EvalCtx, PacketCopy, Verdict};
+use super::eval_dynset::DynsetChange;
 use super::eval_expr::Evaluator;
 use super::eval_selector::eval_selector;
 use super::exthdr::can_be_stripped;
@@ -11,10 +12,9 @@ use super::instr::{BaseChain, CompiledExpr, CompiledRhs, CompiledRule, CompiledV
 use super::log::format_log_line;
 use super::nat::apply_nat;
 use super::rule_trace::Decision;
-use super::set::{DynElement, ElementValue};
-use super::state::StatefulExpr;
+use super::set::ElementValue;
 use super::trace::HoldReasons;
-use crate::ast::{AssignTarget, DynsetOp, Hook, Reject};
+use crate::ast::{AssignTarget, Hook, Reject};
 use crate::datatype::DataType;
 use keepstate_engine::{Instant, Manip, Zone};
 use keepstate_wire::Family;
@@ -331,52 +331,8 @@ impl Evaluator<'_> {
                 continue_or_break(ctx.rewrite_header(HeaderRewrite::TcpOptStrip(*number)).is_some())
             }
             Instr::Dynset { op, set, key, timeout, stateful, data } => {
-                let Some(key) = self.eval_key(key, ctx) else { return InstrOutcome::Break };
-                let Some(data) = self.eval_key(data, ctx) else { return InstrOutcome::Break };
-                let Some(set) = self.sets.get_mut(*set) else { return InstrOutcome::Break };
-                if *op == DynsetOp::Delete {
-                    set.dynamic.remove(key.as_slice());
-                    return InstrOutcome::Continue;
-                }
-                let own_timeout = *timeout;
-                let until =
-                    own_timeout.or(set.timeout).map(|seconds| ctx.now.after(std::time::Duration::from_secs(seconds)));
-                let known = set.dynamic.get_mut(key.as_slice());
-                let known = known.filter(|element| element.lives(ctx.now));
-                if let Some(element) = known {
-                    // As in Linux: what has no end gets none, and without a timeout the end is now.
-                    if *op == DynsetOp::Update && element.expires_at.is_some() {
-                        element.expires_at = Some(until.unwrap_or(ctx.now));
-                    }
-                } else {
-                    set.dynamic.remove(key.as_slice());
-                    if !set.make_room(ctx.now) {
-                        return InstrOutcome::Break;
-                    }
-                    let stateful = stateful.iter().map(StatefulExpr::new).collect();
-                    let found = match data.as_slice() {
-                        [] => ElementValue::Present,
-                        data => ElementValue::Values(data.iter().map(|value| (*value, *value)).collect()),
-                    };
-                    set.has_state = true;
-                    set.dynamic.insert(
-                        key.as_slice().into(),
-                        DynElement {
-                            expires_at: until,
-                            stateful,
-                            value: found,
-                            timeout: own_timeout,
-                            time_left: None,
-                            declared: false,
-                            comment: None,
-                        },
-                    );
-                }
-                let Some(element) = set.dynamic.get_mut(key.as_slice()) else { return InstrOutcome::Break };
-                let packet_ctx = ctx.packet_ctx.as_deref();
-                let all =
-                    element.stateful.iter_mut().all(|meter| meter.eval(ctx.packet, ctx.engine, packet_ctx, ctx.now));
-                continue_or_break(all)
+                let change = DynsetChange { op: *op, set: *set, key, timeout: *timeout, stateful, data };
+                continue_or_break(self.change_set(&change, ctx).unwrap_or(false))
             }
             Instr::Dup { to, v6, device } => {
                 let Some(value) = self.eval_expr(to, ctx) else { return InstrOutcome::Break };

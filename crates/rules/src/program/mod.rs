@@ -7,6 +7,7 @@ mod compiled_chain;
 mod conn_list;
 mod context;
 mod element_change;
+mod eval_dynset;
 mod eval_expr;
 mod eval_selector;
 mod evaluate;
