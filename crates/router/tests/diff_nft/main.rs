@@ -14,6 +14,7 @@ mod log_lines;
 mod log_packets;
 mod meters;
 mod nat_addresses;
+mod random_numbers;
 mod rates;
 mod replies;
 mod rule_counters;
