@@ -2,6 +2,7 @@
 //!
 //! All that takes long (parsing, compiling, writing a listing) is done by the client's thread. The main loop hands out the ruleset's names, which are shared,
 //! exchanges the program between two packets, and copies sets in pieces.
+use super::cluster::ClusterHandle;
 use super::control_protocol::{IncludedText, NftRequest, NftScript, write_reply_line, write_reply_line_with};
 use super::jobs::{JobCtx, JobSender};
 use super::system_names;
@@ -22,9 +23,14 @@ const MAX_ATTEMPTS: usize = 100;
 /// Elements of sets that one job copies.
 const ELEMENTS_PER_JOB: usize = 2048;
 
-/// Carries out a request, and writes the answer. A gateway of a cluster takes no `masquerade`.
-pub(super) fn serve(request: &NftRequest, mut stream: &UnixStream, jobs: &JobSender, is_clustered: bool) -> Result<()> {
-    let answer = read_script(request, stream).and_then(|script| run(request, &script, jobs, is_clustered));
+/// Carries out a request, and writes the answer. A gateway of a cluster takes no `masquerade`, and of several shards no `snat to` an address of none.
+pub(super) fn serve(
+    request: &NftRequest,
+    mut stream: &UnixStream,
+    jobs: &JobSender,
+    cluster: Option<&ClusterHandle>,
+) -> Result<()> {
+    let answer = read_script(request, stream).and_then(|script| run(request, &script, jobs, cluster));
     let (answer, error) = match answer {
         Ok(answer) => (answer, None),
         Err(error) => (Answer::default(), Some(format!("{error:#}"))),
@@ -55,7 +61,7 @@ fn read_script(request: &NftRequest, mut stream: &UnixStream) -> Result<NftScrip
     serde_json::from_slice(&bytes).context("invalid script: JSON with name, text and includes is expected")
 }
 
-fn run(request: &NftRequest, script: &NftScript, jobs: &JobSender, is_clustered: bool) -> Result<Answer> {
+fn run(request: &NftRequest, script: &NftScript, jobs: &JobSender, cluster: Option<&ClusterHandle>) -> Result<Answer> {
     let mut text = Cow::Borrowed(script.text.as_str());
     if request.json && text.trim_start().starts_with('{') {
         let commands =
@@ -70,8 +76,15 @@ fn run(request: &NftRequest, script: &NftScript, jobs: &JobSender, is_clustered:
             Ok(update) => update,
             Err(refused) => bail!("nothing was changed\n{refused}"),
         };
-        if is_clustered && let Err(refused) = update.refuse_masquerade() {
-            bail!("nothing was changed\n{refused}");
+        if let Some(cluster) = cluster {
+            let assigned = cluster.assigned_addresses();
+            let refused = update.refuse_masquerade().and_then(|()| match assigned {
+                Some(addresses) => update.refuse_unassigned_sources(addresses),
+                None => Ok(()),
+            });
+            if let Err(refused) = refused {
+                bail!("nothing was changed\n{refused}");
+            }
         }
         if request.check {
             return Ok(Answer { notes: update.notes, ..Answer::default() });

@@ -180,7 +180,7 @@ pub(super) fn serve(mut stream: &UnixStream, handle: &ControlHandle) -> Result<(
         }
         Err(error) => return write_reply(stream, Err(error)),
     };
-    if let Some(result) = streaming::serve_streaming(&request, stream, &handle.jobs, peer, handle.cluster.is_some()) {
+    if let Some(result) = streaming::serve_streaming(&request, stream, &handle.jobs, peer, handle.cluster.as_ref()) {
         return result;
     }
     if let Some(answer) = control_cluster::answer(&request, handle.cluster.as_ref()) {

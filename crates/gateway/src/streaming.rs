@@ -1,6 +1,7 @@
 //! Requests whose answer may take longer than one turn of the main loop: the table, events, a drain. Each is answered by the client's own thread, from pieces
 //! that it fetches from the main loop.
 use super::client_stream::{HANGUP_CHECK_INTERVAL, peer_closed, start_reply};
+use super::cluster::ClusterHandle;
 use super::control_protocol::{ControlRequest, ShowOptions, write_reply_line};
 use super::jobs::{JobCtx, JobSender, Subscriber};
 use super::{control_network, control_nft, control_services, ctnl_session, procfs, stats, watch};
@@ -23,13 +24,13 @@ pub(super) fn serve_streaming(
     stream: &UnixStream,
     jobs: &JobSender,
     peer: PeerCred,
-    is_clustered: bool,
+    cluster: Option<&ClusterHandle>,
 ) -> Option<Result<()>> {
     Some(match request {
         ControlRequest::List(show) => list(show, stream, jobs),
         ControlRequest::Events(show) => events(show, stream, jobs),
         ControlRequest::Proc => proc_conntrack(stream, jobs),
-        ControlRequest::Nft(nft) => control_nft::serve(nft, stream, jobs, is_clustered),
+        ControlRequest::Nft(nft) => control_nft::serve(nft, stream, jobs, cluster),
         ControlRequest::Rules => control_nft::list_ruleset(stream, jobs),
         ControlRequest::Services => control_services::list(stream, jobs),
         ControlRequest::Shortages => shortages(stream, jobs),

@@ -79,6 +79,12 @@ fn a_killed_gateways_shard_is_taken_over_while_the_other_ones_connections_go_on(
     let fit = |index, shard| cluster.control(index, &["cluster", "--check", shard]).0;
     assert_eq!([fit(0, "north"), fit(0, "south"), fit(1, "north"), fit(1, "south")], [0, 1, 1, 0].map(Some));
 
+    let (code, said) = cluster.control(1, &["nft", "add rule ip nat post snat to 192.0.2.79"]);
+    assert!(
+        code == Some(1) && said.contains("nothing was changed") && said.contains("snat to an address of no shard"),
+        "{said}"
+    );
+
     route(&cluster, "192.0.2.9", "192.0.2.77", 0);
     route(&cluster, "192.0.2.10", "192.0.2.78", 1);
     [SERVER, SOUTH_SERVER].into_iter().for_each(|server| cluster.serve_echo_at(server));

@@ -1,6 +1,7 @@
 //! The way to the thread of a gateway's shards: promote, demote, and what it last reported.
 use super::report::ClusterReport;
 use keepstate_cluster::ConfigDigest;
+use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -22,15 +23,27 @@ pub(super) type ClusterReply = SyncSender<Result<String, String>>;
 pub(crate) struct ClusterHandle {
     /// The shards' names.
     shards: Arc<[String]>,
+    /// Of several shards, all their addresses.
+    addresses: Option<Arc<[IpAddr]>>,
     commands: Sender<ClusterCommand>,
     reports: Arc<Mutex<Vec<ClusterReport>>>,
 }
 
 impl ClusterHandle {
-    pub(super) fn new(reports: Vec<ClusterReport>) -> (ClusterHandle, Receiver<ClusterCommand>) {
+    /// `addresses`: those of several shards.
+    pub(super) fn new(
+        reports: Vec<ClusterReport>,
+        addresses: Option<Vec<IpAddr>>,
+    ) -> (ClusterHandle, Receiver<ClusterCommand>) {
         let (commands, received) = channel();
         let shards = reports.iter().map(|report| report.shard.clone()).collect();
-        (ClusterHandle { shards, commands, reports: Arc::new(Mutex::new(reports)) }, received)
+        let addresses = addresses.map(Arc::from);
+        (ClusterHandle { shards, addresses, commands, reports: Arc::new(Mutex::new(reports)) }, received)
+    }
+
+    /// Of several shards: the addresses that source NAT may go to. `None`: all.
+    pub(crate) fn assigned_addresses(&self) -> Option<&[IpAddr]> {
+        self.addresses.as_deref()
     }
 
     /// What was last reported of each shard.

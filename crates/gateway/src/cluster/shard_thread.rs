@@ -65,7 +65,8 @@ impl ClusterNode {
             unreachable: None,
             disk_error: None,
         });
-        let (handle, commands) = ClusterHandle::new(reports.collect());
+        let addresses = config.shard_addresses().map(|all| all.iter().map(|(address, _)| address).collect());
+        let (handle, commands) = ClusterHandle::new(reports.collect(), addresses);
         let time = Arc::new(if config.is_divided() { ClusterTime::running() } else { ClusterTime::held() });
         Ok(ClusterNode { shards, config: config.clone(), greeting, transport, epochs, time, handle, commands })
     }

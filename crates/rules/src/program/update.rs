@@ -13,12 +13,13 @@ use super::set_lookup::LookupScope;
 use super::state::StatefulExpr;
 use super::update_scope::scope_between;
 use crate::ast::{AddedItem, ObjectBody, Query, Ruleset, Table};
-use crate::check::refuse_masquerade;
+use crate::check::{refuse_masquerade, refuse_unassigned_sources};
 use crate::diagnostic::RulesetError;
 use crate::parse::{ParsedScript, parse_script};
 use crate::source::{IncludeResolver, Sources};
 use keepstate_engine::Instant;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -251,6 +252,15 @@ impl RulesetUpdate {
     pub fn refuse_masquerade(&self) -> Result<(), RulesetError> {
         let Some(program) = &self.program else { return Ok(()) };
         refuse_masquerade(&program.listing.tree, self.sources.clone()).map(drop)
+    }
+
+    /// Refuses an update by which the ruleset has a `snat to` addresses of which none is `assigned`: see [`refuse_unassigned_sources`].
+    ///
+    /// # Errors
+    /// It has one.
+    pub fn refuse_unassigned_sources(&self, assigned: &[IpAddr]) -> Result<(), RulesetError> {
+        let Some(program) = &self.program else { return Ok(()) };
+        refuse_unassigned_sources(&program.listing.tree, self.sources.clone(), assigned).map(drop)
     }
 }
 
