@@ -158,14 +158,20 @@ impl Records {
     #[inline(always)]
     pub(crate) fn prefetch(&self, reference: TupleRef, family: Family) {
         let slot = reference.slot();
-        if let Some(run) = self.runs.get(run_of(slot)) {
-            simd::prefetch(&run.hot[place_of(slot)]);
-            simd::prefetch(&run.generations[place_of(slot)]);
-        }
+        self.prefetch_slot(slot);
         if family == Family::V6
             && let Some(addresses) = self.ipv6_originals.get(slot as usize)
         {
             simd::prefetch(addresses);
+        }
+    }
+
+    /// Prefetches the hot record and the generation.
+    #[inline(always)]
+    fn prefetch_slot(&self, slot: u32) {
+        if let Some(run) = self.runs.get(run_of(slot)) {
+            simd::prefetch(&run.hot[place_of(slot)]);
+            simd::prefetch(&run.generations[place_of(slot)]);
         }
     }
 
@@ -337,8 +343,8 @@ impl Records {
             let next = self.hot(slot)?.words[0];
             self.free_slots[family].freelist_head = next;
             // The next connection will be written to it.
-            if let Some(hot) = next.checked_sub(1).and_then(|next| self.hot(next)) {
-                simd::prefetch(hot);
+            if let Some(next) = next.checked_sub(1) {
+                self.prefetch_slot(next);
             }
             return Some(slot);
         }
