@@ -1,7 +1,7 @@
 //! The first two stages of a group of packets: their hashes, with the buckets prefetched, then the probable connections, with their records prefetched.
 //!
 //! Nothing here changes the table, and nothing found here is more than a guess.
-use super::hash_memo::HashMemo;
+use super::hash_memo::{HashMemo, Remembered};
 use crate::classify::Classification;
 use crate::table::key::{PackedAddrs, TupleKey, key_tail};
 use crate::table::record::Ipv6Addrs;
@@ -239,8 +239,8 @@ impl Engine {
     pub(super) fn remember_hashes(&mut self, packets: &[Packet<'_>], hints: &LookupHints) {
         let memo = self.hash_memo.get_or_insert_with(HashMemo::new);
         for at in (0..packets.len()).filter(|at| hints.plain >> at & 1 != 0) {
-            let LookupHint { hash, reply_hash, addresses, tail, .. } = hints.get(at);
-            memo.remember(addresses, tail, [hash, reply_hash]);
+            let LookupHint { hash, reply_hash, addresses, tail, candidate } = hints.get(at);
+            memo.remember(addresses, tail, Remembered { hash, reply_hash, candidate });
         }
     }
 
@@ -251,8 +251,9 @@ impl Engine {
             && let Some((addresses, keys)) = packet.flow_key_v4()
         {
             let tail = key_tail(keys, zone.id, packet.protocol());
-            if let Some([hash, reply_hash]) = memo.find(addresses, tail) {
-                let candidate = self.table.candidate(hash);
+            if let Some(Remembered { hash, reply_hash, candidate }) = memo.find(addresses, tail) {
+                // Packets before this one may have begun its connection.
+                let candidate = candidate.or_else(|| self.table.candidate(hash));
                 return LookupHint { hash, reply_hash, addresses, tail, candidate };
             }
         }

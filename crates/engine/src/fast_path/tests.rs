@@ -174,13 +174,13 @@ impl Pair {
         }
         self.short.prefetch(&packets, flow.zone());
         for packet in &packets {
+            // Drawn for each packet, so that what the short way takes changes no later packet.
+            let without_rules = dice.below(2) == 0 && !flow.is_translated();
             let hint = self.short.memo_hint(packet, flow.zone());
             let known = self.short.track_known(packet, flow.zone(), &hint, self.now);
             let outcome = match known {
                 Some(outcome) => outcome,
-                None if !flow.is_translated() && dice.below(2) == 0 => {
-                    self.short.slow_path(packet, flow.zone(), &hint, self.now)
-                }
+                None if without_rules => self.short.slow_path(packet, flow.zone(), &hint, self.now),
                 None => {
                     let ctx = self.short.track_slowly(packet, flow.zone(), &hint, self.now);
                     self.short.translate_new(flow, ctx, self.now)

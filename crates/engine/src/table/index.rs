@@ -44,6 +44,12 @@ impl TupleRef {
     pub(crate) const fn new(slot: u32, direction: Direction) -> Self {
         TupleRef(slot << 1 | direction as u32)
     }
+    pub(crate) const fn from_bits(bits: u32) -> Self {
+        TupleRef(bits)
+    }
+    pub(crate) const fn bits(self) -> u32 {
+        self.0
+    }
     #[inline(always)]
     pub(crate) const fn slot(self) -> u32 {
         self.0 >> 1
