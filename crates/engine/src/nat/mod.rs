@@ -100,6 +100,11 @@ impl Engine {
         if fresh.status.contains(done) {
             return NatResult::AlreadyDone;
         }
+        if cause == NatBinding::Null && self.keeps_reply(fresh) {
+            fresh.reply_free_epoch = self.table.epoch();
+            fresh.status |= done;
+            return NatResult::Unchanged;
+        }
         if cause == NatBinding::Rule
             && let Some((reply, hash)) = self.unique_reply_plain(fresh, manip, range)
         {

@@ -114,6 +114,24 @@ impl Engine {
         Some((chosen, self.table.free_reply_hash(&chosen, fresh.zone)?))
     }
 
+    /// Is the reply tuple surely free as it is? Then an end that no rule translates stays as it is.
+    #[inline(always)]
+    pub(super) fn keeps_reply(&self, fresh: &mut Unconfirmed) -> bool {
+        if self.nat.eim.in_use() || self.shard.is_one_of_many() {
+            return false;
+        }
+        // The other end was asked for just before.
+        if fresh.reply_free_epoch == self.table.epoch() {
+            return true;
+        }
+        let hash = match fresh.hashes[1] {
+            0 => self.table.free_reply_hash(&fresh.reply, fresh.zone),
+            known => (!self.table.may_have(known)).then_some(known),
+        };
+        fresh.hashes[1] = hash.unwrap_or(fresh.hashes[1]);
+        hash.is_some()
+    }
+
     /// The translated tuple, and whether it is free.
     pub(super) fn unique_tuple(&mut self, wanted: &NatRequest<'_>) -> (Tuple, bool) {
         let mapped = if self.nat.eim.in_use() { self.unique_tuple_by_policy(wanted) } else { None };

@@ -187,7 +187,13 @@ impl Table {
     #[inline(always)]
     pub(crate) fn free_reply_hash(&self, key: &TupleKey, zone: Zone) -> Option<u64> {
         let hash = key.hash(zone.id_for(Direction::Reply), &self.keys);
-        self.index.first_match(hash).is_none().then_some(hash)
+        (!self.may_have(hash)).then_some(hash)
+    }
+
+    /// False if no tuple of this hash is in the table.
+    #[inline(always)]
+    pub(crate) fn may_have(&self, hash: u64) -> bool {
+        self.index.first_match(hash).is_some()
     }
 
     #[inline]
