@@ -100,11 +100,6 @@ impl Engine {
         if fresh.status.contains(done) {
             return NatResult::AlreadyDone;
         }
-        if cause == NatBinding::Null && self.keeps_reply(fresh) {
-            fresh.reply_free_epoch = self.table.epoch();
-            fresh.status |= done;
-            return NatResult::Unchanged;
-        }
         if cause == NatBinding::Rule
             && let Some((reply, hash)) = self.unique_reply_plain(fresh, manip, range)
         {
@@ -166,7 +161,13 @@ impl Engine {
 
     /// Records that one end stays as it is, for use when NAT rules exist and none matched. Port clashes with other connections are still resolved.
     pub fn nat_null_binding(&mut self, ctx: &mut PacketCtx, manip: Manip, now: Instant) -> NatResult {
-        let Pending::Unconfirmed(fresh) = &ctx.pending else { return NatResult::AlreadyDone };
+        let Pending::Unconfirmed(fresh) = &mut ctx.pending else { return NatResult::AlreadyDone };
+        let (_, done) = nat_status_bits(manip);
+        if !fresh.status.contains(done) && self.keeps_reply(fresh) {
+            fresh.reply_free_epoch = self.table.epoch();
+            fresh.status |= done;
+            return NatResult::Unchanged;
+        }
         let Some(present) = fresh.reply.tuple().invert() else { return NatResult::Unchanged };
         if self.nat.eim.in_use()
             && let Some(translated) = self.translate_by_mapping(ctx, &present, manip, now)
