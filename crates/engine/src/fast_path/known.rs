@@ -63,28 +63,28 @@ impl Engine {
         if self.events.has_change_of(reference.slot()) {
             return None;
         }
-        if zone.id == 0 {
-            let tick = now.tick();
-            let (is_ipv4, protocol) = (packet.family() == Family::V4, packet.protocol());
-            let step = if is_ipv4 && protocol == ipproto::TCP {
-                self.track_plain_segment(packet, reference, key, tick)
-            } else if is_ipv4 && protocol == ipproto::UDP {
-                self.track_plain_datagram(packet, reference, key, tick)
-            } else if protocol == ipproto::TCP {
-                self.track_plain_segment_v6(packet, reference, key.1, tick)
-            } else if protocol == ipproto::UDP {
-                self.track_plain_datagram_v6(packet, reference, key.1, tick)
-            } else {
-                PlainStep::Other
-            };
-            match step {
-                PlainStep::Passed { info, generation } => {
-                    let id = ConnId { slot: reference.slot(), generation };
-                    return Some(Outcome::tracked(info, reference.direction(), id));
-                }
-                PlainStep::Refused => return None,
-                PlainStep::Other => (),
+        let tick = now.tick();
+        let (is_ipv4, protocol) = (packet.family() == Family::V4, packet.protocol());
+        let step = if zone.id != 0 {
+            self.track_plain_zoned(packet, reference, key, zone, tick)
+        } else if is_ipv4 && protocol == ipproto::TCP {
+            self.track_plain_segment(packet, reference, key, tick)
+        } else if is_ipv4 && protocol == ipproto::UDP {
+            self.track_plain_datagram(packet, reference, key, tick)
+        } else if protocol == ipproto::TCP {
+            self.track_plain_segment_v6(packet, reference, key.1, tick)
+        } else if protocol == ipproto::UDP {
+            self.track_plain_datagram_v6(packet, reference, key.1, tick)
+        } else {
+            PlainStep::Other
+        };
+        match step {
+            PlainStep::Passed { info, generation } => {
+                let id = ConnId { slot: reference.slot(), generation };
+                return Some(Outcome::tracked(info, reference.direction(), id));
             }
+            PlainStep::Refused => return None,
+            PlainStep::Other => (),
         }
         let info = self.track_other(packet, reference, key, zone, now.tick())?;
         Some(Outcome::tracked(info, reference.direction(), self.conn_id(reference.slot())))
@@ -217,7 +217,42 @@ impl Engine {
         }
     }
 
-    /// For all that the functions above do not decide: other protocols, zones, IP options, extension headers.
+    /// As the functions above, of a connection over IPv4 in another zone.
+    #[inline(never)]
+    fn track_plain_zoned(
+        &mut self,
+        packet: &Packet<'_>,
+        reference: TupleRef,
+        key: (u64, u32),
+        zone: Zone,
+        tick: u32,
+    ) -> PlainStep {
+        let direction = reference.direction();
+        if self.table.records.zone(reference.slot()).id_for(direction) != zone.id_for(direction) {
+            return PlainStep::Other;
+        }
+        let (records, is_checked) = (&self.table.records, self.sysctls.is_enabled(Sysctl::Checksum));
+        if packet.protocol() == ipproto::TCP {
+            let Some(plain) = packet.plain_tcp() else { return PlainStep::Other };
+            if !is_own_v4(records, reference, key, |kind| kind.in_default_zone().is_tcp_v4()) {
+                return PlainStep::Other;
+            }
+            if is_checked && !plain.checksum_ok() {
+                return PlainStep::Refused;
+            }
+            return self.pass_segment(&plain, packet, reference, tick);
+        }
+        let Some(plain) = packet.plain_udp() else { return PlainStep::Other };
+        if !is_own_v4(records, reference, key, |kind| kind.in_default_zone().is_udp_v4()) {
+            return PlainStep::Other;
+        }
+        if is_checked && !plain.checksum_ok() {
+            return PlainStep::Refused;
+        }
+        self.pass_datagram(packet, reference, tick)
+    }
+
+    /// For all that the functions above do not decide: other protocols, IPv6 in zones, IP options, extension headers.
     #[inline(never)]
     fn track_other(
         &mut self,
@@ -314,7 +349,7 @@ fn as_original((word, keys): (u64, u32), direction: Direction) -> Option<(u64, u
     })
 }
 
-/// Does an IPv4 packet in the default zone, with this key, belong to the connection that `reference` names? Of a freed slot it may say so: its status says no.
+/// Does an IPv4 packet with this key belong to the connection that `reference` names? Of a freed slot it may say so: its status says no.
 #[inline(always)]
 fn is_own_v4(
     records: &Records,

@@ -118,6 +118,12 @@ impl RecordKind {
         }
     }
 
+    /// The same in the default zone.
+    #[inline(always)]
+    pub(crate) const fn in_default_zone(self) -> RecordKind {
+        RecordKind(self.0 & !RecordKind::ZONED)
+    }
+
     /// Is it a TCP connection over IPv4 in the default zone?
     #[inline(always)]
     pub(crate) const fn is_tcp_v4(self) -> bool {
