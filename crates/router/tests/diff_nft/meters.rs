@@ -1,7 +1,9 @@
 //! Quotas, numbers of connections and priorities beside the kernel.
+use crate::kernel::Kernel;
 use crate::rule_counters::{Additions, Arrival, compare_rule_counters, in_own_thread};
 use crate::selectors::{from_lan, from_wan};
 use crate::traffic::{ACK, FIN, PSH, RST, SYN, TrafficRng, checksum, tcp, udp};
+use crate::{now, router_of};
 use std::fmt::Write;
 
 #[test]
@@ -26,6 +28,53 @@ fn quota_counts_from_what_is_used_as_in_linux() {
     let arrivals: Vec<Arrival> =
         (0..8).map(|number| from_lan(&format!("packet {number}"), false, &udp(4000, 53, 10))).collect();
     in_own_thread(move || compare_rule_counters(rules, &Additions::default(), &arrivals));
+}
+
+/// An element's counter, limit or quota applies wherever the element is found: in sets, and in maps to values, verdicts, objects and addresses.
+#[test]
+fn elements_with_state_apply_in_maps_as_in_linux() {
+    let rules = "table ip t {
+        map marks { type inet_service : mark; size 9; flags dynamic; limit rate 1/day burst 2 packets; elements = { 53 : 5 }; }
+        map verdicts { type inet_service : verdict; limit rate 1/day burst 3 packets; elements = { 53 : accept, 54 : jump seen }; }
+        map quotas { type inet_service : verdict; quota 100 bytes; elements = { 53 : jump seen }; }
+        map counted { type inet_service : verdict; counter; elements = { 53 : jump seen, * : jump others }; }
+        set every { type inet_service; limit rate 1/day burst 4 packets; elements = { 54, * }; }
+        chain seen { counter; }
+        chain others { counter; }
+        chain by_verdict { udp dport vmap @verdicts; counter; }
+        chain c {
+            type filter hook forward priority filter;
+            meta mark set udp dport map @marks counter
+            jump by_verdict
+            udp dport vmap @quotas
+            udp dport vmap @counted
+            udp dport @every counter
+            counter
+        }
+    }";
+    let arrivals: Vec<Arrival> =
+        (0..24).map(|number| from_lan(&format!("packet {number}"), false, &udp(4000, 53 + number % 3, 10))).collect();
+    in_own_thread(move || {
+        let Some(mut kernel) = Kernel::new(rules) else { return false };
+        let mut router = router_of(rules);
+        for Arrival { what, device, packet } in &arrivals {
+            router.handle(packet, *device as u32 + 1, now()).unwrap();
+            while router.poll_output().is_some() {}
+            kernel.handle(packet, *device, 1);
+            // In the order of the listing, the elements' counters first.
+            let counts = |listing: &str| -> Vec<String> {
+                listing
+                    .split("counter packets ")
+                    .skip(1)
+                    .map(|behind| behind.split_whitespace().take(3).collect::<Vec<_>>().join(" "))
+                    .collect()
+            };
+            let theirs = std::process::Command::new("nft").args(["list", "ruleset"]).output().unwrap().stdout;
+            let ours = router.program().list().to_string();
+            assert_eq!(counts(&ours), counts(&String::from_utf8_lossy(&theirs)), "{what}\n{ours}");
+        }
+        true
+    });
 }
 
 #[test]

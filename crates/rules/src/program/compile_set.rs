@@ -31,7 +31,6 @@ impl Compiler {
             };
             // Elements that packets and scripts add and delete, and those with state, are stored one by one.
             if let Some(key) = exact
-                && !matches!(found, ElementValue::Verdict(_))
                 && (!element.stateful.is_empty() || !set.name.is_empty() && set.is_runtime())
             {
                 let stateful = element.stateful.iter().map(StatefulExpr::new).collect();

@@ -50,6 +50,9 @@ impl Evaluator<'_> {
             CompiledExpr::Map(key, map) => {
                 let key = self.eval_key(key, ctx)?;
                 self.note_set(*map, &key);
+                if !self.passes_element(*map, &key, ctx) {
+                    return None;
+                }
                 match self.sets.get(*map)?.find(&key, ctx.now)? {
                     ElementValue::Values(values) => values.first()?.0,
                     ElementValue::Present | ElementValue::Verdict(_) | ElementValue::Expiring(..) => return None,
@@ -95,10 +98,20 @@ impl Evaluator<'_> {
         }
     }
 
+    /// Applies the counter, limit or quota of the element that a key finds: is the packet within them? Of what has none, or is not found, it is.
+    pub(super) fn passes_element(&mut self, set: usize, key: &[u128], ctx: &EvalCtx<'_, '_>) -> bool {
+        let Some(element) = self.sets.get_mut(set).and_then(|set| set.element_mut(key, ctx.now)) else { return true };
+        let packet_ctx = ctx.packet_ctx.as_deref();
+        element.stateful.iter_mut().all(|state| state.eval(ctx.packet, ctx.engine, packet_ctx, ctx.now))
+    }
+
     /// Index of the object that a map has for a key.
     pub(super) fn lookup_object(&mut self, key: &[CompiledExpr], map: usize, ctx: &EvalCtx<'_, '_>) -> Option<usize> {
         let key = self.eval_key(key, ctx)?;
         self.note_set(map, &key);
+        if !self.passes_element(map, &key, ctx) {
+            return None;
+        }
         match self.sets.get(map)?.find(&key, ctx.now)? {
             ElementValue::Values(values) => usize::try_from(values.first()?.0).ok(),
             _ => None,

@@ -313,6 +313,9 @@ impl Evaluator<'_> {
             Instr::Vmap(key, map) => {
                 let Some(key) = self.eval_key(key, ctx) else { return InstrOutcome::Break };
                 self.note_set(*map, &key);
+                if !self.passes_element(*map, &key, ctx) {
+                    return InstrOutcome::Break;
+                }
                 match self.sets.get(*map).and_then(|map| map.find(&key, ctx.now)) {
                     // As in Linux, the rule itself goes on.
                     Some(ElementValue::Verdict(CompiledVerdict::Continue)) => InstrOutcome::Continue,
@@ -366,15 +369,10 @@ impl Evaluator<'_> {
             CompiledRhs::Set(set) => {
                 let key = self.eval_key(left, ctx)?;
                 self.note_set(*set, &key);
-                let set = self.sets.get_mut(*set)?;
-                let found = set.find(&key, ctx.now).is_some();
-                if found && let Some(element) = set.element_mut(&key, ctx.now) {
-                    // Limits and quotas of an element apply to the packets that match it; beyond them the rule does not match.
-                    let packet_ctx = ctx.packet_ctx.as_deref();
-                    let mut stateful = element.stateful.iter_mut();
-                    if !stateful.all(|meter| meter.eval(ctx.packet, ctx.engine, packet_ctx, ctx.now)) {
-                        return None;
-                    }
+                let found = self.sets.get(*set)?.find(&key, ctx.now).is_some();
+                // Limits and quotas of an element apply to the packets that match it; beyond them the rule does not match.
+                if found && !self.passes_element(*set, &key, ctx) {
+                    return None;
                 }
                 found
             }

@@ -32,13 +32,21 @@ pub(super) fn format_element(
 }
 
 /// An element that is kept in the tree.
-pub(super) fn format_tree_element(set: &Set, element: &SetElement, now: Instant) -> String {
+pub(super) fn format_tree_element(
+    set: &Set,
+    element: &SetElement,
+    in_use: Option<&DynElement>,
+    (now, stateless): (Instant, bool),
+) -> String {
     let mut out = match &element.key {
         None => "*".to_owned(),
         Some(key) => format_parts(&set.key, key.iter().copied()),
     };
-    for spec in &element.stateful {
-        let text = format_stateful(&StatefulExpr::new(spec), false);
+    for (at, spec) in element.stateful.iter().enumerate() {
+        let text = match in_use.and_then(|element| element.stateful.get(at)) {
+            Some(state) => format_stateful(state, stateless),
+            None => format_stateful(&StatefulExpr::new(spec), stateless),
+        };
         out.push(' ');
         out.push_str(&text);
     }

@@ -44,6 +44,9 @@ fn nat_range(evaluator: &mut Evaluator<'_>, nat: &CompiledNat, ctx: &EvalCtx<'_,
         }
         NatAddress::Map(key, map) => {
             let key = evaluator.eval_key(key, ctx)?;
+            if !evaluator.passes_element(*map, &key, ctx) {
+                return None;
+            }
             let ElementValue::Values(values) = evaluator.sets.get(*map)?.find(&key, ctx.now)? else { return None };
             if let Some((first, last)) = values.get(1) {
                 ports = Some(u16::try_from(*first).ok()?..=u16::try_from(*last).ok()?);
