@@ -32,6 +32,22 @@ pub struct GatewayBench {
     /// Microseconds the gateway busy-polls before it sleeps
     #[arg(long, default_value_t = 50)]
     spin: u64,
+    /// The parts to measure; all of them if not given
+    #[arg(long, value_delimiter = ',', value_enum)]
+    parts: Vec<BenchPart>,
+}
+
+/// A part of the measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum BenchPart {
+    /// Floods of small datagrams
+    Floods,
+    /// TCP and round trips, packets of 1,500 bytes
+    Streams,
+    /// The same with GSO packets and partial checksums
+    Gso,
+    /// The same with a server on the router itself
+    Local,
 }
 
 /// The router under test.
@@ -120,24 +136,33 @@ impl GatewayBench {
             spin: self.spin,
             time: Duration::from_secs(self.seconds),
         };
+        let has = |part| self.parts.is_empty() || self.parts.contains(&part);
         bench.stage.set_offloads(false)?;
-        println!("UDP, 46-byte packets, masqueraded; medians of {} rounds of {} s\n", self.rounds, self.seconds);
-        for flows in &self.flows {
-            let rounds = self.measure_rounds(&FORWARDERS, |way| bench.measure_flood(way, *flows))?;
-            print_flood(*flows, &rounds);
+        if has(BenchPart::Floods) {
+            println!("UDP, 46-byte packets, masqueraded; medians of {} rounds of {} s\n", self.rounds, self.seconds);
+            for flows in &self.flows {
+                let rounds = self.measure_rounds(&FORWARDERS, |way| bench.measure_flood(way, *flows))?;
+                print_flood(*flows, &rounds);
+            }
         }
         let forwarded = BenchHost::Server;
-        println!("TCP and round trips, packets of 1,500 bytes\n");
-        let rounds = self.measure_rounds(&STREAM_FORWARDERS, |way| bench.measure_streams(way, forwarded))?;
-        print_streams(&STREAM_FORWARDERS, &rounds);
-        println!("\nThe same with GSO packets and partial checksums\n");
+        if has(BenchPart::Streams) {
+            println!("TCP and round trips, packets of 1,500 bytes\n");
+            let rounds = self.measure_rounds(&STREAM_FORWARDERS, |way| bench.measure_streams(way, forwarded))?;
+            print_streams(&STREAM_FORWARDERS, &rounds);
+        }
         bench.stage.set_offloads(true)?;
-        let rounds = self.measure_rounds(&GSO_FORWARDERS, |way| bench.measure_streams(way, forwarded))?;
-        print_streams(&GSO_FORWARDERS, &rounds);
-        println!("\nThe same with a server on the router itself\n");
-        bench.rules = local_rules.path().to_owned();
-        let rounds = self.measure_rounds(&LOCAL_FORWARDERS, |way| bench.measure_streams(way, BenchHost::Router))?;
-        print_streams(&LOCAL_FORWARDERS, &rounds);
+        if has(BenchPart::Gso) {
+            println!("\nThe same with GSO packets and partial checksums\n");
+            let rounds = self.measure_rounds(&GSO_FORWARDERS, |way| bench.measure_streams(way, forwarded))?;
+            print_streams(&GSO_FORWARDERS, &rounds);
+        }
+        if has(BenchPart::Local) {
+            println!("\nThe same with a server on the router itself\n");
+            bench.rules = local_rules.path().to_owned();
+            let rounds = self.measure_rounds(&LOCAL_FORWARDERS, |way| bench.measure_streams(way, BenchHost::Router))?;
+            print_streams(&LOCAL_FORWARDERS, &rounds);
+        }
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Real TCP and UDP between client and server: throughput, connections per second, round-trip time.
 use super::topology::{BenchHost, BenchTopology};
 use anyhow::{Context, Result, anyhow};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
@@ -26,6 +27,10 @@ const ROUND_TRIPS: usize = 20_000;
 
 /// Connections at once.
 const CONCURRENCY: usize = 64;
+/// Threads of the server a port: so many connections to it wait for nothing but their own packets.
+const ACCEPTORS: usize = CONCURRENCY / PORTS.end.abs_diff(PORTS.start) as usize;
+/// How long a thread of the server waits for a connection before it looks whether the measurement is over.
+const ACCEPT_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Measures all of it between the client and a server on this host, each for the given time.
 pub fn measure(stage: &BenchTopology, host: BenchHost, time: Duration) -> Result<StreamResults> {
@@ -54,17 +59,20 @@ fn run_server(ended: &Arc<AtomicBool>, bytes: &Arc<AtomicU64>) -> Result<()> {
     let mut threads = Vec::new();
     for port in std::iter::once(5000).chain(PORTS) {
         let listener = TcpListener::bind(("0.0.0.0", port))?;
-        listener.set_nonblocking(true)?;
-        let (ended, bytes) = (ended.clone(), bytes.clone());
-        threads.push(std::thread::spawn(move || {
-            while !ended.load(Ordering::Relaxed) {
-                match listener.accept() {
-                    Ok((peer, _)) if port == 5000 => count_bytes(peer, &bytes),
-                    Ok((peer, _)) => echo_byte(peer),
-                    Err(_) => std::thread::sleep(Duration::from_micros(if port == 5000 { 10_000 } else { 50 })),
+        set_socket_timeout(&listener, Timeout::Recv, Some(ACCEPT_TIMEOUT))?;
+        for _ in 0..if port == 5000 { 1 } else { ACCEPTORS } {
+            let (listener, ended, bytes) = (listener.try_clone()?, ended.clone(), bytes.clone());
+            threads.push(std::thread::spawn(move || {
+                while !ended.load(Ordering::Relaxed) {
+                    match listener.accept() {
+                        Ok((peer, _)) if port == 5000 => count_bytes(peer, &bytes),
+                        Ok((peer, _)) => echo_byte(peer),
+                        // Nobody has come.
+                        Err(_) => (),
+                    }
                 }
-            }
-        }));
+            }));
+        }
     }
     let echo = UdpSocket::bind(("0.0.0.0", 9))?;
     echo.set_read_timeout(Some(Duration::from_millis(100)))?;
@@ -81,7 +89,6 @@ fn run_server(ended: &Arc<AtomicBool>, bytes: &Arc<AtomicU64>) -> Result<()> {
 }
 
 fn count_bytes(mut peer: TcpStream, bytes: &AtomicU64) {
-    let _ = peer.set_nonblocking(false);
     let mut buffer = vec![0; 1 << 18];
     while let Ok(length) = peer.read(&mut buffer) {
         if length == 0 {
@@ -92,7 +99,6 @@ fn count_bytes(mut peer: TcpStream, bytes: &AtomicU64) {
 }
 
 fn echo_byte(mut peer: TcpStream) {
-    let _ = peer.set_nonblocking(false);
     let _ = peer.set_read_timeout(Some(IO_TIMEOUT));
     let mut byte = [0];
     if peer.read_exact(&mut byte).is_ok() {

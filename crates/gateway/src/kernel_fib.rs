@@ -113,9 +113,7 @@ impl KernelLinks {
             RtMessage::Route(route, _) | RtMessage::RouteGone(route) if route.table != RT_TABLE_MAIN => {
                 changes.push(FibChange::OtherRoute(route.prefix, route.prefix_length));
             }
-            RtMessage::RoutingChanged | RtMessage::RoutingByTos | RtMessage::Forwards(..) => {
-                changes.push(FibChange::Routing)
-            }
+            RtMessage::RoutingChanged(_) | RtMessage::Forwards(..) => changes.push(FibChange::Routing),
             RtMessage::Route(route, placement) => {
                 self.has_multipath |= route.nexthops.len() > 1;
                 let placement = match placement {
@@ -146,9 +144,7 @@ impl KernelLinks {
             }
             RtMessage::Address(address) if !is_of_link(address.address) => note(address.ifindex),
             // Nexthop objects name interfaces too.
-            RtMessage::RoutingChanged | RtMessage::RoutingByTos => {
-                self.links.values_mut().for_each(|known| known.may_have_routes = true)
-            }
+            RtMessage::RoutingChanged(_) => self.links.values_mut().for_each(|known| known.may_have_routes = true),
             _ => (),
         }
     }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 use super::*;
 use keepstate_linux::netns::AnonNetns;
-use keepstate_linux::rtnetlink::{RtMonitor, RtNextHop};
+use keepstate_linux::rtnetlink::{RouteSelectors, RtMonitor, RtNextHop};
 use keepstate_rules::Fib;
 use keepstate_test_support::report_skipped;
 use std::net::{IpAddr, UdpSocket};
@@ -129,7 +129,8 @@ fn interfaces_change_routing_only_where_routes_may_lead_to_them() {
     let route = |table, prefix: &str, ifindex| {
         let nexthops = vec![RtNextHop { ifindex, gateway: None }];
         let prefix = prefix.parse().unwrap();
-        let route = RtRoute { prefix, prefix_length: 64, nexthops, rejects: false, metric: 0, table };
+        let route =
+            RtRoute { prefix, prefix_length: 64, nexthops, rejects: false, metric: 0, table, has_several_ways: false };
         RtMessage::Route(route, RtPlacement::Append)
     };
     let tell = |links: &mut KernelLinks, message| {
@@ -162,6 +163,6 @@ fn interfaces_change_routing_only_where_routes_may_lead_to_them() {
     }
     // Nexthop objects name interfaces; routes need not.
     tell(links, link(7, true, true));
-    tell(links, RtMessage::RoutingChanged);
+    tell(links, RtMessage::RoutingChanged(RouteSelectors::default()));
     assert_eq!(tell(links, link(7, true, false)), there(true));
 }

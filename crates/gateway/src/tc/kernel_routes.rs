@@ -18,6 +18,8 @@ pub(super) struct RoutingState {
     not_forwarding: Mutex<BTreeSet<u32>>,
     /// Whether a rule or a route has asked for the type of service; once seen, it stays.
     by_tos: AtomicBool,
+    /// Whether flows between two addresses may have had different ways, by a rule or since a route had several; once seen, it stays.
+    by_flow: AtomicBool,
 }
 
 impl RoutingState {
@@ -25,7 +27,11 @@ impl RoutingState {
     pub(super) fn observe(&self, message: &RtMessage) {
         match message {
             RtMessage::Neighbour(_) | RtMessage::Other => return,
-            RtMessage::RoutingByTos => self.by_tos.store(true, Ordering::Release),
+            RtMessage::RoutingChanged(by) => {
+                self.by_tos.fetch_or(by.tos, Ordering::Release);
+                self.by_flow.fetch_or(by.flow, Ordering::Release);
+            }
+            RtMessage::Route(route, _) => _ = self.by_flow.fetch_or(route.has_several_ways, Ordering::Release),
             RtMessage::Forwards(ifindex, forwards) => {
                 let mut not_forwarding = self.not_forwarding.lock().unwrap_or_else(PoisonError::into_inner);
                 if *forwards {
@@ -81,12 +87,13 @@ impl RouteOracle for KernelRoutes {
             self.not_forwarding = self.state.not_forwarding();
             self.generation = generation;
         }
-        if let Some(known) = self.known.get(query) {
+        let question = self.relevant_part(query);
+        if let Some(known) = self.known.get(&question) {
             return *known;
         }
         let is_blocked = query.destination.is_ipv4() && query.iif.is_some_and(|iif| self.not_forwarding.contains(&iif));
         let answer = if is_blocked { None } else { answer(query, self.ask_kernel(query)) };
-        self.known.insert(*query, answer);
+        self.known.insert(question, answer);
         answer
     }
 
@@ -96,6 +103,18 @@ impl RouteOracle for KernelRoutes {
 }
 
 impl KernelRoutes {
+    /// A question without what the answer does not depend on: so it is asked once for all connections between two addresses.
+    fn relevant_part(&self, query: &RouteQuery) -> RouteQuery {
+        let mut relevant = *query;
+        if !self.goes_by_tos() {
+            relevant.tos = 0;
+        }
+        if !self.state.by_flow.load(Ordering::Acquire) {
+            (relevant.protocol, relevant.ports, relevant.flow_label) = (0, (0, 0), 0);
+        }
+        relevant
+    }
+
     /// Asks as the packet is; of what the machine itself sends in another's name (a reset, a handshake answered for a server), from an address that it does not have, again without its source: Linux lets
     /// such a packet leave (`ip_route_me_harder`), but refuses the question, with EINVAL or, newer kernels, with ENETUNREACH.
     fn ask_kernel(&mut self, query: &RouteQuery) -> Option<RtRouteAnswer> {

@@ -59,6 +59,11 @@ pub(crate) fn with_second_way(name: &str, rules: &str) -> Option<TcTestbed> {
 
 /// Whom the server sees for datagrams from so many ports to as many addresses: the router's addresses, by the way each took.
 fn ways_taken(lab: &TcTestbed, side: &str, v6: bool, dport: u16) -> Vec<IpAddr> {
+    ways_taken_to(lab, side, v6, dport, |number| number)
+}
+
+/// The same, to the addresses of these numbers.
+fn ways_taken_to(lab: &TcTestbed, side: &str, v6: bool, dport: u16, address: impl Fn(u16) -> u16) -> Vec<IpAddr> {
     let any = if v6 { "[::]" } else { "0.0.0.0" };
     let server = spawn_in_netns(&lab.netns.name("s"), move || bind_udp(&format!("{any}:{dport}")));
     let server = server.join().unwrap();
@@ -66,7 +71,8 @@ fn ways_taken(lab: &TcTestbed, side: &str, v6: bool, dport: u16) -> Vec<IpAddr> 
     let client = lab.netns.name(side);
     (1..=24_u16)
         .map(|number| {
-            let to = if v6 { format!("[2001:db8::{number}]:{dport}") } else { format!("198.51.100.{number}:{dport}") };
+            let to = address(number);
+            let to = if v6 { format!("[2001:db8::{to}]:{dport}") } else { format!("198.51.100.{to}:{dport}") };
             let asks = move || {
                 let socket = bind_udp(&format!("{any}:{}", 20_000 + number));
                 socket.send_to(&number.to_be_bytes(), to).unwrap();
@@ -171,6 +177,58 @@ fn several_ways_are_spread_as_the_kernel_spreads_them() {
         ip route add 198.51.100.0/24 nexthop via 10.0.2.2 nexthop via 10.0.3.2
         ip -6 route add 2001:db8::/64 nexthop via fd00:2::2 nexthop via fd00:3::2";
     compare_ways("re", set_up, 7000, true);
+}
+
+/// Flows between two addresses, told apart by their ports alone: each way that the kernel chooses by them, also if it came while the gateway ran.
+#[test]
+fn flows_between_two_addresses_go_by_their_ports_where_the_kernel_does() {
+    const ONE_WAY: &str =
+        "ip route replace 198.51.100.0/24 via 10.0.2.2; ip -6 route replace 2001:db8::/64 via fd00:2::2
+        echo 1 > /proc/sys/net/ipv4/fib_multipath_hash_policy; echo 1 > /proc/sys/net/ipv6/fib_multipath_hash_policy";
+    let rule = "
+        ip route add 198.51.100.0/24 via 10.0.3.2 table 100; ip -6 route add 2001:db8::/64 via fd00:3::2 table 100
+        ip rule add ipproto udp sport 20001-20009 lookup 100; ip -6 rule add ipproto udp sport 20001-20009 lookup 100";
+    let several = "
+        ip route replace 198.51.100.0/24 nexthop via 10.0.2.2 nexthop via 10.0.3.2
+        ip -6 route replace 2001:db8::/64 nexthop via fd00:2::2 nexthop via fd00:3::2";
+    let appended = "
+        ip route replace 198.51.100.0/24 nexthop via 10.0.2.2 nexthop via 10.0.3.2
+        ip -6 route append 2001:db8::/64 via fd00:3::2";
+    let objects = "
+        ip nexthop add id 1 via 10.0.2.2 dev r1; ip nexthop add id 2 via 10.0.3.2 dev r2
+        ip nexthop add id 3 via fd00:2::2 dev r1; ip nexthop add id 4 via fd00:3::2 dev r2
+        ip nexthop add id 10 group 1/2; ip nexthop add id 11 group 3/4
+        ip route replace 198.51.100.0/24 nhid 10
+        ip -6 route del 2001:db8::/64; ip -6 route add 2001:db8::/64 nhid 11";
+    // Of several ways of IPv6 the kernel forwards by another one than it tells when asked.
+    for (change, compared) in [(rule, 2), (several, 1), (appended, 1), (objects, 1)] {
+        let Some(mut lab) = with_second_way("rf", TWO_WAYS) else { return };
+        let ways = |lab: &TcTestbed, dport| [false, true].map(|v6| ways_taken_to(lab, "c", v6, dport, |_| 1));
+        assert!(in_netns(&lab, "r", ONE_WAY));
+        lab.start(&["--interface", "r*"]);
+        let before = ways(&lab, 7000);
+        assert!(before.iter().all(|ways| ways.iter().all(|way| *way == ways[0])), "{before:?}");
+        assert!(in_netns(&lab, "r", change), "{change}");
+        // A change after it: the gateway has seen both.
+        assert!(in_netns(&lab, "r", "ip route add 203.0.113.7 via 10.0.2.2"));
+        let until = Instant::now() + PATIENCE;
+        while !lab.control(&["routes"]).contains("203.0.113.7") {
+            assert!(Instant::now() < until, "the change is not seen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let ours = ways(&lab, 7001);
+        lab.stop();
+        lab.detach();
+        if !in_netns(&lab, "r", &format!("nft -f {}", lab.ruleset.path())) {
+            crate::report_skipped("ways beside the kernel's: it needs nft");
+            return;
+        }
+        let kernel = ways(&lab, 7001);
+        assert_eq!(ours[..compared], kernel[..compared], "{change}");
+        for ways in &ours {
+            assert!(ways.iter().any(|way| *way != ways[0]), "{change}: {ways:?}");
+        }
+    }
 }
 
 /// What no route leads to is answered as the kernel answers it; a blackhole is silent.

@@ -97,6 +97,8 @@ pub struct RtRoute {
     pub metric: u32,
     /// The table: 254 is `main`, 255 `local`.
     pub table: u32,
+    /// Whether it has several ways, also such as cannot be used now: which one a packet takes may depend on its ports or its flow label.
+    pub has_several_ways: bool,
 }
 
 /// One way of a route.
@@ -154,6 +156,15 @@ impl RtNeighbour {
     }
 }
 
+/// What the kernel chooses a way by, beside addresses, interface and mark.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RouteSelectors {
+    /// The type of service.
+    pub tos: bool,
+    /// What tells flows between two addresses apart: protocol, ports, flow label.
+    pub flow: bool,
+}
+
 /// One decoded message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RtMessage {
@@ -171,10 +182,8 @@ pub enum RtMessage {
     AddressGone(RtAddress),
     /// A route, or some of its ways, is gone.
     RouteGone(RtRoute),
-    /// Policy rules, nexthop objects, or routes for some types of service or sources have changed.
-    RoutingChanged,
-    /// A policy rule or a route for some types of service alone.
-    RoutingByTos,
+    /// Policy rules, nexthop objects, or routes for some types of service or sources have changed; what they ask for.
+    RoutingChanged(RouteSelectors),
     /// Whether the packets of an interface are forwarded, those of IPv4.
     Forwards(u32, bool),
     /// Another message.
@@ -195,6 +204,8 @@ const RTN_UNICAST: u8 = 1;
 const RTN_REJECTING: std::ops::RangeInclusive<u8> = 6..=8;
 /// Flag of a route: it was made from another one, for one destination.
 const RTM_F_CLONED: u32 = 0x200;
+/// Attribute of a route: the nexthop object that it uses.
+const RTA_NH_ID: u16 = 30;
 /// Flag of a way: its interface is down.
 const RTNH_F_DEAD: u32 = 1;
 
@@ -204,6 +215,7 @@ const IFADDRMSG_REST: usize = 4;
 pub(super) const RTMSG_REST: usize = 8;
 const NDMSG_REST: usize = 8;
 const RULE_REST: usize = 8;
+const NHMSG_REST: usize = 4;
 
 /// Decodes a message.
 ///
@@ -229,14 +241,23 @@ pub fn decode(message: &NlMessage<'_>) -> Result<RtMessage, MalformedNetlink> {
                 _ => RtPlacement::Prepend,
             };
             let route = decode_route(family, version, resource, attributes)?;
-            Ok(route.map_or_else(|other| other, |route| RtMessage::Route(route, placement)))
+            // With IPv6, routes to one prefix with one metric are ways of one route.
+            let is_further_way = family == AF_INET6 && message.flags & flag::APPEND != 0;
+            Ok(route.map_or_else(
+                |other| other,
+                |mut route| {
+                    route.has_several_ways |= is_further_way;
+                    RtMessage::Route(route, placement)
+                },
+            ))
         }
         rtm::DEL_ROUTE => {
             let route = decode_route(family, version, resource, attributes)?;
             Ok(route.map_or_else(|other| other, RtMessage::RouteGone))
         }
         rtm::NEW_RULE => decode_rule(resource, attributes),
-        rtm::DEL_RULE | rtm::NEW_NEXTHOP | rtm::DEL_NEXTHOP => Ok(RtMessage::RoutingChanged),
+        rtm::DEL_RULE | rtm::DEL_NEXTHOP => Ok(RtMessage::RoutingChanged(RouteSelectors::default())),
+        rtm::NEW_NEXTHOP => decode_nexthop_object(attributes),
         rtm::NEW_NETCONF => decode_netconf(family, attributes),
         rtm::NEW_NEIGHBOUR => decode_neighbour(attributes, false),
         rtm::DEL_NEIGHBOUR => decode_neighbour(attributes, true),
@@ -307,15 +328,35 @@ fn decode_address(length: u8, flags_and_scope: u16, bytes: &[u8]) -> Result<Opti
     }))
 }
 
-/// A policy rule, of which only matters whether it asks for the type of service.
+/// A policy rule, of which only matters what it asks for.
 fn decode_rule(source_length_and_tos: u16, bytes: &[u8]) -> Result<RtMessage, MalformedNetlink> {
+    const FRA_IP_PROTO: u16 = 22;
+    const FRA_SPORT_RANGE: u16 = 23;
+    const FRA_DPORT_RANGE: u16 = 24;
     const FRA_DSCP: u16 = 25;
+    const FRA_FLOWLABEL: u16 = 26;
     let (_, attributes) = split_header::<RULE_REST>(bytes, "a policy rule")?;
-    let mut by_tos = source_length_and_tos & 0xff != 0;
+    let mut by = RouteSelectors { tos: source_length_and_tos & 0xff != 0, flow: false };
     for attribute in NlAttrs::new(attributes) {
-        by_tos |= attribute?.kind == FRA_DSCP;
+        match attribute?.kind {
+            FRA_DSCP => by.tos = true,
+            // Later kernels have masks of them behind them.
+            FRA_IP_PROTO | FRA_SPORT_RANGE | FRA_DPORT_RANGE | FRA_FLOWLABEL.. => by.flow = true,
+            _ => (),
+        }
     }
-    Ok(if by_tos { RtMessage::RoutingByTos } else { RtMessage::RoutingChanged })
+    Ok(RtMessage::RoutingChanged(by))
+}
+
+/// A nexthop object, of which only matters whether it is a group.
+fn decode_nexthop_object(bytes: &[u8]) -> Result<RtMessage, MalformedNetlink> {
+    const NHA_GROUP: u16 = 2;
+    let (_, attributes) = split_header::<NHMSG_REST>(bytes, "a nexthop object")?;
+    let mut by = RouteSelectors::default();
+    for attribute in NlAttrs::new(attributes) {
+        by.flow |= attribute?.kind == NHA_GROUP;
+    }
+    Ok(RtMessage::RoutingChanged(by))
 }
 
 /// What is no route by which packets go by their destination alone is the message inside the second: routes for some types of service or sources, and of kinds that the local table has.
@@ -337,15 +378,15 @@ fn decode_route(
     if flags & RTM_F_CLONED != 0 {
         return Ok(Err(RtMessage::Other));
     }
-    if source_length_and_tos & 0xff != 0 {
-        return Ok(Err(RtMessage::RoutingByTos));
-    }
     if kind != RTN_UNICAST && !rejects || source_length_and_tos != 0 {
-        return Ok(Err(RtMessage::RoutingChanged));
+        // One for some sources may have several ways.
+        let by = RouteSelectors { tos: source_length_and_tos & 0xff != 0, flow: kind == RTN_UNICAST };
+        return Ok(Err(RtMessage::RoutingChanged(by)));
     }
-    let table = u32::from(table);
-    let mut route = RtRoute { prefix, prefix_length: length, nexthops: Vec::new(), rejects, metric: 0, table };
-    let (mut ifindex, mut gateway) = (None, None);
+    let (table, nexthops) = (u32::from(table), Vec::new());
+    let mut route =
+        RtRoute { prefix, prefix_length: length, nexthops, rejects, metric: 0, table, has_several_ways: false };
+    let (mut ifindex, mut gateway, mut has_nexthop_object) = (None, None, false);
     for attribute in NlAttrs::new(attributes) {
         let attribute = attribute?;
         match attribute.kind {
@@ -353,13 +394,19 @@ fn decode_route(
             4 => ifindex = Some(attribute.bytes("a device").map(u32::from_ne_bytes)?),
             5 => gateway = parse_ip(attribute.payload),
             6 => route.metric = attribute.bytes("a metric").map(u32::from_ne_bytes)?,
-            9 => route.nexthops = decode_nexthops(attribute.payload)?,
+            9 => {
+                route.nexthops = decode_nexthops(attribute.payload)?;
+                route.has_several_ways = true;
+            }
             15 => route.table = attribute.bytes("a table").map(u32::from_ne_bytes)?,
             // A gateway of the other family: its own family in front.
             18 => gateway = attribute.payload.get(2..).and_then(parse_ip),
+            RTA_NH_ID => has_nexthop_object = true,
             _ => (),
         }
     }
+    // Of an object alone (net.ipv4.nexthop_compat_mode 0) is not said what it is.
+    route.has_several_ways |= has_nexthop_object && ifindex.is_none();
     match ifindex {
         // IPv6 has loopback as the device of those.
         _ if rejects => route.nexthops.clear(),

@@ -6,7 +6,9 @@ mod monitor;
 mod route_message;
 mod route_query;
 
-pub use message::{NeighbourState, RtAddress, RtLink, RtMessage, RtNeighbour, RtNextHop, RtPlacement, RtRoute};
+pub use message::{
+    NeighbourState, RouteSelectors, RtAddress, RtLink, RtMessage, RtNeighbour, RtNextHop, RtPlacement, RtRoute,
+};
 pub use monitor::{NeighbourResolver, RtChanges, RtMonitor, dump_neighbours};
 pub use route_message::{RtRouteAnswer, RtRouteQuery};
 pub use route_query::RtRouteSocket;

@@ -2,7 +2,7 @@
 //!
 //! Its life: opened in a namespace; dumped once; from then on asked for changes, one by one. It joins the groups before the dump, so that no change is missed
 //! between the two; when the receive buffer was full, everything must be dumped again.
-use super::message::{self, DUMP_KINDS, RtMessage, rtm};
+use super::message::{self, DUMP_KINDS, RouteSelectors, RtMessage, rtm};
 use crate::netlink::{NetlinkError, NetlinkSocket, NlMessages};
 use std::io;
 use std::net::IpAddr;
@@ -103,7 +103,8 @@ fn dump_kind(socket: &mut NetlinkSocket, kind: u16, rest: usize, all: &mut Vec<R
     let mut malformed = None;
     socket.dump(&mut message::dump_request(kind, rest), |message| {
         match message::decode(&message) {
-            Ok(RtMessage::Other | RtMessage::RoutingChanged) => ControlFlow::Continue(()),
+            Ok(RtMessage::Other) => ControlFlow::Continue(()),
+            Ok(RtMessage::RoutingChanged(by)) if by == RouteSelectors::default() => ControlFlow::Continue(()),
             Ok(decoded) => {
                 all.push(decoded);
                 ControlFlow::Continue(())
