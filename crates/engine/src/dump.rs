@@ -1,4 +1,5 @@
 //! Copies a connection out of the table into an [`Entry`], for listings and events.
+use crate::offload::visible_status;
 use crate::protocol::Tcp;
 use crate::protocol::sctp::Sctp;
 use crate::table::TupleRef;
@@ -23,7 +24,7 @@ impl Engine {
             original: records.key(TupleRef::new(slot, Direction::Original))?.tuple(),
             reply: records.key(TupleRef::new(slot, Direction::Reply))?.tuple(),
             zone: records.zone(slot),
-            status: hot.status(),
+            status: visible_status(hot),
             timeout: (remaining as u64 / TICKS_PER_SECOND) as u32,
             mark: records.mark(slot),
             labels: extension.and_then(|extension| extension.labels),

@@ -5,6 +5,7 @@
 //! The work per packet and per poll is bounded, and an assured connection that is not closing must never be removed.
 pub(crate) mod gc_state;
 
+use crate::offload::is_protected_by_offload;
 use crate::protocol::{Tcp, sctp::Sctp};
 use crate::table::record::HotRecord;
 use crate::table::{LookupKey, TupleRef};
@@ -32,8 +33,8 @@ impl Engine {
         let victim = self.table.scan_buckets(probe, EARLY_DROP_BUCKETS, |references: &[TupleRef]| {
             let weak = references.iter().filter_map(|reference| {
                 let hot = records.hot(reference.slot())?;
-                let protected = Status::ASSURED | Status::OFFLOAD;
-                let is_weak = hot.is_expired(tick) || !hot.status().intersects(protected);
+                let is_protected = hot.status().contains(Status::ASSURED) || is_protected_by_offload(hot);
+                let is_weak = hot.is_expired(tick) || !is_protected;
                 (is_weak && self.may_make_room(reference.slot(), Some(&probe.key)))
                     .then_some((hot.deadline.wrapping_sub(tick) as i32, reference.slot()))
             });
@@ -110,7 +111,5 @@ fn can_early_drop(hot: &HotRecord) -> bool {
         ipproto::SCTP => Sctp::load(hot).is_closing(),
         _ => false,
     };
-    hot.is_confirmed()
-        && !hot.status().contains(Status::OFFLOAD)
-        && (closing || !hot.status().contains(Status::ASSURED))
+    hot.is_confirmed() && !is_protected_by_offload(hot) && (closing || !hot.status().contains(Status::ASSURED))
 }

@@ -1,10 +1,12 @@
 //! Flow offload: established connections that a faster data path (XDP, hardware) forwards for a while, as Linux's flowtable does.
 //!
 //! ```text
-//! offload      ─▶ OffloadedFlow: tuples and rewrites of both directions; the connection has status OFFLOAD
-//! update_stats    packet counts and last-seen times of many flows; they refresh the timeouts
-//! revoke       ─▶ back in software. Also automatic: when a segment of the flow with SYN, FIN or RST arrives here, or when
-//!                 the connection ends. Then poll_revoked returns its id
+//! offload         ─▶ OffloadedFlow: tuples and rewrites of both directions; the connection has status OFFLOAD
+//! offload_opening ─▶ the same of a TCP connection that has just begun: the data path forwards the rest of its handshake too
+//! note_segment       a segment that begins or closes a connection, which the data path has forwarded: tracked as if it had come here
+//! update_stats       packet counts and last-seen times of many flows; they refresh the timeouts
+//! revoke          ─▶ back in software. Also automatic: when a segment of the flow with SYN, FIN or RST arrives here, when a noted segment was the last one, or when
+//!                    the connection ends. Then poll_revoked returns its id
 //! ```
 //! The data path translates by [`NatRewrite`](crate::NatRewrite) alone and takes no decision. A connection whose packets need more (a helper, adjusted
 //! sequence numbers, a TCP state other than ESTABLISHED) must never be offloaded. TCP windows are forgotten while segments pass elsewhere: a flow that
@@ -16,11 +18,12 @@ use crate::nat::nat_rewrite_for;
 use crate::protocol::stateless::Stateless;
 use crate::protocol::{Tcp, TrackCtx, TrackResult, seconds_to_ticks};
 use crate::table::TupleRef;
-use crate::table::record::RecordKind;
+use crate::table::record::{HotRecord, RecordKind};
 use crate::time::Ticks;
 use crate::{ConnId, Direction, Engine, Instant, Manip, NatRewrite, Status, Sysctl, TcpState, Tuple, Zone};
 use alloc::vec::Vec;
 use keepstate_types::ipproto;
+use keepstate_wire::Packet;
 
 /// An offloaded flow, as a data path needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,12 +69,55 @@ pub struct FlowStats {
     pub last_seen: Instant,
 }
 
+/// Where in its life a connection is offloaded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OffloadPhase {
+    Opening,
+    Established,
+}
+
+/// Of a packet that is tracked: it has come here; the data path has forwarded it.
+pub(crate) const ARRIVED: bool = false;
+pub(crate) const NOTED: bool = true;
+
+/// The status as others see it: who has not finished its handshake, or is closing, is not called offloaded.
+pub(crate) fn visible_status(hot: &HotRecord) -> Status {
+    let status = hot.status();
+    let hides = status.contains(Status::OFFLOAD)
+        && hot.protocol() == ipproto::TCP
+        && Tcp::load(hot).state() != TcpState::Established;
+    if hides { status - Status::OFFLOAD } else { status }
+}
+
+/// Does an offload protect a connection from being dropped early? Not while its handshake goes on.
+pub(crate) fn is_protected_by_offload(hot: &HotRecord) -> bool {
+    visible_status(hot).contains(Status::OFFLOAD)
+}
+
 impl Engine {
     /// Offloads a connection: sets OFFLOAD and returns the flow for the data path.
     ///
     /// # Errors
     /// It is not in the table, already offloaded, not established, or needs the slow path. Then nothing has changed.
     pub fn offload(&mut self, conn_id: ConnId, now: Instant) -> Result<OffloadedFlow, OffloadError> {
+        self.offload_in(OffloadPhase::Established, conn_id, now)
+    }
+
+    /// Offloads a TCP connection of which only the first SYN has come. The data path forwards the rest of its handshake, if it is one without doubt, and tells each segment of it by
+    /// [`Engine::note_segment`]; everything else comes here. Until the connection is established, no one sees OFFLOAD.
+    ///
+    /// # Errors
+    /// As [`Engine::offload`]; [`OffloadError::NotEstablished`] also if it is beyond its first SYN.
+    pub fn offload_opening(&mut self, conn_id: ConnId, now: Instant) -> Result<OffloadedFlow, OffloadError> {
+        self.offload_in(OffloadPhase::Opening, conn_id, now)
+    }
+
+    fn offload_in(
+        &mut self,
+        phase: OffloadPhase,
+        conn_id: ConnId,
+        now: Instant,
+    ) -> Result<OffloadedFlow, OffloadError> {
         let named = self.names(conn_id);
         let hot = self.table.records.hot_mut(conn_id.slot).ok_or(OffloadError::NotFound)?;
         if !named || hot.is_expired(now.tick()) {
@@ -87,10 +133,13 @@ impl Engine {
         if status.intersects(slow_path_status) || has_helper {
             return Err(OffloadError::NeedsSlowPath);
         }
-        if !status.contains(Status::ASSURED) {
+        let opens = phase == OffloadPhase::Opening;
+        if status.contains(Status::ASSURED) == opens {
             return Err(OffloadError::NotEstablished);
         }
         match hot.protocol() {
+            ipproto::TCP if opens && Tcp::from_record_mut(hot).state() == TcpState::SynSent => (),
+            _ if opens => return Err(OffloadError::NotEstablished),
             ipproto::UDP | ipproto::UDPLITE => (),
             ipproto::TCP if Tcp::from_record_mut(hot).state() == TcpState::Established => {
                 Tcp::from_record_mut(hot).forget_windows();
@@ -137,6 +186,8 @@ impl Engine {
             ack_offset: 0,
         };
         let timeout = match hot.protocol() {
+            // In its other states every segment is noted by itself.
+            ipproto::TCP if Tcp::from_record_mut(hot).state() != TcpState::Established => 0,
             ipproto::TCP => seconds_to_ticks(sysctls[Sysctl::TcpTimeoutEstablished]),
             _ => match Stateless::load(hot).track_packet(&context) {
                 TrackResult::Pass { timeout, .. } => timeout,
@@ -155,6 +206,28 @@ impl Engine {
             counts[at + 1] += stats.bytes;
         }
         true
+    }
+
+    /// Tracks a segment of a TCP connection that the data path has forwarded: state, timeout, status and events are as if it had come here. It is not counted, since the data path's statistics do that.
+    /// A connection that has closed is not offloaded any more. False if it is not in the table.
+    pub fn note_segment(
+        &mut self,
+        packet: &Packet<'_>,
+        (conn_id, direction): (ConnId, Direction),
+        now: Instant,
+    ) -> bool {
+        let slot = conn_id.slot;
+        if !self.names(conn_id) || packet.protocol() != ipproto::TCP {
+            return false;
+        }
+        let known = self.track_in_slot::<NOTED>(packet, TupleRef::new(slot, direction), now).is_some();
+        let has_ended = |hot: &mut HotRecord| {
+            hot.status().contains(Status::OFFLOAD) && Tcp::from_record_mut(hot).state() == TcpState::TimeWait
+        };
+        if self.names(conn_id) && self.table.records.hot_mut(slot).is_some_and(has_ended) {
+            self.unoffload(slot);
+        }
+        known
     }
 
     /// Ends the offload of a connection; [`Engine::poll_revoked`] will return its id. False if it was not offloaded.
@@ -198,7 +271,7 @@ impl Engine {
             hot.remove_status(Status::OFFLOAD);
             if hot.protocol() == ipproto::TCP {
                 // Segments seen meanwhile say nothing of those that were not.
-                Tcp::from_record_mut(hot).forget_windows();
+                Tcp::from_record_mut(hot).forget_moved_windows();
             }
         }
         self.offload.count = self.offload.count.saturating_sub(1);

@@ -6,6 +6,7 @@ use crate::ct_timeout::timeouts_of;
 use crate::expectation::ExpectNat;
 use crate::extension::Master;
 use crate::nat::ack_offset;
+use crate::offload::ARRIVED;
 use crate::packet_ctx::Pending;
 use crate::protocol::{IgnoredSyn, Tcp, TrackCtx, TrackResult, Tracker, sctp::Sctp, stateless::Stateless, tcp};
 use crate::table::LookupKey;
@@ -30,6 +31,17 @@ impl Engine {
     /// Handles a packet of the connection that `reference` names. `None` if that connection has expired or is restarted: look up again.
     #[inline(never)]
     pub(crate) fn handle_known(&mut self, packet: &Packet<'_>, reference: TupleRef, now: Instant) -> Option<Outcome> {
+        self.track_in_slot::<ARRIVED>(packet, reference, now)
+    }
+
+    /// The same of a packet that has come here, or that the data path has forwarded and told (`HOW`): that one ends no offload, and is not counted.
+    #[inline(always)]
+    pub(crate) fn track_in_slot<const HOW: bool>(
+        &mut self,
+        packet: &Packet<'_>,
+        reference: TupleRef,
+        now: Instant,
+    ) -> Option<Outcome> {
         let (slot, direction) = (reference.slot(), reference.direction());
         let tick = now.tick();
         let generation = self.table.records.generation(slot);
@@ -42,9 +54,9 @@ impl Engine {
         if status.contains(Status::OFFLOAD) {
             if packet.protocol() == ipproto::TCP {
                 // What has passed elsewhere has moved the windows.
-                Tcp::from_record_mut(hot).forget_windows();
+                Tcp::from_record_mut(hot).forget_moved_windows();
             }
-            if ends_offload(packet) {
+            if HOW == ARRIVED && ends_offload(packet) {
                 self.unoffload(slot);
                 return self.handle_known(packet, reference, now);
             }
@@ -152,7 +164,7 @@ impl Engine {
                 self.table.lower_timer_bound(slot, deadline);
             }
         }
-        if counted {
+        if counted && HOW == ARRIVED {
             account_packet(&mut self.table.records, slot, direction, packet);
         }
         if update {

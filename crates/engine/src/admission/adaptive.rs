@@ -4,6 +4,7 @@
 //! pass over the table, a bounded piece at each poll, lowers remaining times to the present timeout of their state. A connection whose timeout a rule has chosen, or that an offload holds, keeps it.
 use super::state::STEPS;
 use crate::ct_timeout::timeouts_of;
+use crate::offload::is_protected_by_offload;
 use crate::protocol::stateless::Stateless;
 use crate::protocol::{FastPathTimeouts, Tcp, TrackCtx, TrackResult, sctp::Sctp, seconds_to_ticks};
 use crate::table::record::HotRecord;
@@ -58,9 +59,9 @@ impl Engine {
     /// Lowers the remaining time of a connection to the timeout of its state, if it is longer.
     fn cut_timeout(&mut self, slot: u32, tick: u32) -> bool {
         let Some(hot) = self.table.records.hot(slot) else { return false };
-        let kept = Status::FIXED_TIMEOUT | Status::OFFLOAD;
-        let held = self.held.remaining(slot).is_some();
-        if !hot.is_confirmed() || held || hot.is_expired(tick) || hot.status().intersects(kept) {
+        let is_kept = hot.status().contains(Status::FIXED_TIMEOUT) || is_protected_by_offload(hot);
+        let is_held = self.held.remaining(slot).is_some();
+        if !hot.is_confirmed() || is_held || hot.is_expired(tick) || is_kept {
             return false;
         }
         let sysctls = timeouts_of(slot, hot, &self.extensions, &self.timeout_policies, &self.sysctls);

@@ -179,3 +179,91 @@ fn a_flow_that_came_back_is_judged_leniently_for_sixteen_segments_each_way() {
     assert_eq!(masquerade(&mut engine, &outside, 3).0, CtInfo::Invalid, "and strict");
     engine.check_invariants().unwrap();
 }
+
+fn segment(bytes: &[u8]) -> Packet<'_> {
+    Packet::parse(bytes).unwrap()
+}
+
+/// A connection whose handshake and end pass elsewhere is, noted segment by noted segment, what it would be here; only its packets are counted by the data path.
+#[test]
+fn noted_segments_open_and_close_a_connection_as_if_they_had_come() {
+    let (mut engine, mut twin) = (engine(), engine());
+    let conn_id = masquerade(&mut engine, &tcp(false, 1000, 0, 0x02), 1).1.unwrap();
+    let same = masquerade(&mut twin, &tcp(false, 1000, 0, 0x02), 1).1.unwrap();
+    assert_eq!(engine.offload(conn_id, Instant(SECOND)), Err(OffloadError::NotEstablished));
+    engine.offload_opening(conn_id, Instant(SECOND)).unwrap();
+    assert_eq!(engine.offload_opening(conn_id, Instant(SECOND)), Err(OffloadError::AlreadyOffloaded));
+    let segments = [
+        (tcp(true, 5000, 1001, 0x12), TcpState::SynRecv),
+        (tcp(false, 1001, 5001, 0x10), TcpState::Established),
+        (tcp(false, 1001, 5001, 0x11), TcpState::FinWait),
+        (tcp(true, 5001, 1002, 0x10), TcpState::CloseWait),
+        (tcp(true, 5001, 1002, 0x11), TcpState::LastAck),
+        (tcp(false, 1002, 5002, 0x10), TcpState::TimeWait),
+    ];
+    for (number, (bytes, state)) in segments.iter().enumerate() {
+        let (at, reply) = (2 + number as u64, bytes[12..16] == SERVER);
+        let direction = if reply { Direction::Reply } else { Direction::Original };
+        let now = Instant(at * SECOND);
+        assert!(engine.note_segment(&segment(bytes), (conn_id, direction), now));
+        masquerade(&mut twin, bytes, at);
+        let (ours, expected) = (engine.entry(conn_id, now).unwrap(), twin.entry(same, now).unwrap());
+        let crate::ProtocolInfo::Tcp { state: reached, .. } = ours.protocol else { panic!() };
+        assert_eq!(reached, *state);
+        let visible = if *state == TcpState::Established { Status::OFFLOAD } else { Status::default() };
+        assert_eq!((ours.status - visible, ours.timeout), (expected.status, expected.timeout), "{state:?}");
+        assert_eq!(ours.status.contains(Status::OFFLOAD), *state == TcpState::Established);
+        assert_eq!(ours.accounting.unwrap().map(|counts| counts.packets), [1, 0]);
+    }
+    assert_eq!((engine.poll_revoked(), engine.offloaded_count()), (Some(conn_id), 0), "nothing more is expected of it");
+    let events = |engine: &mut Engine| core::iter::from_fn(|| engine.poll_event()).count();
+    assert_eq!(events(&mut engine), events(&mut twin));
+    engine.check_invariants().unwrap();
+}
+
+/// What is not part of a handshake ends the offload, and the handshake is judged here, by the windows that it has.
+#[test]
+fn a_handshake_comes_back_with_its_windows() {
+    let mut engine = engine();
+    let conn_id = masquerade(&mut engine, &tcp(false, 1000, 0, 0x02), 1).1.unwrap();
+    engine.offload_opening(conn_id, Instant(SECOND)).unwrap();
+    assert!(engine.note_segment(&segment(&tcp(true, 5000, 1001, 0x12)), (conn_id, Direction::Reply), Instant(SECOND)));
+    // The client has not got it.
+    assert_eq!(masquerade(&mut engine, &tcp(false, 1000, 0, 0x02), 2).1, Some(conn_id));
+    assert_eq!(engine.poll_revoked(), Some(conn_id));
+    let outside = tcp(false, 900_001_001, 5001, 0x10);
+    assert_eq!(masquerade(&mut engine, &outside, 3).0, CtInfo::Invalid, "its windows are known");
+    assert_eq!(masquerade(&mut engine, &tcp(true, 5000, 1001, 0x12), 3).1, Some(conn_id));
+    assert_eq!(masquerade(&mut engine, &tcp(false, 1001, 5001, 0x10), 3).1, Some(conn_id));
+    assert!(engine.entry(conn_id, Instant(3 * SECOND)).unwrap().status.contains(Status::ASSURED));
+    // A note that comes late is of no harm.
+    engine.flush(Instant(4 * SECOND));
+    assert!(!engine.note_segment(
+        &segment(&tcp(true, 5000, 1001, 0x12)),
+        (conn_id, Direction::Reply),
+        Instant(4 * SECOND)
+    ));
+    engine.check_invariants().unwrap();
+}
+
+/// The first segment of another client.
+fn first_of(client: u8) -> Vec<u8> {
+    let mut bytes = tcp(false, 1000, 0, 0x02);
+    (bytes[15], bytes[10], bytes[11]) = (client, 0, 0);
+    let check = checksum::internet(&bytes[..20]);
+    bytes[10..12].copy_from_slice(&check.to_be_bytes());
+    bytes
+}
+
+/// A flood of SYNs takes no room from others because its handshakes are elsewhere.
+#[test]
+fn handshakes_elsewhere_are_dropped_early() {
+    let mut engine = engine();
+    engine.set_sysctl(Sysctl::Max, 200).unwrap();
+    for client in 0..200 {
+        let conn_id = masquerade(&mut engine, &first_of(client), 1).1.unwrap();
+        engine.offload_opening(conn_id, Instant(SECOND)).unwrap();
+    }
+    assert!((200..240).any(|client| masquerade(&mut engine, &first_of(client), 2).1.is_some()));
+    assert!(engine.poll_revoked().is_some());
+}

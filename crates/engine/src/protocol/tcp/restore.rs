@@ -61,10 +61,22 @@ impl Tcp {
         self.reset_sides_to(Side::FORGOTTEN);
     }
 
+    /// Segments may have passed elsewhere that have moved the windows: they are forgotten. During the handshake none has.
+    pub(crate) fn forget_moved_windows(&mut self) {
+        if !self.is_opening() {
+            self.forget_windows();
+        }
+    }
+
     /// Are they forgotten, and no segment seen since?
     #[inline(always)]
     pub(crate) fn are_windows_forgotten(&self) -> bool {
         self.windows.sides == [Side::FORGOTTEN; 2]
+    }
+
+    /// Does its handshake go on?
+    pub(crate) fn is_opening(&self) -> bool {
+        matches!(self.state(), TcpState::SynSent | TcpState::SynRecv | TcpState::SynSent2)
     }
 
     /// Resumes a connection after a time without tracking: as if picked up in the middle, with liberal window checks and windows learned from the next segments. Returns the number of
@@ -72,8 +84,7 @@ impl Tcp {
     pub(crate) fn resume(&mut self, regaining: bool) -> Option<[u8; 2]> {
         let strict = regaining || (self.flags[0] | self.flags[1]) & side_flag::BE_LIBERAL == 0;
         // During a handshake the sequence numbers do not advance, so they are still valid.
-        let opening = matches!(self.state(), TcpState::SynSent | TcpState::SynRecv | TcpState::SynSent2);
-        if !opening {
+        if !self.is_opening() {
             self.reset_sides_to(Side::default());
         }
         self.set_side_flag(Direction::Original, side_flag::BE_LIBERAL);
