@@ -4,7 +4,7 @@ use crate::helper::HelperState;
 use crate::helper_packet::HelperPacket;
 use crate::protocol::Tracker;
 use crate::table::key::TupleKey;
-use crate::{ConnId, Connection, CtInfo, Direction, Helper, Outcome, Reason, Status, Tuple, Zone};
+use crate::{ConnId, Connection, CtInfo, Direction, Engine, Helper, Outcome, Reason, Status, Tuple, Zone};
 use alloc::boxed::Box;
 
 /// The result of [`Engine::track`](crate::Engine::track). Pass it to [`Engine::confirm`](crate::Engine::confirm) when the packet has passed
@@ -28,6 +28,13 @@ pub(crate) enum Pending {
     Unconfirmed(Unconfirmed),
     /// Pass a payload to a helper.
     HelperPacket(HelperPacket),
+}
+
+impl Engine {
+    /// The context that a packet of a connection would have once it is established: for asking rules what they would do with it. Nothing is tracked.
+    pub fn established_ctx(&self, conn_id: ConnId, direction: Direction) -> PacketCtx {
+        PacketCtx::finished(Outcome::tracked(CtInfo::Established, direction, conn_id))
+    }
 }
 
 impl PacketCtx {

@@ -4,12 +4,13 @@
 //! a packet of an established connection has passed ─▶ note: by which way, and what the rules have consulted
 //! both directions have passed, and nothing that may differ for the next packet was consulted; once the connection is assured (of TCP: by its third segment)
 //!      ─▶ the engine offloads the connection ─▶ Router::poll_offload: a KnownFlow for each direction
+//! or, where the data path can forward handshakes (router/handshake.rs): the first SYN has passed, and the rules would let the packets that follow pass in both directions ─▶ the same
 //! the connection closes, or rules, sets or routes change ─▶ Router::poll_revoked
 //! ```
 //! It never decides what becomes of a packet: it only remembers what has become of one.
 use crate::route_scope::RouteScope;
 use change_log::ChangeLog;
-use keepstate_engine::{ConnId, Direction, Engine, FlowStats, Instant, OffloadError, Tuple, Zone};
+use keepstate_engine::{ConnId, Direction, Engine, FlowStats, Instant, OffloadError, OffloadedFlow, Tuple, Zone};
 use keepstate_rules::{EvalTrace, HoldReasons, LookupScope, MovedCounters, Program, RuleCounters, SetLookup};
 use keepstate_wire::keyed_hash::{KeyedMap, SipKey};
 use smallvec::{SmallVec, smallvec};
@@ -64,11 +65,14 @@ pub struct KnownFlow {
     pub unmarked_only: bool,
     /// Routes go by the type of service: only packets of the ordinary one are the flow's.
     pub plain_tos_only: bool,
+    /// Only the first SYN of the connection has passed: the sequence number of the client's next segment. The data path forwards the rest of its handshake, if it is one without doubt, and tells each
+    /// segment of it ([`Router::note_segment`](crate::Router::note_segment)).
+    pub opening: Option<u32>,
 }
 
 /// The way of one direction, as its last packet took it.
 #[derive(Clone, Debug)]
-struct NotedWay {
+pub(crate) struct NotedWay {
     source: FlowSource,
     target: FlowTarget,
     set_mark: Option<u32>,
@@ -98,9 +102,17 @@ struct KnownWay {
     target: FlowTarget,
 }
 
+/// Where a packet came from and goes to; whether it came with a mark, and the one it has now; whether routes go by the type of service.
+pub(crate) type PacketWay = (FlowSource, FlowTarget, (bool, u32), bool);
+
 type RoutedAddresses = SmallVec<[IpAddr; 1]>;
 
 impl NotedWay {
+    /// Where its packets go to.
+    pub(crate) fn target(&self) -> FlowTarget {
+        self.target
+    }
+
     /// The addresses whose routes it depends on: where it was forwarded to, whom the machine itself speaks with, and all that rules may have asked for.
     fn routed_addresses(&self, tuple: &Tuple, translated: &Tuple) -> RoutedAddresses {
         let mut addresses: RoutedAddresses = match self.target {
@@ -122,6 +134,8 @@ pub(crate) struct FlowTracker {
     known: KeyedMap<ConnId, [KnownWay; 2]>,
     /// Connections that the data path had no place for, until when they are not offered again.
     refused: KeyedMap<ConnId, Instant>,
+    /// Known ones whose handshake goes on; `None` if the data path forwards none.
+    opening: Option<KeyedMap<ConnId, ()>>,
     /// The connections that depend on the routes to an address.
     by_address: BTreeSet<(IpAddr, ConnId)>,
     /// The connections whose rules have made a lookup.
@@ -154,6 +168,7 @@ impl FlowTracker {
             candidates: key.derive(0).map(),
             known: key.derive(1).map(),
             refused: key.derive(2).map(),
+            opening: None,
             by_address: BTreeSet::new(),
             by_lookup: BTreeSet::new(),
             route_changes: ChangeLog::new(),
@@ -164,25 +179,64 @@ impl FlowTracker {
         }
     }
 
-    /// Notes that a packet of an established connection has passed.
-    pub(crate) fn note(
-        &mut self,
-        (conn_id, direction): (ConnId, Direction),
-        (source, target, (came_marked, mark), plain_tos_only): (FlowSource, FlowTarget, (bool, u32), bool),
+    /// The data path forwards handshakes too.
+    pub(crate) fn allow_opening(&mut self, key: SipKey) {
+        self.opening = Some(key.map());
+    }
+
+    /// May a connection whose first SYN has passed be offered?
+    pub(crate) fn may_offer_opening(&self) -> bool {
+        self.opening.as_ref().is_some_and(|opening| opening.len() < MAX_OPENING)
+    }
+
+    /// The way of a packet that has passed, or what keeps its connection here.
+    pub(crate) fn way_of(
+        &self,
+        (source, target, (came_marked, mark), plain_tos_only): PacketWay,
         trace: &EvalTrace,
-        engine: &mut Engine,
-        now: Instant,
-    ) {
+        conn_mark: u32,
+    ) -> Result<NotedWay, HoldReasons> {
         let unmarked_only = trace.mark_read;
         let by_mark = if unmarked_only && came_marked { HoldReasons::MARK } else { HoldReasons::empty() };
         let holds = trace.holds | by_mark;
         if !holds.is_empty() {
-            self.candidates.remove(&conn_id);
-            for (bit, count) in self.held.iter_mut().enumerate() {
-                *count += u64::from(holds.bits() >> bit & 1);
-            }
-            return;
+            return Err(holds);
         }
+        Ok(NotedWay {
+            source,
+            target,
+            set_mark: trace.mark_set.then_some(mark),
+            unmarked_only,
+            plain_tos_only,
+            counters: trace.counters.clone(),
+            fib_read: trace.fib_read,
+            lookups: trace.lookups.as_slice().into(),
+            route_changes: self.route_changes.number(),
+            set_changes: self.set_changes.number(),
+            conn_mark,
+        })
+    }
+
+    /// Notes that a packet of an established connection has passed.
+    pub(crate) fn note(
+        &mut self,
+        (conn_id, direction): (ConnId, Direction),
+        packet_way: PacketWay,
+        trace: &EvalTrace,
+        engine: &mut Engine,
+        now: Instant,
+    ) {
+        let conn_mark = engine.connection_mark(conn_id);
+        let noted = match self.way_of(packet_way, trace, conn_mark) {
+            Ok(noted) => noted,
+            Err(holds) => {
+                self.candidates.remove(&conn_id);
+                for (bit, count) in self.held.iter_mut().enumerate() {
+                    *count += u64::from(holds.bits() >> bit & 1);
+                }
+                return;
+            }
+        };
         if self.known.contains_key(&conn_id) || self.refused.get(&conn_id).is_some_and(|until| now < *until) {
             return;
         }
@@ -195,27 +249,10 @@ impl FlowTracker {
             // Those that never see an answer stay behind.
             self.candidates.clear();
         }
-        let conn_mark = engine.connection_mark(conn_id);
         let ways = self.candidates.entry(conn_id).or_default();
         ways.iter_mut().for_each(|way| _ = way.take_if(|way| way.conn_mark != conn_mark));
         if let Some(way) = ways.get_mut(direction as usize) {
-            let (counters, lookups) = (trace.counters.clone(), trace.lookups.as_slice().into());
-            let (route_changes, set_changes) = (self.route_changes.number(), self.set_changes.number());
-            let set_mark = trace.mark_set.then_some(mark);
-            let fib_read = trace.fib_read;
-            *way = Some(NotedWay {
-                source,
-                target,
-                set_mark,
-                unmarked_only,
-                plain_tos_only,
-                counters,
-                fib_read,
-                lookups,
-                route_changes,
-                set_changes,
-                conn_mark,
-            });
+            *way = Some(noted);
         }
         if !is_assured || ways.iter().any(Option::is_none) {
             return;
@@ -230,6 +267,36 @@ impl FlowTracker {
             }
         };
         let Some([Some(original), Some(reply)]) = self.candidates.remove(&conn_id) else { return };
+        self.offer(flow, [original, reply], None, engine);
+    }
+
+    /// Offers a connection of which only the first SYN has passed, by the ways that its packets would take; `next_seq` is the sequence number of the client's next segment.
+    pub(crate) fn offer_opening(
+        &mut self,
+        conn_id: ConnId,
+        ways: [NotedWay; 2],
+        next_seq: u32,
+        engine: &mut Engine,
+        now: Instant,
+    ) {
+        let Some(opening) = &mut self.opening else { return };
+        if let Ok(flow) = engine.offload_opening(conn_id, now) {
+            opening.insert(conn_id, ());
+            self.offer(flow, ways, Some(next_seq), engine);
+        }
+    }
+
+    /// A connection has got on in its handshake, or is closing.
+    pub(crate) fn note_progress(&mut self, conn_id: ConnId, engine: &Engine) {
+        if let Some(opening) = &mut self.opening
+            && engine.is_assured(conn_id)
+        {
+            opening.remove(&conn_id);
+        }
+    }
+
+    fn offer(&mut self, flow: OffloadedFlow, ways: [NotedWay; 2], opening: Option<u32>, engine: &mut Engine) {
+        let (conn_id, [original, reply]) = (flow.conn_id, ways);
         let [original_tuple, reply_tuple] = flow.tuples;
         let translated = original_tuple.invert().zip(reply_tuple.invert());
         // Tuples alone do not tell connections of zones apart.
@@ -259,6 +326,7 @@ impl FlowTracker {
             set_mark: way.set_mark,
             unmarked_only: way.unmarked_only,
             plain_tos_only: way.plain_tos_only,
+            opening,
         };
         self.ready.push_back([
             known(Direction::Original, &original, original_tuple, as_server),
@@ -355,6 +423,7 @@ impl FlowTracker {
     }
 
     pub(crate) fn forget(&mut self, conn_id: ConnId) {
+        self.opening.iter_mut().for_each(|opening| _ = opening.remove(&conn_id));
         for way in self.known.remove(&conn_id).into_iter().flatten() {
             for address in way.addresses {
                 self.by_address.remove(&(address, conn_id));
@@ -393,6 +462,8 @@ impl FlowTracker {
 const REASONS: usize = HoldReasons::all().bits().count_ones() as usize;
 /// Connections that have passed in one direction, at most.
 const MAX_CANDIDATES: usize = 262_144;
+/// Known connections whose handshake goes on, at most: a flood of SYNs leaves the table's other places to connections that are one.
+const MAX_OPENING: usize = 16_384;
 /// Connections without a place that are remembered, at most, and for how many nanoseconds.
 const MAX_REFUSED: usize = 65_536;
 const RETRY_INTERVAL: u64 = 1_000_000_000;
@@ -402,8 +473,8 @@ const MAX_COMPARED_RANGES: usize = 64;
 const MAX_REVOKED_SINGLY: usize = 2048;
 
 #[cfg(test)]
-mod hold_tests;
+pub(crate) mod hold_tests;
 #[cfg(test)]
 mod set_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -8,7 +8,7 @@ use keepstate_wire::checksum::Sum;
 use std::net::Ipv4Addr;
 
 /// Sets, maps and objects that the rules name.
-const OBJECTS: &str = "
+pub(crate) const OBJECTS: &str = "
     set plain { type ipv4_addr; elements = { 192.0.2.7, 203.0.113.1 }; }
     set nets { type ipv4_addr; flags interval; elements = { 192.0.2.0/24 }; }
     set pairs { type ipv4_addr . inet_service; elements = { 192.0.2.7 . 5000 }; }
@@ -29,7 +29,7 @@ const OBJECTS: &str = "
 ";
 
 /// Rules, and what keeps connections from going; nothing if they may go.
-const RULES: &[(&str, Hold)] = &[
+pub(crate) const RULES: &[(&str, Hold)] = &[
     // Constant for a connection's packets in one direction.
     ("accept", Hold::empty()),
     ("counter", Hold::empty()),

@@ -6,8 +6,8 @@ use keepstate_rules::{NoIncludes, RulesetError, compile, parse_with};
 use keepstate_wire::checksum::Sum;
 use std::net::Ipv4Addr;
 
-pub(super) const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
-pub(super) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 9);
+pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 9);
 
 /// A router without rules: the client's network behind interface 1, the server's behind 2.
 fn router() -> Router {
@@ -15,11 +15,11 @@ fn router() -> Router {
 }
 
 /// The same with these rules.
-pub(super) fn router_with(rules: &str) -> Router {
+pub(crate) fn router_with(rules: &str) -> Router {
     try_router_with(rules).unwrap()
 }
 
-pub(super) fn try_router_with(rules: &str) -> Result<Router, RulesetError> {
+pub(crate) fn try_router_with(rules: &str) -> Result<Router, RulesetError> {
     let (tree, sources) = parse_with("test.nft", rules, &NoIncludes, &[])?;
     let outside = Interface::new(1, "wan0", 1500).with_address([192, 0, 2, 254].into(), 24);
     let inside = Interface::new(2, "lan0", 1500).with_address([10, 0, 0, 1].into(), 24);
@@ -28,7 +28,7 @@ pub(super) fn try_router_with(rules: &str) -> Result<Router, RulesetError> {
     Ok(Router::new(engine, compile(&tree, &sources)?, fib, (1, 2)).with_flow_offload())
 }
 
-pub(super) fn at(milliseconds: u64) -> Instant {
+pub(crate) fn at(milliseconds: u64) -> Instant {
     Instant(milliseconds * 1_000_000)
 }
 

@@ -136,6 +136,8 @@ impl Router {
     fn apply_verdict(&mut self, verdict: Verdict, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
         match verdict {
             Verdict::Accept => Ok(()),
+            // Nobody is answered.
+            _ if pkt.meta.is_probe => Err(DropReason::RulesetDrop),
             Verdict::Drop => Err(DropReason::RulesetDrop),
             Verdict::Reject(reject) => {
                 self.send_reject(reject, pkt);

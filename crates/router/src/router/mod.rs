@@ -12,6 +12,7 @@ mod drop_reason;
 mod duty;
 mod egress;
 mod flow_api;
+mod handshake;
 mod hooks;
 mod interface_counts;
 mod local_replies;

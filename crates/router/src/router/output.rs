@@ -35,6 +35,9 @@ impl Router {
 
     /// Sends an ICMP error to the packet's sender. It quotes the packet as it was before NAT.
     pub(super) fn send_icmp_error(&mut self, pkt: &InFlightPacket, kind: u8, code: u8, word: u32) {
+        if pkt.meta.is_probe {
+            return;
+        }
         let Some(packet) = pkt.pre_nat_packet() else { return };
         let sent = packet.bytes();
         let to = match packet.addresses() {
@@ -155,12 +158,18 @@ impl Router {
         let sent_to = pkt.destination()?;
         self.run_output_hooks(pkt, false)?;
         let to = destination_of(&pkt.bytes)?;
+        if pkt.meta.is_probe && self.is_looped(to) {
+            return Ok(());
+        }
         if self.is_looped(to) {
             self.counters.delivered += 1;
             let packet = std::mem::take(&mut pkt.bytes);
             self.push_output(Egress::Loop { iif: self.looped_to(&packet), packet }, pkt.meta.mark);
         } else if to == sent_to && pkt.way_out.is_none() {
             self.note_way(pkt, FlowTarget::LetOut);
+            if pkt.meta.is_probe {
+                return Ok(());
+            }
             self.counters.generated += 1;
             let (whole, mtu) = (std::mem::take(&mut pkt.bytes), self.fib.mtu(oif) as usize);
             for packet in self.fragment_again(pkt, whole, mtu) {
@@ -171,6 +180,9 @@ impl Router {
             let (device, next_hop) = pkt.way_out.ok_or(DropReason::NoRoute)?;
             self.check_mtu(pkt, to.is_ipv6())?;
             self.note_way(pkt, FlowTarget::Forward { oif: device.index, next_hop });
+            if pkt.meta.is_probe {
+                return Ok(());
+            }
             self.counters.generated += 1;
             let (whole, mtu) = (std::mem::take(&mut pkt.bytes), self.mtu_of(pkt, device.index) as usize);
             for packet in self.fragment_again(pkt, whole, mtu) {
@@ -216,7 +228,9 @@ impl Router {
         }
         let sent_to = destination_of(&pkt.bytes)?;
         self.run_filter_chains(Hook::Output, BEFORE_CONNTRACK, pkt)?;
-        if !attached && !pkt.meta.untracked {
+        if pkt.meta.is_probe {
+            pkt.ctx = pkt.probe_ctx.take();
+        } else if !attached && !pkt.meta.untracked {
             let packet = pkt.packet()?;
             let zone = pkt.meta.zone.unwrap_or_default();
             self.check_held(&packet, zone, pkt.now)?;

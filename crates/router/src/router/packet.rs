@@ -1,5 +1,6 @@
 //! A packet in flight: its bytes, their layout, and what goes with it from hook to hook.
 use super::drop_reason::DropReason;
+use crate::known_flow::NotedWay;
 use crate::service::BackendChoice;
 use keepstate_engine::{ConnId, Direction, Instant, PacketCtx, SynproxyState};
 use keepstate_rules::{InterfaceInfo, PacketMeta};
@@ -29,6 +30,12 @@ pub(crate) struct InFlightPacket {
     pub(super) record_route_slots: Vec<Range<usize>>,
     /// The established connection that it was confirmed to belong to.
     pub(super) established: Option<(ConnId, Direction)>,
+    /// The connection that it has begun.
+    pub(super) began: Option<ConnId>,
+    /// The context that a probe gets where other packets are tracked.
+    pub(super) probe_ctx: Option<PacketCtx>,
+    /// The way that a probe has found.
+    pub(super) probed: Option<NotedWay>,
     /// The connection that it was confirmed to belong to.
     pub(super) conn_id: Option<ConnId>,
     /// It goes to an address of a shard that another gateway of the cluster decides.

@@ -98,7 +98,9 @@ impl Router {
 
     fn prerouting(&mut self, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
         self.run_filter_chains(Hook::Prerouting, BEFORE_CONNTRACK, pkt)?;
-        if !pkt.meta.untracked {
+        if pkt.meta.is_probe {
+            pkt.ctx = pkt.probe_ctx.take();
+        } else if !pkt.meta.untracked {
             let packet = pkt.packet()?;
             let zone = pkt.meta.zone.unwrap_or_default();
             self.check_held(&packet, zone, pkt.now)?;
@@ -198,6 +200,9 @@ impl Router {
         self.synproxy_hook(pkt)?;
         self.confirm(pkt)?;
         self.note_way(pkt, FlowTarget::Host);
+        if pkt.meta.is_probe {
+            return Ok(());
+        }
         if self.local_replies {
             self.answer_local(pkt);
         }
@@ -254,6 +259,9 @@ impl Router {
         self.synproxy_hook(pkt)?;
         self.confirm(pkt)?;
         self.note_way(pkt, FlowTarget::Forward { oif: device.index, next_hop });
+        if pkt.meta.is_probe {
+            return Ok(());
+        }
         self.counters.forwarded += 1;
         let (whole, mtu) = (std::mem::take(&mut pkt.bytes), self.mtu_of(pkt, device.index) as usize);
         for packet in self.fragment_again(pkt, whole, mtu) {
@@ -263,11 +271,11 @@ impl Router {
     }
 
     /// Notes the way of a packet, from which its connection may become known to the data path.
-    pub(super) fn note_way(&mut self, pkt: &InFlightPacket, target: FlowTarget) {
-        if pkt.established.is_some_and(|(conn_id, _)| self.is_tapped(conn_id, pkt)) {
+    pub(super) fn note_way(&mut self, pkt: &mut InFlightPacket, target: FlowTarget) {
+        let conn_id = pkt.began.or(pkt.established.map(|(conn_id, _)| conn_id));
+        if self.flows.is_none() || conn_id.is_none_or(|conn_id| self.is_tapped(conn_id, pkt)) {
             return;
         }
-        let (Some(flows), Some(of)) = (&mut self.flows, pkt.established) else { return };
         let source = match (pkt.meta.iif, pkt.sent_by) {
             (Some(device), None) => FlowSource::Interface(device.index),
             (_, Some(oif)) => FlowSource::Host(oif),
@@ -282,9 +290,20 @@ impl Router {
             FlowTarget::Host | FlowTarget::LetOut => true,
         };
         let plain_tos_only = self.route_oracle.as_ref().is_some_and(|oracle| oracle.goes_by_tos());
-        if is_plain && !(plain_tos_only && type_of_service(&pkt.bytes) != 0) {
-            let mark = (pkt.came_marked, pkt.meta.mark);
-            flows.note(of, (source, target, mark, plain_tos_only), &pkt.meta.trace, &mut self.engine, pkt.now);
+        if !is_plain || plain_tos_only && type_of_service(&pkt.bytes) != 0 {
+            return;
+        }
+        let way = (source, target, (pkt.came_marked, pkt.meta.mark), plain_tos_only);
+        match (&mut self.flows, pkt.established, pkt.began) {
+            (Some(flows), Some((conn_id, _)), _) if pkt.meta.is_probe => {
+                let trace = &pkt.meta.trace;
+                // The status changes while the handshake goes on.
+                let found = flows.way_of(way, trace, self.engine.connection_mark(conn_id));
+                pkt.probed = found.ok().filter(|_| !trace.status_read);
+            }
+            (Some(flows), Some(of), _) => flows.note(of, way, &pkt.meta.trace, &mut self.engine, pkt.now),
+            (_, None, Some(conn_id)) => self.offer_handshake(conn_id, pkt, source, target),
+            _ => (),
         }
     }
 
@@ -328,11 +347,16 @@ impl Router {
 
     pub(super) fn confirm(&mut self, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
         let Some(mut ctx) = pkt.ctx.take() else { return Ok(()) };
+        if pkt.meta.is_probe {
+            pkt.established = ctx.connection().zip(ctx.direction());
+            return Ok(());
+        }
         let is_new = ctx.unconfirmed().is_some();
         self.check_duty_to_create(&mut ctx, pkt)?;
         let outcome = self.engine.confirm_and_rewrite(ctx, &mut pkt.bytes, pkt.now);
         if let Some(conn_id) = outcome.connection.filter(|_| is_new) {
             self.masquerade.note_new(conn_id);
+            pkt.began = Some(conn_id);
         }
         pkt.conn_id = outcome.connection;
         if self.flows.is_some() && outcome.info == CtInfo::Established {

@@ -54,6 +54,9 @@ pub struct PacketMeta {
     pub copies: Vec<PacketCopy>,
     /// The packet as rules have changed it: what leaves the hook in its place. Empty if none has.
     pub rewritten: Vec<u8>,
+    /// It is a question, not a packet: what the rules would do with the next packet of a connection. Nothing is counted, and nothing is changed; a rule that would change something drops it, which
+    /// its trace says by a reason to hold.
+    pub is_probe: bool,
     /// What the evaluations so far have consulted.
     pub trace: EvalTrace,
     /// What rules do with the packet, recorded if this is there.

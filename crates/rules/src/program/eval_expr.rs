@@ -62,7 +62,9 @@ impl Evaluator<'_> {
                 self.state.trace.holds |= HoldReasons::NUMGEN;
                 let next = self.state.numgen_counters.get_mut(*slot)?;
                 let number = *next;
-                *next = (number + 1) % modulus;
+                if !ctx.meta.is_probe {
+                    *next = (number + 1) % modulus;
+                }
                 u128::from(offset.wrapping_add(number))
             }
             CompiledExpr::Numgen { slot: None, modulus, offset } => {
@@ -100,6 +102,10 @@ impl Evaluator<'_> {
 
     /// Applies the counter, limit or quota of the element that a key finds: is the packet within them? Of what has none, or is not found, it is.
     pub(super) fn passes_element(&mut self, set: usize, key: &[u128], ctx: &EvalCtx<'_, '_>) -> bool {
+        if ctx.meta.is_probe {
+            // The lookup is noted as one of a set that changes by itself.
+            return true;
+        }
         let Some(element) = self.sets.get_mut(set).and_then(|set| set.element_mut(key, ctx.now)) else { return true };
         let packet_ctx = ctx.packet_ctx.as_deref();
         element.stateful.iter_mut().all(|state| state.eval(ctx.packet, ctx.engine, packet_ctx, ctx.now))

@@ -7,7 +7,7 @@ use super::eval_selector::eval_selector;
 use super::exthdr::can_be_stripped;
 use super::flow_offload::may_be_offloaded;
 use super::header_rewrite::HeaderRewrite;
-use super::hold::holds_of_instr;
+use super::hold::{holds_of_instr, stops_probe};
 use super::instr::{BaseChain, CompiledExpr, CompiledRhs, CompiledRule, CompiledVerdict, Instr};
 use super::log::format_log_line;
 use super::nat::apply_nat;
@@ -112,7 +112,7 @@ impl Program {
                 let verdict = if base.policy_drop { Verdict::Drop } else { Verdict::Accept };
                 // A base chain has a name.
                 let number = parts.number_of(base.chain).unwrap_or_default();
-                if base.policy_drop {
+                if base.policy_drop && !ctx.meta.is_probe {
                     parts.state.drops.count_policy(number);
                 }
                 if let Some(trace) = &mut ctx.meta.rule_trace {
@@ -200,7 +200,7 @@ impl Evaluator<'_> {
         else {
             return;
         };
-        if decision.is_drop() {
+        if decision.is_drop() && !ctx.meta.is_probe {
             self.state.drops.count_rule(first_rule + rule);
         }
         if let Some(trace) = &mut ctx.meta.rule_trace {
@@ -228,6 +228,10 @@ impl Evaluator<'_> {
     fn eval_instr(&mut self, instr: &Instr, ctx: &mut EvalCtx<'_, '_>) -> InstrOutcome {
         let bytes = ctx.packet.total_len() as u64;
         self.state.trace.holds |= holds_of_instr(instr);
+        if ctx.meta.is_probe && stops_probe(instr) {
+            self.state.trace.holds |= HoldReasons::REWRITE;
+            return InstrOutcome::Final(Verdict::Drop);
+        }
         match instr {
             Instr::Match { left, not, right } => match self.eval_match(left, right, ctx) {
                 Some(holds) if holds != *not => InstrOutcome::Continue,
@@ -235,8 +239,10 @@ impl Evaluator<'_> {
             },
             Instr::Counter(at) => {
                 if let Some((packets, all)) = self.state.counters.get_mut(*at) {
-                    *packets += 1;
-                    *all += bytes;
+                    if !ctx.meta.is_probe {
+                        *packets += 1;
+                        *all += bytes;
+                    }
                     self.state.trace.note_counter(u32::try_from(*at).unwrap_or(u32::MAX));
                 }
                 InstrOutcome::Continue
@@ -409,7 +415,9 @@ impl Evaluator<'_> {
                     // Only where every packet finds what the one before has left, all are judged alike.
                     self.state.trace.holds |= HoldReasons::MARK;
                 }
-                ctx.engine.set_mark(packet_ctx, low);
+                if !ctx.meta.is_probe {
+                    ctx.engine.set_mark(packet_ctx, low);
+                }
             }
             // As in Linux, a packet has one zone: the first that is set, before tracking.
             AssignTarget::CtZone(_) if ctx.packet_ctx.is_some() || ctx.meta.zone.is_some() => (),

@@ -62,6 +62,18 @@ pub(super) fn holds_of_instr(instr: &Instr) -> HoldReasons {
     }
 }
 
+/// May a probe, which must change nothing, not pass an instruction?
+pub(super) fn stops_probe(instr: &Instr) -> bool {
+    let changes = match instr {
+        // The connection's mark is only compared.
+        Instr::Assign(target, ..) => !matches!(target, AssignTarget::MetaMark | AssignTarget::CtMark),
+        // It goes by the state of the connection, which changes.
+        Instr::FlowOffload => true,
+        _ => false,
+    };
+    changes || !holds_of_instr(instr).is_empty()
+}
+
 /// The sets that instructions change.
 pub(super) fn mark_updated_sets(instr: &Instr, sets: &mut [CompiledSet]) {
     match instr {
