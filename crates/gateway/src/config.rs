@@ -238,7 +238,7 @@ impl GatewayConfig {
                 router = router.with_route_oracle(driver.route_oracle()?);
                 driver.adopt_flows(&mut router, SystemTimeSource.now());
                 if options.offload {
-                    router = router.with_flow_offload();
+                    router = router.with_flow_offload().with_handshake_offload();
                 }
                 let note = format!("routing {}; Ctrl-C stops", driver.interface_names());
                 (Box::new(driver), note)

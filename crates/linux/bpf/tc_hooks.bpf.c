@@ -97,7 +97,7 @@ struct next_hop {
 } __attribute__((packed));
 
 // A known flow: one direction of a connection whose packets go on without user space. It is written by user space, through the mapped memory: a line that is free gets its content first and
-// `live` last; a line that is not live is used again only when no program can still be reading it.
+// `live` last; a line that is not live is used again only when no program can still be reading it. The programs write its counts, and how far its connection is, in `live`.
 struct flow_key {
 	__be32 saddr, daddr;
 	__be16 sport, dport;
@@ -111,6 +111,9 @@ enum target { FORWARD = 0, HOST = 1, LET_OUT = 2 };
 // Beside the target: the packets get the line's mark; only packets that come without a mark are the flow's, since rules or routes have asked for it; the machine itself sends them, so
 // that they are no hop older; only packets of the ordinary type of service are the flow's, since routes go by it.
 enum { TARGET = 3, SETS_MARK = 4, UNMARKED_ONLY = 8, KEEPS_HOPS = 16, PLAIN_TOS_ONLY = 32 };
+
+// In `live`: the line is one; its connection's handshake goes on; its connection is closing.
+enum { LIVE = 1, OPENING = 2, CLOSING = 4 };
 
 struct flow {
 	struct flow_key key;
@@ -177,6 +180,51 @@ struct {
 	__type(key, __u32);
 	__type(value, struct bucket_v6);
 } flows_v6 SEC(".maps");
+
+// Beside each line: what segments need that begin or close a connection.
+struct side {
+	__u32 peer; // the number of the line of the other direction, which has this one's number in its turn
+	__u32 next_seq; // in the handshake: the sequence number of this end's next segment
+	__u16 is_reply;
+	__u16 has_answered; // the server: its SYN has passed
+	__u32 unused;
+};
+
+struct sides {
+	struct side lines[LINES];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, BUCKETS);
+	__type(key, __u32);
+	__type(value, struct sides);
+} sides SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, BUCKETS_V6);
+	__type(key, __u32);
+	__type(value, struct sides);
+} sides_v6 SEC(".maps");
+
+// A segment that has gone on, and that user space has to know of: IP and TCP header as they came.
+enum { MAX_HEADERS = 100 };
+
+struct note {
+	__u32 line;
+	__u8 is_v6;
+	__u8 length;
+	__u16 unused;
+	__u8 headers[MAX_HEADERS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} notes SEC(".maps");
 
 // What the next gateway has to know of each known connection, beside its lines: written and read by user space alone (src/tc/flow_record.rs).
 struct record {
@@ -284,7 +332,7 @@ static __always_inline __u64 hash_of(const __u64 *words, int count, const __u64 
 	return v0 ^ v1 ^ v2 ^ v3;
 }
 
-static __always_inline struct flow *find_in(__u32 at, const struct flow_key *key, __u32 generation)
+static __always_inline struct flow *find_in(__u32 at, const struct flow_key *key, __u32 generation, __u32 *number)
 {
 	struct bucket *bucket = bpf_map_lookup_elem(&flows, &at);
 	if (!bucket) return 0;
@@ -293,12 +341,15 @@ static __always_inline struct flow *find_in(__u32 at, const struct flow_key *key
 	for (int i = 0; i < LINES; i++) {
 		struct flow *flow = &bucket->lines[i];
 		const __u64 *has = (const void *)&flow->key;
-		if (has[0] == wanted[0] && has[1] == wanted[1] && flow->live && flow->generation == generation) return flow;
+		if (has[0] == wanted[0] && has[1] == wanted[1] && flow->live && flow->generation == generation) {
+			*number = at * LINES + i;
+			return flow;
+		}
 	}
 	return 0;
 }
 
-static __always_inline struct flow_v6 *find_in_v6(__u32 at, const struct flow_key_v6 *key, __u32 generation)
+static __always_inline struct flow_v6 *find_in_v6(__u32 at, const struct flow_key_v6 *key, __u32 generation, __u32 *number)
 {
 	struct bucket_v6 *bucket = bpf_map_lookup_elem(&flows_v6, &at);
 	if (!bucket) return 0;
@@ -309,8 +360,10 @@ static __always_inline struct flow_v6 *find_in_v6(__u32 at, const struct flow_ke
 		const __u64 *has = (const void *)&flow->key;
 		// The ports differ mostly.
 		if (has[4] == wanted[4] && has[3] == wanted[3] && has[1] == wanted[1] && has[2] == wanted[2] && has[0] == wanted[0] &&
-		    flow->live && flow->generation == generation)
+		    flow->live && flow->generation == generation) {
+			*number = at * LINES + i;
 			return flow;
+		}
 	}
 	return 0;
 }
@@ -325,15 +378,88 @@ static __always_inline int pull_headers(struct __sk_buff *skb, __u32 ip_len)
 	return bpf_skb_pull_data(skb, skb->len < wanted ? skb->len : wanted);
 }
 
-// Segments and datagrams that the kernel may send on: user space has to see the first and the last segments of a connection.
-static __always_inline int is_ordinary(__u8 protocol, void *transport, void *end)
+// Segments and datagrams that the kernel may send on: user space has to see the first segments of connections, and resets. `told` are those that user space has to know of.
+static __always_inline int is_ordinary(__u8 protocol, void *transport, void *end, int *told)
 {
 	if (protocol == IPPROTO_TCP) {
 		struct tcphdr *tcp = transport;
-		return (void *)(tcp + 1) <= end && !tcp->syn && !tcp->fin && !tcp->rst && tcp->ack && tcp->doff >= 5;
+		if ((void *)(tcp + 1) > end || tcp->rst || !tcp->ack || tcp->doff < 5) return 0;
+		*told = tcp->syn || tcp->fin;
+		return 1;
 	}
 	struct { __be16 source, dest, len, check; } *udp = transport;
 	return protocol == IPPROTO_UDP && (void *)(udp + 1) <= end && bpf_ntohs(udp->len) >= 8;
+}
+
+static __always_inline struct side *side_of(__u32 number, int is_v6)
+{
+	__u32 at = number / LINES;
+	struct sides *found = is_v6 ? bpf_map_lookup_elem(&sides_v6, &at) : bpf_map_lookup_elem(&sides, &at);
+	return found ? &found->lines[number % LINES] : 0;
+}
+
+// Target, `live` and interface of a line, as one word.
+static __always_inline __u32 *state_of(__u32 number, int is_v6)
+{
+	__u32 at = number / LINES;
+	if (is_v6) {
+		struct bucket_v6 *bucket = bpf_map_lookup_elem(&flows_v6, &at);
+		return bucket ? (void *)&bucket->lines[number % LINES].target : 0;
+	}
+	struct bucket *bucket = bpf_map_lookup_elem(&flows, &at);
+	return bucket ? (void *)&bucket->lines[number % LINES].target : 0;
+}
+
+// A bit of `live` in that word.
+#define LIVE_BIT(bit) bpf_htonl((__u32)(bit) << 16)
+
+// A segment of a known flow that belongs to its connection's handshake or end: may it go on? If so, user space is told. In the handshake only what it must consist of may, without data;
+// user space judges all else, and what it cannot be told.
+static __always_inline int may_go_on(struct __sk_buff *skb, __u32 number, __u8 live, __u32 ip_len, __u32 length, int is_v6)
+{
+	struct tcphdr tcp;
+	if (bpf_skb_load_bytes(skb, ETH_HLEN + ip_len, &tcp, sizeof(tcp))) return 0;
+	__u32 headers = ip_len + tcp.doff * 4;
+	if (length < headers) return 0;
+	struct side *side = side_of(number, is_v6);
+	if (!side) return 0;
+	__u32 other = side->peer;
+	struct side *peer = side_of(other, is_v6);
+	__u32 *state = state_of(number, is_v6), *peer_state = state_of(other, is_v6);
+	if (!peer || !state || !peer_state || peer->peer != number) return 0;
+	__u32 seq = bpf_ntohl(tcp.seq), ack = bpf_ntohl(tcp.ack_seq);
+	if (live & OPENING) {
+		if (length != headers || tcp.fin || tcp.urg || ack != peer->next_seq) return 0;
+		if (side->is_reply ? !tcp.syn || (side->has_answered && side->next_seq != seq + 1)
+				   : tcp.syn || !peer->has_answered || side->next_seq != seq)
+			return 0;
+	} else if (tcp.syn) {
+		return 0;
+	}
+	struct note *note = bpf_ringbuf_reserve(&notes, sizeof(*note), 0);
+	if (!note) return 0;
+	note->line = number;
+	note->is_v6 = is_v6;
+	note->length = headers;
+	if (headers < 40 || headers > MAX_HEADERS || bpf_skb_load_bytes(skb, ETH_HLEN, note->headers, headers)) {
+		bpf_ringbuf_discard(note, BPF_RB_NO_WAKEUP);
+		return 0;
+	}
+	if (!(live & OPENING)) {
+		if (tcp.fin) {
+			__sync_fetch_and_or(state, LIVE_BIT(CLOSING));
+			__sync_fetch_and_or(peer_state, LIVE_BIT(CLOSING));
+		}
+	} else if (side->is_reply) {
+		side->next_seq = seq + 1;
+		side->has_answered = 1;
+	} else {
+		// User space may be taking it out: only this bit changes.
+		__sync_fetch_and_and(state, ~LIVE_BIT(OPENING));
+		__sync_fetch_and_and(peer_state, ~LIVE_BIT(OPENING));
+	}
+	bpf_ringbuf_submit(note, BPF_RB_NO_WAKEUP);
+	return 1;
 }
 
 static __always_inline int fits(struct __sk_buff *skb, __u32 oif)
@@ -354,11 +480,13 @@ static __always_inline int known_v4(struct __sk_buff *skb, struct config *now, e
 	// A packet of many segments may be longer than its length field says.
 	if (length < 28 || (!skb->gso_size && length + ETH_HLEN > skb->len)) return SEEN_SLOW;
 	__be16 *ports = (void *)(ip + 1);
-	if (!is_ordinary(ip->protocol, ports, end)) return SEEN_SLOW;
+	int told = 0;
+	__u32 number = 0;
+	if (!is_ordinary(ip->protocol, ports, end, &told)) return SEEN_SLOW;
 	struct flow_key key = { ip->saddr, ip->daddr, ports[0], ports[1], ip->protocol, hook, (__u16)skb->ifindex };
 	__u64 hash = hash_of((void *)&key, sizeof(key) / 8, now->key);
-	struct flow *flow = find_in(hash & (BUCKETS - 1), &key, now->generation);
-	if (!flow) flow = find_in(hash >> 32 & (BUCKETS - 1), &key, now->generation);
+	struct flow *flow = find_in(hash & (BUCKETS - 1), &key, now->generation, &number);
+	if (!flow) flow = find_in(hash >> 32 & (BUCKETS - 1), &key, now->generation, &number);
 	if (!flow) return SEEN_SLOW;
 	__u8 what = flow->target, target = what & TARGET, protocol = ip->protocol;
 	__u32 oif = flow->oif, mark = flow->mark;
@@ -367,6 +495,8 @@ static __always_inline int known_v4(struct __sk_buff *skb, struct config *now, e
 	__be32 hop = flow->next_hop, saddr = flow->new_saddr, daddr = flow->new_daddr;
 	__u32 ports_before = *(__u32 *)ports, ports_after = (__u32)flow->new_dport << 16 | flow->new_sport;
 	if (target == FORWARD && ((ip->ttl <= 1 && !(what & KEEPS_HOPS)) || !fits(skb, oif))) return SEEN_SLOW;
+	__u8 live = flow->live;
+	if ((told || live != LIVE) && protocol == IPPROTO_TCP && !may_go_on(skb, number, live, sizeof(*ip), length, 0)) return SEEN_SLOW;
 	flow->seen = bpf_ktime_get_coarse_ns() / 1000000;
 	// As netfilter counts: a packet of many segments is one.
 	__sync_fetch_and_add(&flow->packets, 1);
@@ -431,13 +561,15 @@ static __always_inline int known_v6(struct __sk_buff *skb, struct config *now, e
 	if (length < sizeof(*ip) + 8 || (!skb->gso_size && length + ETH_HLEN > skb->len)) return SEEN_SLOW;
 	__be16 *ports = (void *)(ip + 1);
 	__u8 protocol = ip->nexthdr, hops = ip->hop_limit;
-	if (!is_ordinary(protocol, ports, end)) return SEEN_SLOW;
+	int told = 0;
+	__u32 number = 0;
+	if (!is_ordinary(protocol, ports, end, &told)) return SEEN_SLOW;
 	struct flow_key_v6 key = { .sport = ports[0], .dport = ports[1], .protocol = protocol, .hook = hook, .ifindex = (__u16)skb->ifindex };
 	__builtin_memcpy(key.saddr, &ip->saddr, sizeof(key.saddr));
 	__builtin_memcpy(key.daddr, &ip->daddr, sizeof(key.daddr));
 	__u64 hash = hash_of((void *)&key, sizeof(key) / 8, now->key);
-	struct flow_v6 *flow = find_in_v6(hash & (BUCKETS_V6 - 1), &key, now->generation);
-	if (!flow) flow = find_in_v6(hash >> 32 & (BUCKETS_V6 - 1), &key, now->generation);
+	struct flow_v6 *flow = find_in_v6(hash & (BUCKETS_V6 - 1), &key, now->generation, &number);
+	if (!flow) flow = find_in_v6(hash >> 32 & (BUCKETS_V6 - 1), &key, now->generation, &number);
 	if (!flow) return SEEN_SLOW;
 	__u8 what = flow->target, target = what & TARGET;
 	__u32 oif = flow->oif, mark = flow->mark;
@@ -445,6 +577,8 @@ static __always_inline int known_v6(struct __sk_buff *skb, struct config *now, e
 	if (what & PLAIN_TOS_ONLY && (ip->priority | (ip->flow_lbl[0] & 0xc0))) return SEEN_SLOW;
 	__u32 ports_before = *(__u32 *)ports, ports_after = (__u32)flow->new_dport << 16 | flow->new_sport;
 	if (target == FORWARD && ((hops <= 1 && !(what & KEEPS_HOPS)) || !fits(skb, oif))) return SEEN_SLOW;
+	__u8 live = flow->live;
+	if ((told || live != LIVE) && protocol == IPPROTO_TCP && !may_go_on(skb, number, live, sizeof(*ip), length, 1)) return SEEN_SLOW;
 	flow->seen = bpf_ktime_get_coarse_ns() / 1000000;
 	__sync_fetch_and_add(&flow->packets, 1);
 	__sync_fetch_and_add(&flow->bytes, length);

@@ -1,4 +1,5 @@
-//! The flows that the programs at tc's hooks know: entered when the router offers them, counted once a second, taken out when the router revokes them.
+//! The flows that the programs at tc's hooks know: entered when the router offers them, counted once a second, taken out when the router revokes them. What the programs tell of handshakes and ends goes to the
+//! router, before any packet that came to user space after it.
 //!
 //! ```text
 //! known ── revoked: rules, sets, routes, its mark ──▶ leaving, parked ──▶ parked: no packet goes by it, but the next gateway adopts it ── offered again ──▶ known
@@ -35,6 +36,8 @@ struct EnteredConnection {
     /// What the next gateway is told; `None` if it is too much.
     record: Option<FlowRecord>,
     phase: FlowPhase,
+    /// Its handshake goes on.
+    is_opening: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -56,6 +59,8 @@ struct CountingLine {
 
 /// Between two rounds of counting.
 const ROUND: u64 = 1_000_000_000;
+/// What new lines have counted.
+const NOTHING_COUNTED: [FlowCounts; 2] = [FlowCounts { packets: 0, bytes: 0, seen_ms: 0 }; 2];
 /// Connections counted in one turn.
 const COUNTS_PER_TURN: usize = 2048;
 
@@ -64,7 +69,7 @@ impl TcFlows {
     ///
     /// # Errors
     /// It cannot be mapped.
-    pub(super) fn new(hooks: &TcHooks) -> Result<TcFlows, TcError> {
+    pub(super) fn new(hooks: &mut TcHooks) -> Result<TcFlows, TcError> {
         Ok(TcFlows {
             table: hooks.flow_table()?,
             generation: None,
@@ -93,9 +98,13 @@ impl TcFlows {
                 continue;
             };
             self.count_from(conn_id, lines, counts, true);
-            self.connections
-                .insert(conn_id, EnteredConnection { lines, record: Some(record), phase: FlowPhase::Known });
+            self.connections.insert(
+                conn_id,
+                EnteredConnection { lines, record: Some(record), phase: FlowPhase::Known, is_opening: false },
+            );
         }
+        // What has begun and ended meanwhile.
+        self.take_notes(router, now);
         self.connections.len()
     }
 
@@ -127,6 +136,8 @@ impl TcFlows {
     /// # Errors
     /// The programs cannot be told.
     pub(super) fn sync(&mut self, router: &mut Router, hooks: &mut TcHooks, now: Instant) -> Result<(), TcError> {
+        // Before lines are used again.
+        self.take_notes(router, now);
         if self.generation != Some(router.flow_generation()) {
             // Before anything else: one store, and all lines are stale.
             hooks.raise_generation(&mut self.table)?;
@@ -163,24 +174,45 @@ impl TcFlows {
         (self.table.len(), self.refused)
     }
 
+    /// Tells the router of the segments that the programs have let go on. They came before every packet that has been read from the carrier.
+    pub(super) fn take_notes(&mut self, router: &mut Router, now: Instant) {
+        while let Some(note) = self.table.next_note() {
+            // Of a line that is nobody's: its connection is gone.
+            let Some(CountingLine { conn_id, direction, .. }) = self.counting.get(&note.line) else { continue };
+            let conn_id = *conn_id;
+            router.note_segment((conn_id, *direction), note.headers(), now);
+            let connection = self.connections.get_mut(&conn_id).filter(|connection| connection.is_opening);
+            if let Some(connection) = connection.filter(|_| router.engine().is_assured(conn_id)) {
+                connection.is_opening = false;
+                self.write_established(conn_id, router, now);
+            }
+        }
+    }
+
+    /// The next gateway is told that a connection is established.
+    fn write_established(&mut self, conn_id: ConnId, router: &Router, now: Instant) {
+        let Some(EnteredConnection { lines, record: Some(record), .. }) = self.connections.get(&conn_id) else {
+            return;
+        };
+        let reported = lines.map(|line| self.counting.get(&line).map_or(FlowCounts::default(), |of| of.reported));
+        if let Some(snapshot) = snapshot_of(router, conn_id, reported, now) {
+            self.table.update_record(record, *lines, &snapshot);
+        }
+    }
+
     fn enter(&mut self, flows: [KnownFlow; 2], router: &mut Router, now: Instant) {
-        let conn_id = flows[0].conn_id;
+        let (conn_id, opening) = (flows[0].conn_id, flows[0].opening);
         let [Some(original), Some(reply)] = flows.map(|flow| tc_flow(&flow)) else {
             return router.refuse_offload(conn_id, now);
         };
-        let Some(line) = self.table.insert(&original) else {
+        let Some(lines) = self.table.insert([&original, &reply], opening) else {
             self.refused += 1;
             return router.refuse_offload(conn_id, now);
         };
-        let Some(reply_line) = self.table.insert(&reply) else {
-            self.refused += 1;
-            self.table.remove(line);
-            return router.refuse_offload(conn_id, now);
-        };
-        let lines = [line, reply_line];
-        let record = snapshot_of(router, conn_id, now).and_then(|bytes| self.table.add_record(lines, &bytes));
+        let record =
+            snapshot_of(router, conn_id, NOTHING_COUNTED, now).and_then(|bytes| self.table.add_record(lines, &bytes));
         self.count_from(conn_id, lines, lines.map(|line| self.table.counts(line)), false);
-        let entered = EnteredConnection { lines, record, phase: FlowPhase::Known };
+        let entered = EnteredConnection { lines, record, phase: FlowPhase::Known, is_opening: opening.is_some() };
         if let Some(before) = self.connections.insert(conn_id, entered) {
             if before.phase == FlowPhase::Parked {
                 before.lines.into_iter().for_each(|line| self.table.remove(line));
@@ -263,7 +295,11 @@ impl TcFlows {
 
     /// A parked connection as it is now; it goes when it closes.
     fn renew_parked(&mut self, conn_id: ConnId, router: &Router, now: Instant) {
-        let snapshot = if is_established(router, conn_id, now) { snapshot_of(router, conn_id, now) } else { None };
+        let snapshot = if is_established(router, conn_id, now) {
+            snapshot_of(router, conn_id, NOTHING_COUNTED, now)
+        } else {
+            None
+        };
         match (snapshot, self.connections.get(&conn_id)) {
             (Some(snapshot), Some(EnteredConnection { lines, record: Some(record), .. })) => {
                 self.table.renew_record(record, *lines, &snapshot);
@@ -306,9 +342,13 @@ fn is_established(router: &Router, conn_id: ConnId, now: Instant) -> bool {
 }
 
 /// A connection as the next gateway is told of it. If its own timeouts (`ct timeout`) are too many for a record, those of the state that it is in while it is known are told; for the others it gets the
-/// ordinary ones.
-fn snapshot_of(router: &Router, conn_id: ConnId, now: Instant) -> Option<Vec<u8>> {
+/// ordinary ones. What its lines have counted and reported already is left out, for they still have it.
+fn snapshot_of(router: &Router, conn_id: ConnId, reported: [FlowCounts; 2], now: Instant) -> Option<Vec<u8>> {
     let mut snapshot = router.engine().export(conn_id, now)?;
+    for (sum, counts) in snapshot.accounting.iter_mut().flatten().zip(reported) {
+        sum.packets = sum.packets.saturating_sub(counts.packets);
+        sum.bytes = sum.bytes.saturating_sub(counts.bytes);
+    }
     let room = FlowTable::record_room(snapshot.original.source.is_ipv6());
     let encode = |snapshot: &ConnSnapshot| {
         let mut bytes = Vec::new();

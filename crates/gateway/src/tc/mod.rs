@@ -133,9 +133,9 @@ impl TcDriver {
         }
         let pins = open_pins()?;
         let mut carrier = open_carrier()?;
-        let hooks = TcHooks::load(&carrier, secrets, options.on_exit == OnExit::Open, pins)
+        let mut hooks = TcHooks::load(&carrier, secrets, options.on_exit == OnExit::Open, pins)
             .context("cannot load the programs for tc: needs Linux 6.6 or newer, CAP_BPF and CAP_NET_ADMIN")?;
-        let flows = TcFlows::new(&hooks)?;
+        let flows = TcFlows::new(&mut hooks)?;
         let closed_before = hooks.attached();
         // From here on the interfaces stay closed when this process dies.
         carrier.set_persistent(true).with_context(|| format!("keeping {CARRIER_NAME}"))?;
@@ -420,6 +420,8 @@ impl Driver for TcDriver {
         }
         if count > 0 {
             let router = &mut gateway.lock(TurnKind::Packets).router;
+            // Segments that have gone on before these packets came.
+            self.flows.take_notes(router, now);
             router.prefetch(received.iter().map(|packet| packet.bytes.as_slice()));
             for packet in received {
                 self.route(packet, router, now);

@@ -79,7 +79,11 @@ fn ways_taken_to(lab: &TcTestbed, side: &str, v6: bool, dport: u16, address: imp
             };
             spawn_in_netns(&client, asks).join().unwrap();
             let mut question = [0; 2];
-            let (_, from) = uninterrupted(|| server.recv_from(&mut question)).unwrap();
+            let received = uninterrupted(|| server.recv_from(&mut question));
+            let (_, from) = received.unwrap_or_else(|error| {
+                let neighbours = Command::new("ip").args(["-n", &lab.netns.name("r"), "neigh"]).output().unwrap();
+                panic!("{error}: datagram {number}, IPv6 {v6}: {}", String::from_utf8_lossy(&neighbours.stdout))
+            });
             assert_eq!(question, number.to_be_bytes());
             from.ip()
         })

@@ -66,12 +66,17 @@ impl LineLayout {
 
     /// Bytes of the table.
     pub(super) const fn table_len(&self) -> usize {
-        self.buckets * LINES_PER_BUCKET * self.line_len
+        self.lines() * self.line_len
+    }
+
+    /// How many lines there are.
+    pub(super) const fn lines(&self) -> usize {
+        self.buckets * LINES_PER_BUCKET
     }
 
     /// Connections whose lines have room, and records.
     pub(super) const fn connections(&self) -> usize {
-        self.buckets * LINES_PER_BUCKET / 2
+        self.lines() / 2
     }
 
     pub(super) const fn generation(&self) -> usize {
@@ -99,7 +104,10 @@ impl LineLayout {
 /// A generation that no program takes for its own.
 pub(super) const STALE: u32 = 0;
 /// `live` in the state's bytes.
-pub(super) const LIVE: usize = 1;
+pub(super) const LIVE_BYTE: usize = 1;
+/// `LIVE` and `OPENING` in it.
+pub(super) const LIVE: u8 = 1;
+pub(super) const OPENING: u8 = 2;
 /// `SETS_MARK`, `UNMARKED_ONLY`, `KEEPS_HOPS` and `PLAIN_TOS_ONLY`, beside the target.
 const SETS_MARK: u8 = 4;
 const UNMARKED_ONLY: u8 = 8;

@@ -3,12 +3,14 @@
 //! A line's life: free; entered ([`FlowTable::insert`]): the content first, `live` last; taken out ([`FlowTable::remove`]): from then on no packet finds it, but a program may still be reading it; given back
 //! with its last counts ([`FlowTable::poll_removed`]) once every program that began before has ended. Only then is it used again, so no packet sees half of one flow and half of another.
 //! A line may be parked instead ([`FlowTable::park`]): no packet finds it, but the next gateway does, together with its record (`flow_record.rs`).
-//! User space is the only writer but for the counters.
+//! User space is the only writer but for the counters, and for how far a connection's handshake or end is. Segments of those are told ([`FlowTable::next_note`]).
 use super::flow_line::{EncodedLine, FlowLine, LineLayout, TcFlow};
 use super::flow_record::{AdoptedFlow, FlowRecord, HEADER_LEN, RecordMemory};
 use super::line_memory::{FlowCounts, LineMemory, LineState};
+use super::segment_note::{SIDE_LEN, SegmentNote, SegmentNotes};
 use crate::mapped_memory::MappedMemory;
 use crate::privileges;
+use aya::maps::{MapData, RingBuf};
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
 use std::io;
@@ -23,6 +25,7 @@ pub struct FlowTable {
     v6: LineMemory,
     /// Of IPv4, of IPv6.
     records: [RecordMemory; 2],
+    notes: SegmentNotes,
     key: [u64; 2],
     generation: u32,
     live: usize,
@@ -47,6 +50,7 @@ impl FlowTable {
     pub(super) fn new(
         [v4, v6]: [MappedMemory; 2],
         [records_v4, records_v6]: [MappedMemory; 2],
+        notes: SegmentNotes,
         key: [u64; 2],
         generation: u32,
     ) -> io::Result<FlowTable> {
@@ -66,6 +70,7 @@ impl FlowTable {
             v4: LineMemory::new(v4, &LineLayout::V4),
             v6: LineMemory::new(v6, &LineLayout::V6),
             records: [RecordMemory::new(records_v4, RECORD_LEN), RecordMemory::new(records_v6, RECORD_LEN_V6)],
+            notes,
             key,
             generation,
             live: 0,
@@ -76,9 +81,10 @@ impl FlowTable {
         })
     }
 
-    /// Maps a table out of its BPF maps: lines of IPv4 and of IPv6, records of IPv4 and of IPv6.
+    /// Maps a table out of its BPF maps: of IPv4 and of IPv6 the lines, the records, and the sides; and the ring that notes come by.
     pub(super) fn of_maps(
-        [v4, v6, records_v4, records_v6]: [BorrowedFd<'_>; 4],
+        [v4, v6, records_v4, records_v6, sides, sides_v6]: [BorrowedFd<'_>; 6],
+        ring: RingBuf<MapData>,
         key: [u64; 2],
         generation: u32,
     ) -> io::Result<FlowTable> {
@@ -86,7 +92,10 @@ impl FlowTable {
         let v6 = MappedMemory::bpf_map(v6, LineLayout::V6.table_len())?;
         let records_v4 = MappedMemory::bpf_map(records_v4, LineLayout::V4.connections() * RECORD_LEN)?;
         let records_v6 = MappedMemory::bpf_map(records_v6, LineLayout::V6.connections() * RECORD_LEN_V6)?;
-        FlowTable::new([v4, v6], [records_v4, records_v6], key, generation)
+        let sides = MappedMemory::bpf_map(sides, LineLayout::V4.lines() * SIDE_LEN)?;
+        let sides_v6 = MappedMemory::bpf_map(sides_v6, LineLayout::V6.lines() * SIDE_LEN)?;
+        let notes = SegmentNotes::new([sides, sides_v6], Some(ring));
+        FlowTable::new([v4, v6], [records_v4, records_v6], notes, key, generation)
     }
 
     /// The connections that an earlier gateway has left in this memory, each once. Lines that belong to none are taken out.
@@ -145,6 +154,11 @@ impl FlowTable {
         }
     }
 
+    /// Writes it down anew, while its lines count on: what they have counted is not in it.
+    pub fn update_record(&mut self, record: &FlowRecord, lines: [FlowLine; 2], snapshot: &[u8]) {
+        self.records[usize::from(record.is_v6)].write(record.number, lines.map(|line| line.number), snapshot);
+    }
+
     /// The next gateway need not know of it.
     pub fn remove_record(&mut self, record: FlowRecord) {
         self.records[usize::from(record.is_v6)].remove(record.number);
@@ -165,16 +179,39 @@ impl FlowTable {
         self.generation = generation;
     }
 
-    /// Enters a flow; `None` if both its buckets are full, its addresses are not of one family, or the interface's index has more than 16 bits.
-    pub fn insert(&mut self, flow: &TcFlow) -> Option<FlowLine> {
-        let line = EncodedLine::new(flow)?;
+    /// Enters the flows of a connection, original and reply; `None` if there is no place for both, their addresses are not of one family, or an interface's index has more than 16 bits. With `opening`, its
+    /// handshake goes on: the sequence number of the client's next segment.
+    pub fn insert(&mut self, flows: [&TcFlow; 2], opening: Option<u32>) -> Option<[FlowLine; 2]> {
+        let [Some(original), Some(reply)] = flows.map(EncodedLine::new) else { return None };
+        let is_v6 = flows[0].source.0.is_ipv6();
+        if flows[1].source.0.is_ipv6() != is_v6 {
+            return None;
+        }
+        let first = self.write(is_v6, &original)?;
+        let Some(second) = self.write(is_v6, &reply) else {
+            // No packet has found it.
+            self.of_family(is_v6).free(first);
+            return None;
+        };
+        let numbers = [first, second];
+        self.notes.pair(is_v6, numbers, opening);
+        self.live += numbers.len();
+        Some(numbers.map(|number| {
+            self.of_family(is_v6).go_live(number, opening.is_some());
+            FlowLine { is_v6, number }
+        }))
+    }
+
+    fn write(&mut self, is_v6: bool, line: &EncodedLine) -> Option<u32> {
         let mut hasher = SipHasher13::new_with_keys(self.key[0], self.key[1]);
         hasher.write(line.key());
-        let is_v6 = flow.source.0.is_ipv6();
         let (hash, generation) = (hasher.finish(), self.generation);
-        let number = self.of_family(is_v6).insert(&line, hash, generation)?;
-        self.live += 1;
-        Some(FlowLine { is_v6, number })
+        self.of_family(is_v6).write(line, hash, generation)
+    }
+
+    /// The next segment that the programs have let go on and that belongs to a connection's handshake or end, in the order that they came.
+    pub fn next_note(&mut self) -> Option<SegmentNote> {
+        self.notes.next()
     }
 
     fn of_family(&mut self, is_v6: bool) -> &mut LineMemory {
@@ -263,7 +300,25 @@ mod tests {
     fn table() -> FlowTable {
         let memory = |layout: &LineLayout| MappedMemory::anonymous(layout.table_len()).unwrap();
         let records = [RECORD_LEN, RECORD_LEN_V6].map(|record_len| MappedMemory::anonymous(1024 * record_len).unwrap());
-        FlowTable::new([memory(&LineLayout::V4), memory(&LineLayout::V6)], records, [1, 2], 7).unwrap()
+        let sides = [&LineLayout::V4, &LineLayout::V6]
+            .map(|layout| MappedMemory::anonymous(layout.lines() * SIDE_LEN).unwrap());
+        let notes = SegmentNotes::new(sides, None);
+        FlowTable::new([memory(&LineLayout::V4), memory(&LineLayout::V6)], records, notes, [1, 2], 7).unwrap()
+    }
+
+    /// Both directions of a connection.
+    fn insert(table: &mut FlowTable, source: IpAddr, port: u16) -> Option<[FlowLine; 2]> {
+        let original = flow(source, port);
+        let reply = TcFlow {
+            source: original.new_destination,
+            destination: original.new_source,
+            new_source: original.destination,
+            new_destination: original.source,
+            ifindex: 4,
+            target: TcFlowTarget::Forward(3, source),
+            ..original
+        };
+        table.insert([&original, &reply], None)
     }
 
     fn flow(source: IpAddr, port: u16) -> TcFlow {
@@ -293,7 +348,7 @@ mod tests {
     fn a_line_is_used_again_only_after_a_grace_period() {
         for client in CLIENTS {
             let mut table = table();
-            let line = table.insert(&flow(client, 1)).unwrap();
+            let [line, reply] = insert(&mut table, client, 1).unwrap();
             let seen_ms = table.counts(line).seen_ms;
             assert_eq!(table.counts(line), FlowCounts { seen_ms, ..FlowCounts::default() });
             assert!(table.counts(line).age_ms() < 60_000, "as if a packet had come");
@@ -302,11 +357,11 @@ mod tests {
             of_family.memory.atomic_u64(at + of_family.layout.packets()).store(9, Ordering::Relaxed);
             table.remove(line);
             table.remove(line);
-            assert_eq!((table.len(), table.has_leaving()), (0, true));
+            assert_eq!((table.len(), table.has_leaving()), (1, true));
             // The program that counts on is still at it.
             let of_family = table.of_family(line.is_v6);
             of_family.memory.atomic_u64(at + of_family.layout.bytes()).store(90, Ordering::Relaxed);
-            assert_ne!(table.insert(&flow(client, 1)), Some(line));
+            assert!(!insert(&mut table, client, 1).unwrap().contains(&line) && reply != line);
             let removed = loop {
                 let removed = table.poll_removed();
                 if !removed.is_empty() {
@@ -325,16 +380,16 @@ mod tests {
     fn flows_spread_over_the_table() {
         let mut table = table();
         let mut refused = 0;
-        for number in 0..131_072_u32 {
-            let client = Ipv4Addr::from_bits(0x0a00_0000 + number / 60_000);
-            refused += usize::from(table.insert(&flow(client.into(), (number % 60_000) as u16)).is_none());
-        }
         for number in 0..65_536_u32 {
-            let client = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, (number / 60_000) as u16);
-            refused += usize::from(table.insert(&flow(client.into(), (number % 60_000) as u16)).is_none());
+            let client = Ipv4Addr::from_bits(0x0a00_0000 + number / 60_000);
+            refused += usize::from(insert(&mut table, client.into(), (number % 60_000) as u16).is_none());
         }
-        assert!(refused < 20, "{refused} of 196608");
-        assert_eq!(table.len(), 196_608 - refused);
+        for number in 0..32_768_u32 {
+            let client = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, (number / 60_000) as u16);
+            refused += usize::from(insert(&mut table, client.into(), (number % 60_000) as u16).is_none());
+        }
+        assert!(refused < 20, "{refused} of 98304");
+        assert_eq!(table.len(), 196_608 - 2 * refused);
     }
 
     /// What an earlier gateway has left is found once, known or parked; lines without a record are taken out.
@@ -342,7 +397,7 @@ mod tests {
     fn lines_are_left_for_the_next_gateway() {
         for client in CLIENTS {
             let mut table = table();
-            let [a, b, c, d, orphan, gone] = [1, 2, 3, 4, 5, 6].map(|port| table.insert(&flow(client, port)).unwrap());
+            let [[a, b], [c, d], [orphan, gone]] = [1, 2, 3].map(|port| insert(&mut table, client, port).unwrap());
             table.add_record([a, b], b"known").unwrap();
             table.add_record([c, d], b"parked").unwrap();
             table.add_record([gone, orphan], b"half of it").unwrap();

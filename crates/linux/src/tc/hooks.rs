@@ -7,9 +7,10 @@ use super::flow_table::FlowTable;
 use super::loopback::{LOOPED_KEY_LEN, LoopbackSettings, LoopedEnds};
 use super::pin_dir::PinDir;
 use crate::mapped_memory::MappedMemory;
+use crate::tun;
 use aya::Ebpf;
 use aya::EbpfLoader;
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
@@ -22,6 +23,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// The compiled programs; `scripts/check-bpf` compares them with their source.
 static BPF_OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/tc_hooks.bpf.o");
@@ -74,8 +76,9 @@ pub struct HookCounters {
 type Config = [u32; 10];
 
 /// The maps that the next gateway's programs use too. Their pins' names say which layout they have: whoever changes one changes [`MAP_PIN`].
-const KEPT_MAPS: [&str; 6] = ["config", "heartbeat", "flows", "flows_v6", "records", "records_v6"];
-const MAP_PIN: &str = "map1-";
+const KEPT_MAPS: [&str; 9] =
+    ["config", "heartbeat", "flows", "flows_v6", "records", "records_v6", "sides", "sides_v6", "notes"];
+const MAP_PIN: &str = "map2-";
 
 /// Secrets of the programs.
 #[derive(Clone, Copy, Debug)]
@@ -221,16 +224,20 @@ impl TcHooks {
         looped.insert(to.answers_key(), 1, 0).map_err(tc_error::<MapError>("cannot write the BPF map looped"))
     }
 
-    /// The table of known flows, with those that an earlier gateway has left.
+    /// The table of known flows, with those that an earlier gateway has left; once.
     ///
     /// # Errors
     /// It cannot be mapped.
-    pub fn flow_table(&self) -> Result<FlowTable, TcError> {
+    pub fn flow_table(&mut self) -> Result<FlowTable, TcError> {
+        let ring = self.ebpf.take_map("notes").ok_or("not in the object file, or taken");
+        let ring = RingBuf::try_from(ring.map_err(tc_error("BPF map notes"))?);
+        let ring = ring.map_err(tc_error::<MapError>("cannot map the BPF map notes"))?;
         let (v4, v6) = (array(&self.ebpf, "flows")?, array(&self.ebpf, "flows_v6")?);
         let (records, records_v6) = (array(&self.ebpf, "records")?, array(&self.ebpf, "records_v6")?);
-        let maps = [v4, v6, records, records_v6].map(|map| map.fd().as_fd());
+        let (sides, sides_v6) = (array(&self.ebpf, "sides")?, array(&self.ebpf, "sides_v6")?);
+        let maps = [v4, v6, records, records_v6, sides, sides_v6].map(|map| map.fd().as_fd());
         let [_, _, _, generation, w0, w1, w2, w3, ..] = self.config;
-        let table = FlowTable::of_maps(maps, key_of_words([w0, w1, w2, w3]), generation);
+        let table = FlowTable::of_maps(maps, ring, key_of_words([w0, w1, w2, w3]), generation);
         table.map_err(tc_error("cannot map the table of known flows"))
     }
 
@@ -391,11 +398,33 @@ fn attached(pins: &PinDir) -> Vec<u32> {
 }
 
 fn detach(pins: &PinDir, ifindex: u32) -> io::Result<()> {
-    for program in ["ingress", "egress"] {
+    for (program, attach_type) in [("ingress", TcAttachType::Ingress), ("egress", TcAttachType::Egress)] {
         let path = pins.path(&format!("{ifindex}-{program}"));
         if path.exists() {
             fs::remove_file(path)?;
+            wait_until_detached(ifindex, program, attach_type);
         }
     }
     Ok(())
 }
+
+/// The kernel detaches a program some time after its link's last name is gone; until then it would take packets that nobody gives back.
+fn wait_until_detached(ifindex: u32, program: &str, attach_type: TcAttachType) {
+    for _ in 0..DETACH_CHECKS {
+        // The interface may be gone.
+        let Ok(name) = tun::name_of(ifindex) else { return };
+        let is_there = match SchedClassifier::query_tcx(&name, attach_type) {
+            Ok((_, programs)) => programs.iter().any(|found| found.name_as_str() == Some(program)),
+            // One of them went while they were listed.
+            Err(_) => true,
+        };
+        if !is_there {
+            return;
+        }
+        std::thread::sleep(DETACH_CHECK_INTERVAL);
+    }
+}
+
+/// How often it is looked whether a program is detached: for a second in all, since another one's of the same name may stand there.
+const DETACH_CHECKS: u32 = 200;
+const DETACH_CHECK_INTERVAL: Duration = Duration::from_millis(5);

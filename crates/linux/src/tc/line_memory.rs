@@ -1,5 +1,5 @@
 //! The lines of one family in memory, and which of them are in use: what [`FlowTable`](super::FlowTable) does with each, down to the byte.
-use super::flow_line::{EncodedLine, LINES_PER_BUCKET, LIVE, LineLayout, STALE};
+use super::flow_line::{EncodedLine, LINES_PER_BUCKET, LIVE, LIVE_BYTE, LineLayout, OPENING, STALE};
 use crate::mapped_memory::MappedMemory;
 use rustix::time::{ClockId, clock_gettime};
 use std::sync::atomic::Ordering;
@@ -43,15 +43,15 @@ impl LineMemory {
     pub(super) fn new(memory: MappedMemory, layout: &'static LineLayout) -> LineMemory {
         let is_live = |number: usize| {
             let state = memory.atomic_u32(number * layout.line_len + layout.state()).load(Ordering::Acquire);
-            state.to_ne_bytes()[LIVE] != 0
+            state.to_ne_bytes()[LIVE_BYTE] & LIVE != 0
         };
         let state = |number| if is_live(number) { LineState::Live } else { LineState::Free };
-        let lines = (0..layout.buckets * LINES_PER_BUCKET).map(state).collect();
+        let lines = (0..layout.lines()).map(state).collect();
         LineMemory { memory, layout, lines }
     }
 
-    /// Enters a line; `None` if both its buckets are full.
-    pub(super) fn insert(&mut self, line: &EncodedLine, hash: u64, generation: u32) -> Option<u32> {
+    /// Writes a line, which no packet finds before [`LineMemory::go_live`]; `None` if both its buckets are full.
+    pub(super) fn write(&mut self, line: &EncodedLine, hash: u64, generation: u32) -> Option<u32> {
         let buckets = [hash as usize, (hash >> 32) as usize].map(|at| at % self.layout.buckets * LINES_PER_BUCKET);
         let free = |from: &usize| {
             let lines = self.lines.get(*from..*from + LINES_PER_BUCKET).unwrap_or_default();
@@ -66,17 +66,20 @@ impl LineMemory {
         }
         self.memory.atomic_u32(at + self.layout.generation()).store(generation, Ordering::Relaxed);
         self.memory.atomic_u32(at + self.layout.seen()).store(now_ms(), Ordering::Relaxed);
-        // Whoever sees that it is live sees all of the above.
-        self.set_live(at, true);
         *self.lines.get_mut(index)? = LineState::Live;
         u32::try_from(index).ok()
+    }
+
+    /// Packets find a line from now on. Whoever sees that it is live sees all that was written before.
+    pub(super) fn go_live(&self, number: u32, is_opening: bool) {
+        self.set_live(self.at(number), if is_opening { LIVE | OPENING } else { LIVE });
     }
 
     /// Takes a line out. Returns what it was, if it was live or parked.
     pub(super) fn remove(&mut self, number: u32) -> Option<LineState> {
         let in_use = |state: &&mut LineState| matches!(state, LineState::Live | LineState::Parked);
         let before = std::mem::replace(self.lines.get_mut(number as usize).filter(in_use)?, LineState::Leaving);
-        self.set_live(self.at(number), false);
+        self.set_live(self.at(number), 0);
         Some(before)
     }
 
@@ -108,10 +111,10 @@ impl LineMemory {
     }
 
     /// Only this byte changes: a program may still be reading the others.
-    pub(super) fn set_live(&self, at: usize, is_live: bool) {
+    fn set_live(&self, at: usize, live: u8) {
         let state = self.memory.atomic_u32(at + self.layout.state());
         let mut bytes = state.load(Ordering::Relaxed).to_ne_bytes();
-        bytes[LIVE] = u8::from(is_live);
+        bytes[LIVE_BYTE] = live;
         state.store(u32::from_ne_bytes(bytes), Ordering::Release);
     }
 

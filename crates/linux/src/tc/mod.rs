@@ -10,6 +10,7 @@ mod hooks;
 mod line_memory;
 mod loopback;
 mod pin_dir;
+mod segment_note;
 
 pub use carrier::{CARRIER_NAME, CARRIER_OVERHEAD, CarriedPacket, Carrier, CarrierAction, TcHook};
 pub use flow_line::{FlowLine, TcFlow, TcFlowTarget};
@@ -19,3 +20,4 @@ pub use hooks::{HookCounters, HookSecrets, TcError, TcHooks};
 pub use line_memory::FlowCounts;
 pub use loopback::LoopedEnds;
 pub use pin_dir::PinDir;
+pub use segment_note::SegmentNote;
