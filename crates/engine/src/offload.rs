@@ -209,7 +209,7 @@ impl Engine {
     }
 
     /// Tracks a segment of a TCP connection that the data path has forwarded: state, timeout, status and events are as if it had come here. It is not counted, since the data path's statistics do that.
-    /// A connection that has closed is not offloaded any more. False if it is not in the table.
+    /// False if it is not in the table.
     pub fn note_segment(
         &mut self,
         packet: &Packet<'_>,
@@ -220,14 +220,7 @@ impl Engine {
         if !self.names(conn_id) || packet.protocol() != ipproto::TCP {
             return false;
         }
-        let known = self.track_in_slot::<NOTED>(packet, TupleRef::new(slot, direction), now).is_some();
-        let has_ended = |hot: &mut HotRecord| {
-            hot.status().contains(Status::OFFLOAD) && Tcp::from_record_mut(hot).state() == TcpState::TimeWait
-        };
-        if self.names(conn_id) && self.table.records.hot_mut(slot).is_some_and(has_ended) {
-            self.unoffload(slot);
-        }
-        known
+        self.track_in_slot::<NOTED>(packet, TupleRef::new(slot, direction), now).is_some()
     }
 
     /// Ends the offload of a connection; [`Engine::poll_revoked`] will return its id. False if it was not offloaded.

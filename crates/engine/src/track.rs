@@ -15,12 +15,13 @@ use crate::table::record::{HotRecord, RecordKind};
 use crate::table::{Records, TupleRef};
 use crate::time::Ticks;
 use crate::{
-    ConnId, CtInfo, CtVerdict, Direction, Engine, Instant, Outcome, PacketCtx, Reason, Status, Sysctl, Unconfirmed,
+    ConnId, CtInfo, CtVerdict, Direction, Engine, Instant, Outcome, PacketCtx, Reason, Status, Sysctl, TcpState,
+    Unconfirmed,
 };
 use keepstate_types::ipproto;
 use keepstate_wire::{Family, Packet, ParseError, sctp, tcp::TcpSegment, udp};
 
-/// Does this packet of an offloaded connection end the offload? A segment that begins, closes or resets a connection does. Others may come here for many reasons (IP options, fragments,
+/// Does this packet of an offloaded connection end the offload? A segment that begins, closes or resets a connection does, and any while its handshake goes on. Others may come here for many reasons (IP options, fragments,
 /// a packet on its way when the connection was offloaded), and change nothing.
 fn ends_offload(packet: &Packet<'_>) -> bool {
     const FIN_SYN_RST: u8 = 7;
@@ -56,7 +57,8 @@ impl Engine {
                 // What has passed elsewhere has moved the windows.
                 Tcp::from_record_mut(hot).forget_moved_windows();
             }
-            if HOW == ARRIVED && ends_offload(packet) {
+            let is_opening = packet.protocol() == ipproto::TCP && Tcp::from_record_mut(hot).is_opening();
+            if HOW == ARRIVED && (is_opening || ends_offload(packet)) {
                 self.unoffload(slot);
                 return self.handle_known(packet, reference, now);
             }
@@ -155,6 +157,10 @@ impl Engine {
             hot.add_status(Status::SEEN_REPLY);
             update = true;
         }
+        let has_closed = changed
+            && status.contains(Status::OFFLOAD)
+            && packet.protocol() == ipproto::TCP
+            && Tcp::from_record_mut(hot).state() == TcpState::TimeWait;
         let (counted, fixed) = (hot.kind.has(RecordKind::COUNTED), hot.status().contains(Status::FIXED_TIMEOUT));
         if !fixed {
             let deadline = tick.wrapping_add(timeout);
@@ -166,6 +172,9 @@ impl Engine {
         }
         if counted && HOW == ARRIVED {
             account_packet(&mut self.table.records, slot, direction, packet);
+        }
+        if has_closed {
+            self.unoffload(slot);
         }
         if update {
             self.dirty.mark_dirty(slot);

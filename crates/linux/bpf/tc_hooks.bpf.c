@@ -112,8 +112,8 @@ enum target { FORWARD = 0, HOST = 1, LET_OUT = 2 };
 // that they are no hop older; only packets of the ordinary type of service are the flow's, since routes go by it.
 enum { TARGET = 3, SETS_MARK = 4, UNMARKED_ONLY = 8, KEEPS_HOPS = 16, PLAIN_TOS_ONLY = 32 };
 
-// In `live`: the line is one; its connection's handshake goes on; its connection is closing.
-enum { LIVE = 1, OPENING = 2, CLOSING = 4 };
+// In `live`: the line is one; its connection's handshake goes on; its connection is closing; a segment of it could not be told, so that those behind it come to user space too, in their order.
+enum { LIVE = 1, OPENING = 2, CLOSING = 4, HELD = 8 };
 
 struct flow {
 	struct flow_key key;
@@ -418,7 +418,7 @@ static __always_inline __u32 *state_of(__u32 number, int is_v6)
 static __always_inline int may_go_on(struct __sk_buff *skb, __u32 number, __u8 live, __u32 ip_len, __u32 length, int is_v6)
 {
 	struct tcphdr tcp;
-	if (bpf_skb_load_bytes(skb, ETH_HLEN + ip_len, &tcp, sizeof(tcp))) return 0;
+	if (live & HELD || bpf_skb_load_bytes(skb, ETH_HLEN + ip_len, &tcp, sizeof(tcp))) return 0;
 	__u32 headers = ip_len + tcp.doff * 4;
 	if (length < headers) return 0;
 	struct side *side = side_of(number, is_v6);
@@ -437,7 +437,11 @@ static __always_inline int may_go_on(struct __sk_buff *skb, __u32 number, __u8 l
 		return 0;
 	}
 	struct note *note = bpf_ringbuf_reserve(&notes, sizeof(*note), 0);
-	if (!note) return 0;
+	if (!note) {
+		__sync_fetch_and_or(state, LIVE_BIT(HELD));
+		__sync_fetch_and_or(peer_state, LIVE_BIT(HELD));
+		return 0;
+	}
 	note->line = number;
 	note->is_v6 = is_v6;
 	note->length = headers;

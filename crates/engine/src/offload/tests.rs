@@ -267,3 +267,24 @@ fn handshakes_elsewhere_are_dropped_early() {
     assert!((200..240).any(|client| masquerade(&mut engine, &first_of(client), 2).1.is_some()));
     assert!(engine.poll_revoked().is_some());
 }
+
+/// Segments that the data path could not tell come here in their place: the rest of a handshake is judged here, and the last one of an end closes the connection.
+#[test]
+fn what_could_not_be_told_comes_here() {
+    let mut engine = engine();
+    let conn_id = masquerade(&mut engine, &tcp(false, 1000, 0, 0x02), 1).1.unwrap();
+    engine.offload_opening(conn_id, Instant(SECOND)).unwrap();
+    assert!(engine.note_segment(&segment(&tcp(true, 5000, 1001, 0x12)), (conn_id, Direction::Reply), Instant(SECOND)));
+    assert_eq!(masquerade(&mut engine, &tcp(false, 1001, 5001, 0x10), 1).1, Some(conn_id));
+    assert_eq!(engine.poll_revoked(), Some(conn_id), "it may be offered again");
+    engine.offload(conn_id, Instant(SECOND)).unwrap();
+    for (bytes, direction) in
+        [(tcp(false, 1001, 5001, 0x11), Direction::Original), (tcp(true, 5001, 1002, 0x11), Direction::Reply)]
+    {
+        assert!(engine.note_segment(&segment(&bytes), (conn_id, direction), Instant(2 * SECOND)));
+        assert_eq!(engine.poll_revoked(), None);
+    }
+    assert_eq!(masquerade(&mut engine, &tcp(false, 1002, 5002, 0x10), 3).1, Some(conn_id));
+    assert_eq!((engine.poll_revoked(), engine.offloaded_count()), (Some(conn_id), 0));
+    engine.check_invariants().unwrap();
+}

@@ -6,6 +6,7 @@ mod common;
 mod errors;
 mod floods;
 mod gaps;
+mod handshakes;
 mod interfaces;
 mod machine;
 mod marks;

@@ -16,6 +16,11 @@ pub(crate) struct Conversation {
 impl Conversation {
     pub(crate) fn begin(lab: &TcTestbed, from: &str, to: &str, at: &'static str, called: &'static str) -> Conversation {
         let listener = spawn_in_netns(&lab.netns.name(to), move || TcpListener::bind(at).unwrap()).join().unwrap();
+        Conversation::with(&listener, lab, from, called)
+    }
+
+    /// One more with this server.
+    pub(crate) fn with(listener: &TcpListener, lab: &TcTestbed, from: &str, called: &'static str) -> Conversation {
         let client = spawn_in_netns(&lab.netns.name(from), move || {
             TcpStream::connect_timeout(&called.parse().unwrap(), PATIENCE).unwrap()
         });
