@@ -163,7 +163,7 @@ impl Node {
         }
         self.shard.handle_time(monotonic());
         self.take_actions(engine);
-        self.sender.poll(&mut self.shard, engine, monotonic(), now());
+        self.sender.poll(&mut [&mut self.shard], engine, monotonic(), now());
         while let Some(frame) = self.shard.poll_frame() {
             if self.transport.publish(frame.clone()).is_err() {
                 self.shard.frame_refused(frame);
@@ -179,7 +179,7 @@ impl Node {
                 ShardAction::StoreEpoch(epoch) => self.shard.epoch_stored(epoch, monotonic()),
                 ShardAction::RequestLease(request) => self.transport.request_lease(request),
                 ShardAction::Table(change) => {
-                    self.receiver.apply(&change, engine, now());
+                    self.receiver.apply(&change, engine, |_| true, now());
                     while self.receiver.poll_sweep(engine, |_| false, now()) {}
                 }
                 ShardAction::Role(..) => (),
@@ -209,7 +209,7 @@ impl Node {
         let deadline = Clock::now() + PATIENCE;
         loop {
             self.turn(engine)?;
-            let more = self.sender.poll(&mut self.shard, engine, monotonic(), now());
+            let more = self.sender.poll(&mut [&mut self.shard], engine, monotonic(), now());
             if !more && self.shard.status().unacknowledged == 0 {
                 return Ok(());
             }
@@ -240,7 +240,7 @@ fn flush(
     engine: &mut Engine,
     mut carry: impl FnMut(StateFrame, &mut Shard),
 ) {
-    sender.poll(shard, engine, monotonic(), now());
+    sender.poll(&mut [shard], engine, monotonic(), now());
     while let Some(frame) = shard.poll_frame() {
         carry(frame, shard);
     }
