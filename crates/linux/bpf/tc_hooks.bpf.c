@@ -112,8 +112,9 @@ enum target { FORWARD = 0, HOST = 1, LET_OUT = 2 };
 // that they are no hop older; only packets of the ordinary type of service are the flow's, since routes go by it.
 enum { TARGET = 3, SETS_MARK = 4, UNMARKED_ONLY = 8, KEEPS_HOPS = 16, PLAIN_TOS_ONLY = 32 };
 
-// In `live`: the line is one; its connection's handshake goes on; its connection is closing; a segment of it could not be told, so that those behind it come to user space too, in their order.
-enum { LIVE = 1, OPENING = 2, CLOSING = 4, HELD = 8 };
+// In `live`: the line is one; its connection's handshake goes on; its connection is closing; a segment of it could not be told, so that those behind it come to user space too, in their order; rules have asked
+// for FIN, so that segments with it come to user space.
+enum { LIVE = 1, OPENING = 2, CLOSING = 4, HELD = 8, WITHOUT_FIN = 16 };
 
 struct flow {
 	struct flow_key key;
@@ -420,7 +421,7 @@ static __always_inline int may_go_on(struct __sk_buff *skb, __u32 number, __u8 l
 	struct tcphdr tcp;
 	if (live & HELD || bpf_skb_load_bytes(skb, ETH_HLEN + ip_len, &tcp, sizeof(tcp))) return 0;
 	__u32 headers = ip_len + tcp.doff * 4;
-	if (length < headers) return 0;
+	if (length < headers || (tcp.fin && live & WITHOUT_FIN)) return 0;
 	struct side *side = side_of(number, is_v6);
 	if (!side) return 0;
 	__u32 other = side->peer;
@@ -500,7 +501,7 @@ static __always_inline int known_v4(struct __sk_buff *skb, struct config *now, e
 	__u32 ports_before = *(__u32 *)ports, ports_after = (__u32)flow->new_dport << 16 | flow->new_sport;
 	if (target == FORWARD && ((ip->ttl <= 1 && !(what & KEEPS_HOPS)) || !fits(skb, oif))) return SEEN_SLOW;
 	__u8 live = flow->live;
-	if ((told || live != LIVE) && protocol == IPPROTO_TCP && !may_go_on(skb, number, live, sizeof(*ip), length, 0)) return SEEN_SLOW;
+	if ((told || live & ~(LIVE | WITHOUT_FIN)) && protocol == IPPROTO_TCP && !may_go_on(skb, number, live, sizeof(*ip), length, 0)) return SEEN_SLOW;
 	flow->seen = bpf_ktime_get_coarse_ns() / 1000000;
 	// As netfilter counts: a packet of many segments is one.
 	__sync_fetch_and_add(&flow->packets, 1);
@@ -582,7 +583,7 @@ static __always_inline int known_v6(struct __sk_buff *skb, struct config *now, e
 	__u32 ports_before = *(__u32 *)ports, ports_after = (__u32)flow->new_dport << 16 | flow->new_sport;
 	if (target == FORWARD && ((hops <= 1 && !(what & KEEPS_HOPS)) || !fits(skb, oif))) return SEEN_SLOW;
 	__u8 live = flow->live;
-	if ((told || live != LIVE) && protocol == IPPROTO_TCP && !may_go_on(skb, number, live, sizeof(*ip), length, 1)) return SEEN_SLOW;
+	if ((told || live & ~(LIVE | WITHOUT_FIN)) && protocol == IPPROTO_TCP && !may_go_on(skb, number, live, sizeof(*ip), length, 1)) return SEEN_SLOW;
 	flow->seen = bpf_ktime_get_coarse_ns() / 1000000;
 	__sync_fetch_and_add(&flow->packets, 1);
 	__sync_fetch_and_add(&flow->bytes, length);

@@ -13,6 +13,7 @@ use change_log::ChangeLog;
 use keepstate_engine::{ConnId, Direction, Engine, FlowStats, Instant, OffloadError, OffloadedFlow, Tuple, Zone};
 use keepstate_rules::{EvalTrace, HoldReasons, LookupScope, MovedCounters, Program, RuleCounters, SetLookup};
 use keepstate_wire::keyed_hash::{KeyedMap, SipKey};
+use keepstate_wire::tcp::TcpFlags;
 use smallvec::{SmallVec, smallvec};
 use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -65,6 +66,8 @@ pub struct KnownFlow {
     pub unmarked_only: bool,
     /// Routes go by the type of service: only packets of the ordinary one are the flow's.
     pub plain_tos_only: bool,
+    /// Rules have asked for FIN: segments that have it are not the flow's.
+    pub fin_read: bool,
     /// Only the first SYN of the connection has passed: the sequence number of the client's next segment. The data path forwards the rest of its handshake, if it is one without doubt, and tells each
     /// segment of it ([`Router::note_segment`](crate::Router::note_segment)).
     pub opening: Option<u32>,
@@ -79,6 +82,8 @@ pub(crate) struct NotedWay {
     unmarked_only: bool,
     plain_tos_only: bool,
     counters: RuleCounters,
+    /// Flags of TCP that rules have asked for.
+    tcp_flags_read: u8,
     /// Rules have asked for routes.
     fib_read: bool,
     /// What rules have looked up in sets.
@@ -209,6 +214,7 @@ impl FlowTracker {
             unmarked_only,
             plain_tos_only,
             counters: trace.counters.clone(),
+            tcp_flags_read: trace.tcp_flags_read,
             fib_read: trace.fib_read,
             lookups: trace.lookups.as_slice().into(),
             route_changes: self.route_changes.number(),
@@ -326,6 +332,7 @@ impl FlowTracker {
             set_mark: way.set_mark,
             unmarked_only: way.unmarked_only,
             plain_tos_only: way.plain_tos_only,
+            fin_read: way.tcp_flags_read & TcpFlags::FIN != 0,
             opening,
         };
         self.ready.push_back([

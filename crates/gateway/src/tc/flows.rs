@@ -387,5 +387,6 @@ fn tc_flow(flow: &KnownFlow) -> Option<TcFlow> {
         set_mark: flow.set_mark,
         unmarked_only: flow.unmarked_only,
         plain_tos_only: flow.plain_tos_only,
+        without_fin: flow.fin_read,
     })
 }

@@ -37,6 +37,8 @@ pub struct TcFlow {
     pub unmarked_only: bool,
     /// Are packets of another than the ordinary type of service not the flow's?
     pub plain_tos_only: bool,
+    /// Are segments with FIN not the flow's?
+    pub without_fin: bool,
 }
 
 /// A line of the table.
@@ -105,9 +107,10 @@ impl LineLayout {
 pub(super) const STALE: u32 = 0;
 /// `live` in the state's bytes.
 pub(super) const LIVE_BYTE: usize = 1;
-/// `LIVE` and `OPENING` in it.
+/// `LIVE`, `OPENING` and `WITHOUT_FIN` in it.
 pub(super) const LIVE: u8 = 1;
 pub(super) const OPENING: u8 = 2;
+pub(super) const WITHOUT_FIN: u8 = 16;
 /// `SETS_MARK`, `UNMARKED_ONLY`, `KEEPS_HOPS` and `PLAIN_TOS_ONLY`, beside the target.
 const SETS_MARK: u8 = 4;
 const UNMARKED_ONLY: u8 = 8;
@@ -223,6 +226,7 @@ mod tests {
                 set_mark: Some(0x0c0d_0e0f),
                 unmarked_only: true,
                 plain_tos_only: false,
+                without_fin: false,
             };
             let line = EncodedLine::new(&flow).unwrap();
             let all = line.bytes();

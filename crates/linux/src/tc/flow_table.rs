@@ -196,10 +196,10 @@ impl FlowTable {
         let numbers = [first, second];
         self.notes.pair(is_v6, numbers, opening);
         self.live += numbers.len();
-        Some(numbers.map(|number| {
-            self.of_family(is_v6).go_live(number, opening.is_some());
-            FlowLine { is_v6, number }
-        }))
+        for (number, flow) in numbers.into_iter().zip(flows) {
+            self.of_family(is_v6).go_live(number, opening.is_some(), flow.without_fin);
+        }
+        Some(numbers.map(|number| FlowLine { is_v6, number }))
     }
 
     fn write(&mut self, is_v6: bool, line: &EncodedLine) -> Option<u32> {
@@ -338,6 +338,7 @@ mod tests {
             set_mark: None,
             unmarked_only: true,
             plain_tos_only: false,
+            without_fin: false,
         }
     }
 

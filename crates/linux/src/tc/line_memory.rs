@@ -1,5 +1,5 @@
 //! The lines of one family in memory, and which of them are in use: what [`FlowTable`](super::FlowTable) does with each, down to the byte.
-use super::flow_line::{EncodedLine, LINES_PER_BUCKET, LIVE, LIVE_BYTE, LineLayout, OPENING, STALE};
+use super::flow_line::{EncodedLine, LINES_PER_BUCKET, LIVE, LIVE_BYTE, LineLayout, OPENING, STALE, WITHOUT_FIN};
 use crate::mapped_memory::MappedMemory;
 use rustix::time::{ClockId, clock_gettime};
 use std::sync::atomic::Ordering;
@@ -71,8 +71,9 @@ impl LineMemory {
     }
 
     /// Packets find a line from now on. Whoever sees that it is live sees all that was written before.
-    pub(super) fn go_live(&self, number: u32, is_opening: bool) {
-        self.set_live(self.at(number), if is_opening { LIVE | OPENING } else { LIVE });
+    pub(super) fn go_live(&self, number: u32, is_opening: bool, without_fin: bool) {
+        let flag = |is_set, flag| if is_set { flag } else { 0 };
+        self.set_live(self.at(number), LIVE | flag(is_opening, OPENING) | flag(without_fin, WITHOUT_FIN));
     }
 
     /// Takes a line out. Returns what it was, if it was live or parked.

@@ -13,6 +13,7 @@ use keepstate_rules::ast::Hook;
 use keepstate_rules::{AddressType, Fib, InterfaceInfo};
 use keepstate_wire::reassembly::Reassembly;
 use keepstate_wire::rewrite::PacketMut;
+use keepstate_wire::tcp::TcpFlags;
 use keepstate_wire::{Addresses, Packet};
 use smallvec::{SmallVec, smallvec};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -297,9 +298,10 @@ impl Router {
         match (&mut self.flows, pkt.established, pkt.began) {
             (Some(flows), Some((conn_id, _)), _) if pkt.meta.is_probe => {
                 let trace = &pkt.meta.trace;
-                // The status changes while the handshake goes on.
                 let found = flows.way_of(way, trace, self.engine.connection_mark(conn_id));
-                pkt.probed = found.ok().filter(|_| !trace.status_read);
+                // The status changes while the handshake goes on, and the server's answer has SYN.
+                let may_open = !trace.status_read && trace.tcp_flags_read & TcpFlags::SYN == 0;
+                pkt.probed = found.ok().filter(|_| may_open);
             }
             (Some(flows), Some(of), _) => flows.note(of, way, &pkt.meta.trace, &mut self.engine, pkt.now),
             (_, None, Some(conn_id)) => self.offer_handshake(conn_id, pkt, source, target),

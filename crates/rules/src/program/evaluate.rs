@@ -7,7 +7,7 @@ use super::eval_selector::eval_selector;
 use super::exthdr::can_be_stripped;
 use super::flow_offload::may_be_offloaded;
 use super::header_rewrite::HeaderRewrite;
-use super::hold::{holds_of_instr, stops_probe};
+use super::hold::{holds_of_instr, is_ordinary_in, stops_probe, tcp_flags_of_match};
 use super::instr::{BaseChain, CompiledExpr, CompiledRhs, CompiledRule, CompiledVerdict, Instr};
 use super::log::format_log_line;
 use super::nat::apply_nat;
@@ -233,10 +233,20 @@ impl Evaluator<'_> {
             return InstrOutcome::Final(Verdict::Drop);
         }
         match instr {
-            Instr::Match { left, not, right } => match self.eval_match(left, right, ctx) {
-                Some(holds) if holds != *not => InstrOutcome::Continue,
-                _ => InstrOutcome::Break,
-            },
+            Instr::Match { left, not, right } => {
+                let holds = self.state.trace.holds;
+                let matched = self.eval_match(left, right, ctx);
+                if let Some(flags) = tcp_flags_of_match(left, right)
+                    && is_ordinary_in(ctx.packet, flags)
+                {
+                    self.state.trace.holds = holds;
+                    self.state.trace.tcp_flags_read |= flags;
+                }
+                match matched {
+                    Some(holds) if holds != *not => InstrOutcome::Continue,
+                    _ => InstrOutcome::Break,
+                }
+            }
             Instr::Counter(at) => {
                 if let Some((packets, all)) = self.state.counters.get_mut(*at) {
                     if !ctx.meta.is_probe {

@@ -1,8 +1,10 @@
 //! Which selectors and instructions hold a connection: what they consult may differ for its next packet (see [`EvalTrace`](super::EvalTrace)).
-use super::instr::Instr;
+use super::instr::{CompiledExpr, CompiledRhs, Instr};
 use super::set::CompiledSet;
 use super::trace::HoldReasons;
-use crate::ast::{AssignTarget, CtKey, IpField, MetaKey, Selector};
+use crate::ast::{AssignTarget, BitRange, CtKey, IpField, MetaKey, PayloadBase, Selector};
+use keepstate_wire::Packet;
+use keepstate_wire::tcp::TcpFlags;
 
 /// What in a selector may differ between packets of one connection and direction.
 pub(super) fn holds_of_selector(selector: &Selector) -> HoldReasons {
@@ -60,6 +62,31 @@ pub(super) fn holds_of_instr(instr: &Instr) -> HoldReasons {
         Instr::Synproxy(_) => HoldReasons::SYNPROXY,
         _ => HoldReasons::empty(),
     }
+}
+
+/// The flags of TCP that a match asks for, if it asks for nothing else, and they are the same in all ordinary segments of a connection: `tcp flags syn`, `tcp flags & (fin | syn | rst) == 0`.
+pub(super) fn tcp_flags_of_match(left: &[CompiledExpr], right: &CompiledRhs) -> Option<u8> {
+    let (field, bits) = match (left, right) {
+        ([CompiledExpr::Select(Selector::Payload(field))], CompiledRhs::AnyBit(bits)) => (field, *bits),
+        ([CompiledExpr::Bitwise(of, bits, _)], CompiledRhs::AnyBit(_) | CompiledRhs::Ranges(_)) => match &**of {
+            CompiledExpr::Select(Selector::Payload(field)) => (field, *bits),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    let is_flags = field.base == PayloadBase::Transport && field.protocol == Some(6) && field.bits == TCP_FLAGS;
+    u8::try_from(bits).ok().filter(|bits| is_flags && bits & !(TcpFlags::ACK | NOT_ORDINARY) == 0)
+}
+
+/// Where a TCP header has its flags.
+const TCP_FLAGS: BitRange = BitRange::new(104, 8);
+/// Flags that ordinary segments do not have.
+const NOT_ORDINARY: u8 = TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST;
+
+/// Are these flags of a packet as in ordinary segments? Of other protocols they are nowhere.
+pub(super) fn is_ordinary_in(packet: &Packet<'_>, flags: u8) -> bool {
+    let has = packet.transport().get(13).copied().unwrap_or_default();
+    packet.protocol() != 6 || has & flags == TcpFlags::ACK & flags
 }
 
 /// May a probe, which must change nothing, not pass an instruction?

@@ -77,6 +77,9 @@ pub struct EvalTrace {
     pub fib_read: bool,
     /// The connection's status was consulted, which changes until it is assured.
     pub status_read: bool,
+    /// The flags of TCP that were consulted, of SYN, FIN, RST and ACK, by matches that asked for nothing else, and were as in ordinary segments: those have ACK alone. Segments with other flags may be judged
+    /// otherwise.
+    pub tcp_flags_read: u8,
     /// Lookups in named sets, each once: a change of what they find changes the verdict. [`SetLookup::ANY`] stands for those that were too many.
     pub lookups: SmallVec<[SetLookup; MAX_LOOKUPS]>,
 }
@@ -119,6 +122,7 @@ impl EvalTrace {
         self.mark_set |= other.mark_set;
         self.fib_read |= other.fib_read;
         self.status_read |= other.status_read;
+        self.tcp_flags_read |= other.tcp_flags_read;
         other.counters.iter().for_each(|counter| self.note_counter(*counter));
         other.lookups.iter().for_each(|lookup| self.note_lookup(*lookup));
     }
@@ -131,6 +135,7 @@ impl EvalTrace {
         self.mark_read = false;
         self.fib_read = false;
         self.status_read = false;
+        self.tcp_flags_read = 0;
         self.mark_set = mark_set;
     }
 }

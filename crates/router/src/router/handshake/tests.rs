@@ -86,6 +86,10 @@ fn rules_for_new_connections_alone_hold_no_handshake() {
         ("ct state new accept; tcp flags ack tcp window > 0 accept; drop", false),
         ("ct state new accept; reject with tcp reset", false),
         ("ct direction reply flow add @x; accept", false),
+        // The server's answer has SYN; FIN is not in a handshake.
+        ("tcp flags syn tcp option maxseg size set 1400; accept", false),
+        ("tcp flags fin counter; tcp flags rst counter; accept", true),
+        ("tcp flags psh counter; accept", false),
     ] {
         let flowtable = if rules.contains("flow add") { "flowtable x { hook ingress priority 0; }" } else { "" };
         let rules = format!(
@@ -180,4 +184,39 @@ fn what_is_no_plain_syn_is_not_offered() {
     }
     let mut router = router_with("");
     assert_eq!(begin(&mut router), None, "the data path forwards none");
+}
+
+/// The usual clamp of the segment size, and matches of the flags that make a segment other than ordinary: the connection goes to the data path with its handshake done, its FIN only if nobody asks for it.
+#[test]
+fn matches_of_syn_and_fin_hold_no_established_connection() {
+    for (rule, told) in [
+        ("tcp flags syn tcp option maxseg size set 1400; accept", Some(false)),
+        ("tcp flags & (syn | rst) == syn tcp option maxseg size set 1400; accept", Some(false)),
+        ("tcp flags & (fin | syn | rst | ack) == syn counter; accept", Some(true)),
+        ("tcp flags fin counter; accept", Some(true)),
+        ("tcp flags syn accept; tcp flags ! syn accept; drop", Some(false)),
+        ("tcp flags & (fin | syn | rst | psh) == psh counter; accept", None),
+        ("tcp flags == ack counter; accept", None),
+        ("tcp flags syn accept; ct state established accept; drop", Some(false)),
+    ] {
+        let rules =
+            format!("table ip t {{ chain f {{ type filter hook forward priority 0; policy accept; {rule}; }} }}");
+        let mut router = router_with(&rules).with_handshake_offload();
+        let packets = [
+            segment(CLIENT, SERVER, (100, 0), SYN, b""),
+            segment(SERVER, CLIENT, (500, 101), SYN | ACK, b""),
+            segment(CLIENT, SERVER, (101, 501), ACK, b""),
+            segment(SERVER, CLIENT, (501, 101), ACK, b"hello"),
+            segment(CLIENT, SERVER, (101, 506), ACK, b"hello"),
+        ];
+        let mut offered = None;
+        for (number, packet) in packets.iter().enumerate() {
+            let iif = if number % 2 == 1 { 2 } else { 1 };
+            router.handle(packet, iif, at(1000)).unwrap();
+            while router.poll_output().is_some() {}
+            let flows = router.poll_offload();
+            offered = offered.or(flows.map(|flows| (number, flows[0].fin_read)));
+        }
+        assert_eq!(offered.map(|(_, fin_read)| fin_read), told, "{rule}: {offered:?}");
+    }
 }
