@@ -6,7 +6,7 @@ use crate::ct_timeout::timeouts_of;
 use crate::expectation::ExpectNat;
 use crate::extension::Master;
 use crate::nat::ack_offset;
-use crate::offload::ARRIVED;
+use crate::offload::{ARRIVED, NOTED};
 use crate::packet_ctx::Pending;
 use crate::protocol::{IgnoredSyn, Tcp, TrackCtx, TrackResult, Tracker, sctp::Sctp, stateless::Stateless, tcp};
 use crate::table::LookupKey;
@@ -157,9 +157,14 @@ impl Engine {
             hot.add_status(Status::SEEN_REPLY);
             update = true;
         }
+        let is_tcp = packet.protocol() == ipproto::TCP;
+        if HOW == NOTED && is_tcp {
+            // Segments behind it may have passed elsewhere too, untold, even if the offload has ended since.
+            Tcp::from_record_mut(hot).forget_moved_windows();
+        }
         let has_closed = changed
+            && is_tcp
             && status.contains(Status::OFFLOAD)
-            && packet.protocol() == ipproto::TCP
             && Tcp::from_record_mut(hot).state() == TcpState::TimeWait;
         let (counted, fixed) = (hot.kind.has(RecordKind::COUNTED), hot.status().contains(Status::FIXED_TIMEOUT));
         if !fixed {

@@ -288,3 +288,21 @@ fn what_could_not_be_told_comes_here() {
     assert_eq!((engine.poll_revoked(), engine.offloaded_count()), (Some(conn_id), 0));
     engine.check_invariants().unwrap();
 }
+
+/// The offload ends before the handshake is told: data has passed since, and the windows of the handshake say nothing of it.
+#[test]
+fn a_handshake_told_after_the_offload_has_ended_leaves_no_windows() {
+    let mut engine = engine();
+    let conn_id = masquerade(&mut engine, &tcp(false, 1000, 0, 0x02), 1).1.unwrap();
+    engine.offload_opening(conn_id, Instant(SECOND)).unwrap();
+    engine.revoke_all();
+    assert!(engine.note_segment(&segment(&tcp(true, 5000, 1001, 0x12)), (conn_id, Direction::Reply), Instant(SECOND)));
+    assert!(engine.note_segment(
+        &segment(&tcp(false, 1001, 5001, 0x10)),
+        (conn_id, Direction::Original),
+        Instant(SECOND)
+    ));
+    assert_eq!(masquerade(&mut engine, &later(false, 7_000_000, 900_000), 2).0, CtInfo::Established);
+    assert_eq!(masquerade(&mut engine, &later(true, 900_000, 7_000_000), 2).0, CtInfo::Established);
+    engine.check_invariants().unwrap();
+}

@@ -1,5 +1,5 @@
 //! Handshakes and ends of connections, which the kernel forwards and tells the router of: of a connection only its first packet comes to user space.
-use crate::offload::{Conversation, stat, wait_for};
+use crate::offload::{Conversation, offloaded, stat, wait_for};
 use crate::peers::spawn_in_netns;
 use crate::{PATIENCE, TcTestbed};
 use rustix::process::{Pid, Signal, kill_process};
@@ -114,7 +114,7 @@ fn ends_without_a_gateway_are_told_to_the_next_one() {
     let Some(mut lab) = TcTestbed::new("hk") else { return };
     let mut talks = [7000, 7001].map(|port| {
         let at: &'static str = if port == 7000 { "10.0.2.2:7000" } else { "10.0.2.2:7001" };
-        Conversation::begin(&lab, "c", "s", at, at)
+        offloaded(&lab, "c", "s", at, at)
     });
     talks.iter_mut().for_each(|talk| talk.exchange(1000));
     wait_for(&lab, "offloaded_flows", |flows| flows == 2);
