@@ -1,6 +1,7 @@
 //! The kernel's interfaces, addresses and routes, as the router's FIB.
 use keepstate_linux::rtnetlink::message::ifa_flag;
 use keepstate_linux::rtnetlink::{RtAddress, RtLink, RtMessage, RtPlacement, RtRoute};
+use keepstate_linux::tc::CARRIER_NAME;
 use keepstate_router::{FibChange, FibTable, Interface, Route, RoutePlacement, SourceAddress};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -53,10 +54,9 @@ pub(super) fn build_fib(messages: Vec<RtMessage>) -> (KernelLinks, FibTable) {
     for message in messages {
         match message {
             RtMessage::Link(link) => {
-                links.links.insert(
-                    link.index,
-                    KnownLink { link, addresses: Vec::new(), may_have_routes: true, has_been_up: true },
-                );
+                let may_have_routes = !is_carrier(&link);
+                let known = KnownLink { may_have_routes, has_been_up: true, addresses: Vec::new(), link };
+                links.links.insert(known.link.index, known);
             }
             RtMessage::Address(address) => {
                 if let Some(known) = links.links.get_mut(&address.ifindex) {
@@ -144,7 +144,9 @@ impl KernelLinks {
             }
             RtMessage::Address(address) if !is_of_link(address.address) => note(address.ifindex),
             // Nexthop objects name interfaces too.
-            RtMessage::RoutingChanged(_) => self.links.values_mut().for_each(|known| known.may_have_routes = true),
+            RtMessage::RoutingChanged(_) => {
+                self.links.values_mut().for_each(|known| known.may_have_routes = !is_carrier(&known.link));
+            }
             _ => (),
         }
     }
@@ -233,6 +235,11 @@ impl KnownLink {
         list.insert(at.unwrap_or(list.len()), new);
         true
     }
+}
+
+/// Is it the carrier of the programs at tc's hooks? No route leads there. Its carrier comes and goes with the gateway, and the kernel tells so up to a second later.
+fn is_carrier(link: &RtLink) -> bool {
+    link.name == CARRIER_NAME
 }
 
 /// Is it an address that every link has by itself: link-local, or a group?

@@ -161,6 +161,16 @@ fn interfaces_change_routing_only_where_routes_may_lead_to_them() {
         }
         assert_eq!(tell(links, RtMessage::LinkGone(6)), (false, Some("InterfaceGone".to_owned())));
     }
+    // The carrier's own comes back with each start of the gateway.
+    let carrier = |has_carrier| match link(9, true, has_carrier) {
+        RtMessage::Link(link) => RtMessage::Link(RtLink { name: CARRIER_NAME.to_owned(), ..link }),
+        other => other,
+    };
+    let (mut restarted, _) = build_fib(vec![link(1, true, true), carrier(false)]);
+    assert_eq!(tell(&mut restarted, carrier(true)), there(false));
+    tell(&mut restarted, RtMessage::RoutingChanged(RouteSelectors::default()));
+    assert_eq!(tell(&mut restarted, carrier(false)), there(false));
+    assert_eq!(tell(&mut restarted, link(1, true, false)), there(true));
     // Nexthop objects name interfaces; routes need not.
     tell(links, link(7, true, true));
     tell(links, RtMessage::RoutingChanged(RouteSelectors::default()));

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 const HOW: [&str; 2] = ["--interface", "r0,r1"];
 
-/// Waits until so many bytes more have come through.
-fn wait_for_progress(moved: &AtomicU64, bytes: u64) {
-    let (from, until) = (moved.load(Ordering::Relaxed), Instant::now() + PATIENCE);
-    while moved.load(Ordering::Relaxed) < from + bytes {
-        assert!(Instant::now() < until, "{} bytes after {from}", moved.load(Ordering::Relaxed));
+/// Waits until so many bytes more have come through of each; `when` is what has just happened.
+fn wait_for_progress(moved: &[Arc<AtomicU64>], bytes: u64, when: &str) {
+    let now = || moved.iter().map(|moved| moved.load(Ordering::Relaxed)).collect::<Vec<_>>();
+    let (from, until) = (now(), Instant::now() + PATIENCE);
+    while now().iter().zip(&from).any(|(now, from)| *now < from + bytes) {
+        assert!(Instant::now() < until, "{when}: {:?} bytes after {from:?}", now());
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -65,13 +66,14 @@ fn connections_go_on_however_often_the_gateway_dies() {
                 });
             }
         }
-        let all_go_on = || moved.iter().for_each(|moved| wait_for_progress(moved, 40_000));
+        let all_go_on = |when: &str| wait_for_progress(&moved, 40_000, when);
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for round in 0..kills {
+                let before = lab.control(&["stats"]);
                 lab.kill();
-                all_go_on();
+                all_go_on(&format!("killed for the {round}th time; before it {before}"));
                 lab.start(&HOW);
-                all_go_on();
+                all_go_on("started");
                 // A gateway that dies before it has judged them anew leaves them parked for the next one.
                 wait_for(&lab, "offloaded_flows", |flows| flows >= 4);
                 // Not in every round: its lines stay parked until it speaks.
