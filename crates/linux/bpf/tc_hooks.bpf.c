@@ -131,7 +131,9 @@ struct flow {
 	__u64 bytes;
 } __attribute__((aligned(64)));
 
+// A flow's line is in one of three buckets. How many buckets there are user space says when it loads the programs: a power of two, less one.
 enum { LINES = 4, BUCKETS = 65536, BUCKETS_V6 = 32768 };
+volatile const __u32 bucket_mask = BUCKETS - 1, bucket_mask_v6 = BUCKETS_V6 - 1;
 
 struct bucket {
 	struct flow lines[LINES];
@@ -490,8 +492,9 @@ static __always_inline int known_v4(struct __sk_buff *skb, struct config *now, e
 	if (!is_ordinary(ip->protocol, ports, end, &told)) return SEEN_SLOW;
 	struct flow_key key = { ip->saddr, ip->daddr, ports[0], ports[1], ip->protocol, hook, (__u16)skb->ifindex };
 	__u64 hash = hash_of((void *)&key, sizeof(key) / 8, now->key);
-	struct flow *flow = find_in(hash & (BUCKETS - 1), &key, now->generation, &number);
-	if (!flow) flow = find_in(hash >> 32 & (BUCKETS - 1), &key, now->generation, &number);
+	struct flow *flow = find_in(hash & bucket_mask, &key, now->generation, &number);
+	if (!flow) flow = find_in(hash >> 32 & bucket_mask, &key, now->generation, &number);
+	if (!flow) flow = find_in(hash >> 16 & bucket_mask, &key, now->generation, &number);
 	if (!flow) return SEEN_SLOW;
 	__u8 what = flow->target, target = what & TARGET, protocol = ip->protocol;
 	__u32 oif = flow->oif, mark = flow->mark;
@@ -573,8 +576,9 @@ static __always_inline int known_v6(struct __sk_buff *skb, struct config *now, e
 	__builtin_memcpy(key.saddr, &ip->saddr, sizeof(key.saddr));
 	__builtin_memcpy(key.daddr, &ip->daddr, sizeof(key.daddr));
 	__u64 hash = hash_of((void *)&key, sizeof(key) / 8, now->key);
-	struct flow_v6 *flow = find_in_v6(hash & (BUCKETS_V6 - 1), &key, now->generation, &number);
-	if (!flow) flow = find_in_v6(hash >> 32 & (BUCKETS_V6 - 1), &key, now->generation, &number);
+	struct flow_v6 *flow = find_in_v6(hash & bucket_mask_v6, &key, now->generation, &number);
+	if (!flow) flow = find_in_v6(hash >> 32 & bucket_mask_v6, &key, now->generation, &number);
+	if (!flow) flow = find_in_v6(hash >> 16 & bucket_mask_v6, &key, now->generation, &number);
 	if (!flow) return SEEN_SLOW;
 	__u8 what = flow->target, target = what & TARGET;
 	__u32 oif = flow->oif, mark = flow->mark;

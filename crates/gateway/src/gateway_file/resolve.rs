@@ -13,6 +13,7 @@ use crate::static_fib::StaticFib;
 use crate::tc::TcOptions;
 use anyhow::{Context, Result};
 use keepstate_engine::{AdmissionPolicy, NatPolicy, Sysctl, Sysctls, sysctl_conf};
+use keepstate_linux::tc::FlowTableSize;
 use std::time::Duration;
 
 /// What does not fit, and where it stands.
@@ -35,6 +36,7 @@ pub(super) fn defaults(settings: &GatewaySettings) -> GatewaySettings {
         skip_unsupported: some(true, false),
         on_exit: some(interface, OnExitSetting::Closed),
         offload: some(interface, true),
+        offload_size: some(interface, FlowTableSize::default().connections()),
         xdp_mode: some(xdp, XdpModeSetting::Auto),
         xdp_send: some(xdp, XdpSendSetting::Auto),
         mtu: some(settings.device.is_some(), DEFAULT_MTU),
@@ -119,6 +121,7 @@ fn dependents(settings: &GatewaySettings, faults: &mut Faults) {
         ("on-exit", origin(&settings.on_exit), "interface", settings.interface.is_some()),
         ("lifeline", origin(&settings.lifeline), "interface", settings.interface.is_some()),
         ("offload", origin(&settings.offload), "interface", settings.interface.is_some()),
+        ("offload-size", origin(&settings.offload_size), "interface", settings.interface.is_some()),
         ("xdp-mode", origin(&settings.xdp_mode), "xdp", settings.xdp.is_some()),
         ("xdp-send", origin(&settings.xdp_send), "xdp", settings.xdp.is_some()),
         ("route", origin(&settings.route), "device", settings.device.is_some()),
@@ -134,6 +137,10 @@ fn dependents(settings: &GatewaySettings, faults: &mut Faults) {
 fn ranges(settings: &GatewaySettings, faults: &mut Faults) {
     if let Some(mtu) = settings.mtu.as_ref().filter(|mtu| !(1280..=65_535).contains(&mtu.value)) {
         faults.add(mtu.origin.clone(), "mtu is 1280 to 65535");
+    }
+    let room = FlowTableSize::MIN.connections()..=FlowTableSize::MAX.connections();
+    if let Some(size) = settings.offload_size.as_ref().filter(|size| !room.contains(&size.value)) {
+        faults.add(size.origin.clone(), format!("offload-size is {} to {} connections", room.start(), room.end()));
     }
     if let Some(spin) = settings.spin.as_ref().filter(|spin| spin.value > 1_000_000) {
         faults.add(spin.origin.clone(), "spin is 0 to 1000000 microseconds");
@@ -212,6 +219,10 @@ pub(super) fn config(
             options: TcOptions {
                 on_exit: value_or(&s.on_exit, OnExitSetting::Closed).into(),
                 offload: value_or(&s.offload, true),
+                offload_size: s
+                    .offload_size
+                    .as_ref()
+                    .map_or_else(FlowTableSize::default, |given| FlowTableSize::of_connections(given.value)),
                 lifeline: s.lifeline.as_ref().map(|given| given.value.value.clone()),
             },
         }

@@ -41,6 +41,10 @@ pub struct GatewaySettings {
     pub lifeline: Option<Given<LifelineText>>,
     /// Whether packets of established connections go on in the kernel, where the rules provably judge them alike. Default: true
     pub offload: Option<Given<bool>>,
+    /// Room in the kernel for so many established connections of IPv4, and half as many of IPv6; rounded up to a power of two. Each takes 616 bytes of the kernel's memory. Default: 131072
+    #[serde(alias = "offload_size")]
+    #[cfg_attr(test, schemars(range(min = 1024, max = 4_194_304)))]
+    pub offload_size: Option<Given<u32>>,
     /// Use these existing interfaces by AF_XDP
     pub xdp: Option<Given<Vec<String>>>,
     /// AF_XDP copy mode. Default: auto
@@ -146,6 +150,7 @@ impl GatewaySettings {
             on_exit: self.on_exit.or(below.on_exit),
             lifeline: self.lifeline.or(below.lifeline),
             offload: self.offload.or(below.offload),
+            offload_size: self.offload_size.or(below.offload_size),
             xdp: self.xdp.or(below.xdp),
             xdp_mode: self.xdp_mode.or(below.xdp_mode),
             xdp_send: self.xdp_send.or(below.xdp_send),
@@ -198,6 +203,7 @@ impl GatewaySettings {
             on_exit: None,
             lifeline: None,
             offload: None,
+            offload_size: None,
             xdp: None,
             xdp_mode: None,
             xdp_send: None,

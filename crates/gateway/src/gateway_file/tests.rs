@@ -97,6 +97,7 @@ fn every_key_reaches_the_gateway() {
     let DriverConfig::Tc { interfaces, options } = &config.driver else { panic!("{:?}", config.driver) };
     assert_eq!(*interfaces, ["eth*".parse().unwrap(), "!eth3".parse().unwrap()]);
     assert_eq!((options.on_exit, options.offload), (OnExit::Open, false));
+    assert_eq!(options.offload_size.connections(), 131_072);
     assert_eq!(options.lifeline, Some("eth0:2222".parse().unwrap()));
     assert_eq!(config.control_socket.as_deref(), Some(Path::new("/run/keepstate/gateway.sock")));
     assert_eq!(config.state_file.as_deref(), Some(Path::new("/var/lib/keepstate")));
@@ -194,6 +195,7 @@ fn faults_name_line_column_and_the_nearest_key() {
         ("as-linux = \"7\"", "as-linux = \"5.15\"", "12:12", "Known: 3.10, 4.19"),
         ("memory = \"much\"", "memory = \"4G\"", "13:10", "write a size"),
         ("spin = 1000001", "spin = 50", "15:8", "0 to 1000000"),
+        ("offload-size = 1023\nspin = 50", "spin = 50", "15:16", "1024 to 4194304 connections"),
         ("spin = -1", "spin = 50", "15:8", "a whole number from 0 on"),
         ("wan = 3", "wan = \"eth0\"", "18:7", "write a text in quotes"),
         ("nf_conntrack_maxx = 5", "nf_conntrack_max = 1000000", "21:1", "did you mean nf_conntrack_max?"),

@@ -133,8 +133,16 @@ impl TcDriver {
         }
         let pins = open_pins()?;
         let mut carrier = open_carrier()?;
-        let mut hooks = TcHooks::load(&carrier, secrets, options.on_exit == OnExit::Open, pins)
-            .context("cannot load the programs for tc: needs Linux 6.6 or newer, CAP_BPF and CAP_NET_ADMIN")?;
+        let mut hooks =
+            TcHooks::load(&carrier, secrets, options.on_exit == OnExit::Open, options.offload_size, pins)
+                .context("cannot load the programs for tc: needs Linux 6.6 or newer, CAP_BPF and CAP_NET_ADMIN")?;
+        let (asked, size) = (options.offload_size, hooks.flow_table_size());
+        if size != asked {
+            tracing::warn!(
+                "the kernel keeps the room for {size} established connections of the gateway before, not for {asked}; \
+                 to change it type: keepstate gateway --detach, and start again"
+            );
+        }
         let flows = TcFlows::new(&mut hooks)?;
         let closed_before = hooks.attached();
         // From here on the interfaces stay closed when this process dies.

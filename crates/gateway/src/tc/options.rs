@@ -1,4 +1,5 @@
 //! How existing interfaces are governed: what stays open when the gateway ends, and what goes on in the kernel.
+use keepstate_linux::tc::FlowTableSize;
 use std::str::FromStr;
 
 /// What becomes of the governed interfaces when the gateway is stopped.
@@ -19,6 +20,8 @@ pub struct TcOptions {
     pub lifeline: Option<Lifeline>,
     /// Packets of established connections that the rules provably judge alike go on in the kernel.
     pub offload: bool,
+    /// How many of them the kernel has room for.
+    pub offload_size: FlowTableSize,
 }
 
 /// A TCP port of the machine that stays open on an interface while no gateway runs: `eth0`, or `eth0:2222`.

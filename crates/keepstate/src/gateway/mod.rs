@@ -68,6 +68,9 @@ pub struct GatewayArgs {
     /// Whether packets of established connections go on in the kernel, where the rules provably judge them alike [default: on]
     #[arg(long, value_name = "STATE", value_enum, conflicts_with_all = ["interfaces", "input", "xdp", "queue"], help_heading = "Interfaces")]
     offload: Option<OffloadArg>,
+    /// Room in the kernel for so many established connections of IPv4, and half as many of IPv6; rounded up to a power of two. Each takes 616 bytes of the kernel's memory [default: 131072]
+    #[arg(long, value_name = "CONNECTIONS", value_parser = clap::value_parser!(u32).range(1024..=4_194_304), conflicts_with_all = ["interfaces", "input", "xdp", "queue"], help_heading = "Interfaces")]
+    offload_size: Option<u32>,
     /// Use existing interfaces by AF_XDP: eth0,eth1. Addresses, routes and neighbours are the kernel's
     #[arg(long, value_name = "NAME[,...]", value_delimiter = ',', conflicts_with_all = ["interfaces", "routes", "mtu", "input"], help_heading = "Interfaces")]
     xdp: Vec<String>,
@@ -288,6 +291,7 @@ impl GatewayArgs {
             on_exit: self.on_exit.map(|state| Given::flag(state.into(), "--on-exit")),
             lifeline: self.lifeline.clone().map(|port| Given::flag(port, "--lifeline")),
             offload: self.offload.map(|state| Given::flag(state == OffloadArg::On, "--offload")),
+            offload_size: self.offload_size.map(|connections| Given::flag(connections, "--offload-size")),
             xdp: list(&self.xdp, "--xdp"),
             xdp_mode: self.xdp_mode.map(|mode| Given::flag(mode.into(), "--xdp-mode")),
             xdp_send: self.xdp_send.map(|mode| Given::flag(mode.into(), "--xdp-send")),

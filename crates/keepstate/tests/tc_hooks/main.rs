@@ -112,10 +112,12 @@ impl TcTestbed {
         Some(TcTestbed { gateway: None, ruleset, socket, netns })
     }
 
-    /// Starts a gateway in the middle, and waits until it routes.
-    fn start(&mut self, how: &[&str]) {
+    /// Starts a gateway in the middle, and waits until it routes. Returns what it has said by then.
+    fn start(&mut self, how: &[&str]) -> String {
         let words = [&["--ruleset", self.ruleset.path(), "--control", &self.socket][..], how].concat();
-        self.gateway = Some(self.netns.start_gateway(&words).0);
+        let (gateway, said) = self.netns.start_gateway(&words);
+        self.gateway = Some(gateway);
+        said
     }
 
     fn kill(&mut self) {

@@ -4,7 +4,7 @@ use crate::peers::spawn_in_netns;
 use crate::{PATIENCE, RULES, TcTestbed};
 use keepstate_test_support::uninterrupted;
 use std::io::{Read, Write};
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -180,6 +180,32 @@ fn adopted_connections_are_judged_by_the_rules_of_now() {
     }
     assert!(!refused.is_heard(Duration::from_millis(700)));
     assert!(stat(&lab, "held_packet_content") > 0);
+}
+
+/// The table of known flows has the size that was asked for, until `--detach`: the next gateway finds the connections of the one before in it.
+#[test]
+fn the_table_keeps_its_size_until_the_gateway_is_detached() {
+    let sized = |size| [&HOW[..], &["--offload-size", size]].concat();
+    let Some(mut lab) = TcTestbed::with_rules("kz", RULES, &sized("1500")) else { return };
+    let listen = || TcpListener::bind("10.0.2.2:7000").unwrap();
+    let listener = spawn_in_netns(&lab.netns.name("s"), listen).join().unwrap();
+    let mut talks: Vec<Conversation> =
+        (0..40).map(|_| Conversation::with(&listener, &lab, "c", "10.0.2.2:7000")).collect();
+    wait_for(&lab, "offloaded_flows", |flows| flows == 40);
+    lab.kill();
+    let said = lab.start(&sized("4000"));
+    assert!(
+        said.contains("keeps the room for 2048 established connections of the gateway before, not for 4096"),
+        "{said}"
+    );
+    for talk in &mut talks {
+        talk.exchange(1000);
+    }
+    wait_for(&lab, "offloaded_flows", |flows| flows == 40);
+    lab.kill();
+    assert_eq!(lab.detach().code, Some(0));
+    let said = lab.start(&sized("4000"));
+    assert!(!said.contains("keeps the room"), "{said}");
 }
 
 /// Without known flows the next gateway adopts them too, and keeps them to itself.

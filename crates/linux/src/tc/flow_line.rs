@@ -55,7 +55,6 @@ pub(super) const LINES_PER_BUCKET: usize = 4;
 #[derive(Debug)]
 pub(super) struct LineLayout {
     pub(super) line_len: usize,
-    pub(super) buckets: usize,
     /// Where the parts begin that both have: generation, mark, state, time.
     common: usize,
     /// Packets, then bytes.
@@ -63,23 +62,8 @@ pub(super) struct LineLayout {
 }
 
 impl LineLayout {
-    pub(super) const V4: LineLayout = LineLayout { line_len: 64, buckets: 65_536, common: 32, counters: 48 };
-    pub(super) const V6: LineLayout = LineLayout { line_len: 128, buckets: 32_768, common: 92, counters: 112 };
-
-    /// Bytes of the table.
-    pub(super) const fn table_len(&self) -> usize {
-        self.lines() * self.line_len
-    }
-
-    /// How many lines there are.
-    pub(super) const fn lines(&self) -> usize {
-        self.buckets * LINES_PER_BUCKET
-    }
-
-    /// Connections whose lines have room, and records.
-    pub(super) const fn connections(&self) -> usize {
-        self.lines() / 2
-    }
+    pub(super) const V4: LineLayout = LineLayout { line_len: 64, common: 32, counters: 48 };
+    pub(super) const V6: LineLayout = LineLayout { line_len: 128, common: 92, counters: 112 };
 
     pub(super) const fn generation(&self) -> usize {
         self.common

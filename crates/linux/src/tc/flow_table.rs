@@ -6,6 +6,7 @@
 //! User space is the only writer but for the counters, and for how far a connection's handshake or end is. Segments of those are told ([`FlowTable::next_note`]).
 use super::flow_line::{EncodedLine, FlowLine, LineLayout, TcFlow};
 use super::flow_record::{AdoptedFlow, FlowRecord, HEADER_LEN, RecordMemory};
+use super::flow_table_size::FlowTableSize;
 use super::line_memory::{FlowCounts, LineMemory, LineState};
 use super::segment_note::{SIDE_LEN, SegmentNote, SegmentNotes};
 use crate::mapped_memory::MappedMemory;
@@ -81,19 +82,22 @@ impl FlowTable {
         })
     }
 
-    /// Maps a table out of its BPF maps: of IPv4 and of IPv6 the lines, the records, and the sides; and the ring that notes come by.
+    /// Maps a table of this size out of its BPF maps: of IPv4 and of IPv6 the lines, the records, and the sides; and the ring that notes come by.
     pub(super) fn of_maps(
+        size: FlowTableSize,
         [v4, v6, records_v4, records_v6, sides, sides_v6]: [BorrowedFd<'_>; 6],
         ring: RingBuf<MapData>,
         key: [u64; 2],
         generation: u32,
     ) -> io::Result<FlowTable> {
-        let v4 = MappedMemory::bpf_map(v4, LineLayout::V4.table_len())?;
-        let v6 = MappedMemory::bpf_map(v6, LineLayout::V6.table_len())?;
-        let records_v4 = MappedMemory::bpf_map(records_v4, LineLayout::V4.connections() * RECORD_LEN)?;
-        let records_v6 = MappedMemory::bpf_map(records_v6, LineLayout::V6.connections() * RECORD_LEN_V6)?;
-        let sides = MappedMemory::bpf_map(sides, LineLayout::V4.lines() * SIDE_LEN)?;
-        let sides_v6 = MappedMemory::bpf_map(sides_v6, LineLayout::V6.lines() * SIDE_LEN)?;
+        let connections = [false, true].map(|is_v6| size.connections_of(is_v6) as usize);
+        let [lines, lines_v6] = connections.map(|connections| connections * 2);
+        let v4 = MappedMemory::bpf_map(v4, lines * LineLayout::V4.line_len)?;
+        let v6 = MappedMemory::bpf_map(v6, lines_v6 * LineLayout::V6.line_len)?;
+        let records_v4 = MappedMemory::bpf_map(records_v4, connections[0] * RECORD_LEN)?;
+        let records_v6 = MappedMemory::bpf_map(records_v6, connections[1] * RECORD_LEN_V6)?;
+        let sides = MappedMemory::bpf_map(sides, lines * SIDE_LEN)?;
+        let sides_v6 = MappedMemory::bpf_map(sides_v6, lines_v6 * SIDE_LEN)?;
         let notes = SegmentNotes::new([sides, sides_v6], Some(ring));
         FlowTable::new([v4, v6], [records_v4, records_v6], notes, key, generation)
     }
@@ -298,12 +302,12 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     fn table() -> FlowTable {
-        let memory = |layout: &LineLayout| MappedMemory::anonymous(layout.table_len()).unwrap();
-        let records = [RECORD_LEN, RECORD_LEN_V6].map(|record_len| MappedMemory::anonymous(1024 * record_len).unwrap());
-        let sides = [&LineLayout::V4, &LineLayout::V6]
-            .map(|layout| MappedMemory::anonymous(layout.lines() * SIDE_LEN).unwrap());
-        let notes = SegmentNotes::new(sides, None);
-        FlowTable::new([memory(&LineLayout::V4), memory(&LineLayout::V6)], records, notes, [1, 2], 7).unwrap()
+        let lines = [false, true].map(|is_v6| FlowTableSize::default().connections_of(is_v6) as usize * 2);
+        let anonymous = |length| MappedMemory::anonymous(length).unwrap();
+        let memory = [lines[0] * LineLayout::V4.line_len, lines[1] * LineLayout::V6.line_len].map(anonymous);
+        let records = [RECORD_LEN, RECORD_LEN_V6].map(|record_len| anonymous(1024 * record_len));
+        let notes = SegmentNotes::new(lines.map(|lines| anonymous(lines * SIDE_LEN)), None);
+        FlowTable::new(memory, records, notes, [1, 2], 7).unwrap()
     }
 
     /// Both directions of a connection.
@@ -376,21 +380,19 @@ mod tests {
         }
     }
 
-    /// Two choices of buckets: half full, nearly every flow finds a place.
+    /// Three choices of buckets: up to three fifths every flow finds a place, up to four fifths all but a few.
     #[test]
     fn flows_spread_over_the_table() {
         let mut table = table();
-        let mut refused = 0;
-        for number in 0..65_536_u32 {
-            let client = Ipv4Addr::from_bits(0x0a00_0000 + number / 60_000);
-            refused += usize::from(insert(&mut table, client.into(), (number % 60_000) as u16).is_none());
-        }
-        for number in 0..32_768_u32 {
-            let client = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, (number / 60_000) as u16);
-            refused += usize::from(insert(&mut table, client.into(), (number % 60_000) as u16).is_none());
-        }
-        assert!(refused < 20, "{refused} of 98304");
-        assert_eq!(table.len(), 196_608 - 2 * refused);
+        let v4 = |number: u32| IpAddr::from(Ipv4Addr::from_bits(0x0a00_0000 + number / 60_000));
+        let v6 = |number: u32| IpAddr::from(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, (number / 60_000) as u16));
+        let mut enter = |client: &dyn Fn(u32) -> IpAddr, numbers: std::ops::Range<u32>| {
+            numbers.filter(|n| insert(&mut table, client(*n), (n % 60_000) as u16).is_none()).count()
+        };
+        assert_eq!((enter(&v4, 0..78_000), enter(&v6, 0..39_000)), (0, 0));
+        let refused = (enter(&v4, 78_000..104_800), enter(&v6, 39_000..52_400));
+        assert!(refused.0 < 1048 && refused.1 < 524, "{refused:?} of 104,800 and 52,400");
+        assert_eq!(table.len(), 2 * (104_800 + 52_400 - refused.0 - refused.1));
     }
 
     /// What an earlier gateway has left is found once, known or parked; lines without a record are taken out.

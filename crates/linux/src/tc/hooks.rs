@@ -4,6 +4,7 @@
 //! old one goes, so that no packet passes between them. Dropping this leaves everything attached. The maps are pinned too: the new programs go by the same flows as the old ones.
 use super::carrier::Carrier;
 use super::flow_table::FlowTable;
+use super::flow_table_size::FlowTableSize;
 use super::loopback::{LOOPED_KEY_LEN, LoopbackSettings, LoopedEnds};
 use super::pin_dir::PinDir;
 use crate::mapped_memory::MappedMemory;
@@ -95,6 +96,7 @@ pub struct TcHooks {
     pins: PinDir,
     config: Config,
     heartbeat: MappedMemory,
+    size: FlowTableSize,
     loopback: LoopbackSettings,
     at_loopback: bool,
 }
@@ -114,7 +116,8 @@ struct Place<'a> {
 }
 
 impl TcHooks {
-    /// Loads the programs for this carrier, and attaches the one that stands there. With `open_when_dead` interfaces are open while no gateway runs, else closed.
+    /// Loads the programs for this carrier, and attaches the one that stands there. With `open_when_dead` interfaces are open while no gateway runs, else closed. The table of known flows gets the
+    /// size given, unless an earlier gateway has left one: [`TcHooks::flow_table_size`] tells which it has.
     ///
     /// # Errors
     /// Permission denied (CAP_BPF, CAP_NET_ADMIN), or a kernel without what the programs need.
@@ -122,6 +125,7 @@ impl TcHooks {
         carrier: &Carrier,
         secrets: HookSecrets,
         open_when_dead: bool,
+        size: FlowTableSize,
         pins: PinDir,
     ) -> Result<TcHooks, TcError> {
         let netns = pins.netns().map_err(tc_error("cannot tell network namespaces apart"))?;
@@ -129,7 +133,16 @@ impl TcHooks {
         if before.is_none() {
             remove_map_pins(&pins).map_err(tc_error("cannot remove the maps of an earlier gateway"))?;
         }
+        let size = before.and_then(|_| size_left(&pins)).unwrap_or(size);
         let mut loader = EbpfLoader::new();
+        let masks = [false, true].map(|is_v6| size.buckets(is_v6) - 1);
+        loader.override_global("bucket_mask", &masks[0], true).override_global("bucket_mask_v6", &masks[1], true);
+        for (is_v6, [lines, sides, records]) in
+            [(false, ["flows", "sides", "records"]), (true, ["flows_v6", "sides_v6", "records_v6"])]
+        {
+            loader.map_max_entries(lines, size.buckets(is_v6)).map_max_entries(sides, size.buckets(is_v6));
+            loader.map_max_entries(records, size.connections_of(is_v6));
+        }
         for name in KEPT_MAPS {
             loader.map_pin_path(name, pins.path(&format!("{MAP_PIN}{name}")));
         }
@@ -152,7 +165,7 @@ impl TcHooks {
         }
         let heartbeat = map_heartbeat(&ebpf)?;
         let loopback = LoopbackSettings::open();
-        let mut hooks = TcHooks { ebpf, pins, config, heartbeat, loopback, at_loopback: false };
+        let mut hooks = TcHooks { ebpf, pins, config, heartbeat, size, loopback, at_loopback: false };
         hooks.beat();
         hooks.attach_at(&Place {
             program: "carrier",
@@ -237,7 +250,7 @@ impl TcHooks {
         let (sides, sides_v6) = (array(&self.ebpf, "sides")?, array(&self.ebpf, "sides_v6")?);
         let maps = [v4, v6, records, records_v6, sides, sides_v6].map(|map| map.fd().as_fd());
         let [_, _, _, generation, w0, w1, w2, w3, ..] = self.config;
-        let table = FlowTable::of_maps(maps, ring, key_of_words([w0, w1, w2, w3]), generation);
+        let table = FlowTable::of_maps(self.size, maps, ring, key_of_words([w0, w1, w2, w3]), generation);
         table.map_err(tc_error("cannot map the table of known flows"))
     }
 
@@ -271,6 +284,11 @@ impl TcHooks {
         lifelines
             .insert(ifindex, u32::from(port), 0)
             .map_err(tc_error::<MapError>("cannot write the BPF map lifelines"))
+    }
+
+    /// How many connections the table of known flows has room for.
+    pub fn flow_table_size(&self) -> FlowTableSize {
+        self.size
     }
 
     /// Where its links are pinned.
@@ -354,6 +372,12 @@ fn config_left(pins: &PinDir, netns: u32) -> Option<Config> {
     let config: Config = Array::try_from(map).ok()?.get(&0, 0).ok()?;
     // A directory is named by the namespace's number, which another one may have had before.
     (config[9] == netns).then_some(config)
+}
+
+/// The size of the table that an earlier gateway has left.
+fn size_left(pins: &PinDir) -> Option<FlowTableSize> {
+    let lines = MapData::from_pin(pins.path(&format!("{MAP_PIN}flows"))).ok()?;
+    Some(FlowTableSize::of_buckets(lines.info().ok()?.max_entries()))
 }
 
 fn remove_map_pins(pins: &PinDir) -> io::Result<()> {

@@ -39,26 +39,28 @@ pub(super) enum LineState {
 }
 
 impl LineMemory {
-    /// With what is live in it already.
+    /// As many as the memory has room for, with what is live in it already.
     pub(super) fn new(memory: MappedMemory, layout: &'static LineLayout) -> LineMemory {
         let is_live = |number: usize| {
             let state = memory.atomic_u32(number * layout.line_len + layout.state()).load(Ordering::Acquire);
             state.to_ne_bytes()[LIVE_BYTE] & LIVE != 0
         };
         let state = |number| if is_live(number) { LineState::Live } else { LineState::Free };
-        let lines = (0..layout.lines()).map(state).collect();
+        let lines = (0..memory.len() / layout.line_len).map(state).collect();
         LineMemory { memory, layout, lines }
     }
 
-    /// Writes a line, which no packet finds before [`LineMemory::go_live`]; `None` if both its buckets are full.
+    /// Writes a line, which no packet finds before [`LineMemory::go_live`]; `None` if all its buckets are full.
     pub(super) fn write(&mut self, line: &EncodedLine, hash: u64, generation: u32) -> Option<u32> {
-        let buckets = [hash as usize, (hash >> 32) as usize].map(|at| at % self.layout.buckets * LINES_PER_BUCKET);
+        let mask = (self.lines.len() / LINES_PER_BUCKET).checked_sub(1)?;
+        // As the programs look for it.
+        let buckets = [0, 32, 16].map(|bits| (hash >> bits) as usize & mask).map(|at| at * LINES_PER_BUCKET);
         let free = |from: &usize| {
             let lines = self.lines.get(*from..*from + LINES_PER_BUCKET).unwrap_or_default();
             lines.iter().filter(|line| **line == LineState::Free).count()
         };
-        // The emptier of the two.
-        let from = if free(&buckets[0]) >= free(&buckets[1]) { buckets[0] } else { buckets[1] };
+        // The emptiest; among equals the first, which the programs look at first.
+        let from = buckets.into_iter().rev().max_by_key(free)?;
         let index = (from..from + LINES_PER_BUCKET).find(|at| self.lines.get(*at) == Some(&LineState::Free))?;
         let at = index * self.layout.line_len;
         for (number, word) in line.bytes().as_chunks().0.iter().enumerate() {

@@ -6,6 +6,7 @@ mod carrier;
 mod flow_line;
 mod flow_record;
 mod flow_table;
+mod flow_table_size;
 mod hooks;
 mod line_memory;
 mod loopback;
@@ -16,6 +17,7 @@ pub use carrier::{CARRIER_NAME, CARRIER_OVERHEAD, CarriedPacket, Carrier, Carrie
 pub use flow_line::{FlowLine, TcFlow, TcFlowTarget};
 pub use flow_record::{AdoptedFlow, FlowRecord};
 pub use flow_table::FlowTable;
+pub use flow_table_size::FlowTableSize;
 pub use hooks::{HookCounters, HookSecrets, TcError, TcHooks};
 pub use line_memory::FlowCounts;
 pub use loopback::LoopedEnds;
