@@ -67,7 +67,7 @@ pub use engine::Engine;
 pub use entry::{Accounting, Entry, ProtocolInfo, TcpSide};
 pub use event::{Event, EventMask};
 pub use expectation::ExpectationEntry;
-pub use export::{ConnSnapshot, ImportError, SnapshotDecodeError, WindowTrust};
+pub use export::{ConnSnapshot, DirtySlots, ImportError, SnapshotDecodeError, WindowTrust};
 pub use helper::Helper;
 pub use keepstate_types::{EventKind, SctpState, Status, TcpState, ipproto};
 /// The crate with the packet types, checksums and rewrites that this API uses.

@@ -1,12 +1,19 @@
-//! The queue of dirty slots: slots whose connection has changed since it was last polled, each queued once, the oldest change first: none waits longer than those before it.
+//! A queue of dirty slots: slots whose connection has changed since it was last polled, each queued once, the oldest change first: none waits longer than those before it.
 //!
-//! While it is disabled, marking costs one test. The queue must never be longer than the number of slots.
+//! The engine has one; whoever divides its changes among several readers has one for each. While it is disabled, marking costs one test. The queue must never be longer than the number of slots.
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-/// The queue of dirty slots. See the module documentation.
-#[derive(Clone, Default)]
-pub(crate) struct DirtySlots {
+/// A queue of slots, each once, the oldest change first. By default it is disabled, and stays empty.
+///
+/// ```
+/// use keepstate_engine::DirtySlots;
+/// let mut changed = DirtySlots::enabled();
+/// [3, 70, 3].into_iter().for_each(|slot| changed.mark_dirty(slot));
+/// assert_eq!([changed.pop(), changed.pop(), changed.pop()], [Some(3), Some(70), None]);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct DirtySlots {
     enabled: bool,
     queue: VecDeque<u32>,
     /// One bit per slot: it is in the queue.
@@ -14,13 +21,18 @@ pub(crate) struct DirtySlots {
 }
 
 impl DirtySlots {
+    /// An empty queue that takes slots.
+    pub fn enabled() -> DirtySlots {
+        DirtySlots { enabled: true, ..DirtySlots::default() }
+    }
+
     pub(crate) fn set_enabled(&mut self, on: bool) {
         *self = DirtySlots { enabled: on, ..DirtySlots::default() };
     }
 
     /// Queues `slot` if the queue is enabled and does not contain it.
     #[inline(always)]
-    pub(crate) fn mark_dirty(&mut self, slot: u32) {
+    pub fn mark_dirty(&mut self, slot: u32) {
         if self.enabled {
             self.push_slot(slot);
         }
@@ -39,7 +51,8 @@ impl DirtySlots {
         }
     }
 
-    pub(crate) fn pop(&mut self) -> Option<u32> {
+    /// Takes the oldest.
+    pub fn pop(&mut self) -> Option<u32> {
         let slot = self.queue.pop_front()?;
         if let Some(marks) = self.queued_bits.get_mut(slot as usize / 64) {
             *marks &= !(1 << (slot % 64));

@@ -9,7 +9,7 @@ mod dirty;
 mod import;
 
 pub use codec::SnapshotDecodeError;
-pub(crate) use dirty::DirtySlots;
+pub use dirty::DirtySlots;
 pub use import::{ImportError, WindowTrust};
 
 use crate::helper::HelperState;

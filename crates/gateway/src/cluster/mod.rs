@@ -8,7 +8,6 @@ mod handle;
 mod own_connections;
 mod report;
 mod running_shard;
-mod shard_queue;
 mod shard_thread;
 mod standing_clock;
 mod table_receiver;

@@ -3,9 +3,8 @@
 //! The list of what is to be sent is the engine's own (`poll_dirty_slot`): each slot once, so it is bounded by the table however long nothing can be sent. There must be no other reader of that list.
 //! Of several shards each has such a list of its own, filled from the engine's by whose the connection is: a shard whose stream is slow does not keep the others waiting. That a connection is gone is
 //! told to the shard that its slot was last seen to be of.
-use super::shard_queue::ShardQueue;
 use keepstate_cluster::{FrameKind, Shard, ShardRole, records};
-use keepstate_engine::{Engine, Instant};
+use keepstate_engine::{DirtySlots, Engine, Instant};
 use keepstate_router::{ConnectionShard, ShardAddresses};
 use std::time::Duration;
 
@@ -49,7 +48,7 @@ struct SenderPart {
     /// There was more to send at the end of its last turn.
     more: bool,
     /// Of several shards: changed slots that are or were its own.
-    changed: ShardQueue,
+    changed: DirtySlots,
 }
 
 impl TableSender {
@@ -64,7 +63,8 @@ impl TableSender {
         for (part, shard) in self.parts.iter_mut().zip(shards.iter()) {
             let sends = matches!(shard.role(), ShardRole::Active | ShardRole::Demoting);
             if sends != part.sends {
-                *part = SenderPart { sends, ..SenderPart::default() };
+                let changed = if sends { DirtySlots::enabled() } else { DirtySlots::default() };
+                *part = SenderPart { sends, changed, ..SenderPart::default() };
             }
         }
         let sends = self.parts.iter().any(|part| part.sends);
@@ -129,7 +129,7 @@ impl TableSender {
             let before = note_owner(&mut self.owners, slot, shard);
             for at in [shard, before.filter(|before| shard != Some(*before))].into_iter().flatten() {
                 if let Some(part) = self.parts.get_mut(at).filter(|part| part.sends) {
-                    part.changed.push(slot);
+                    part.changed.mark_dirty(slot);
                 }
             }
         }
@@ -168,7 +168,7 @@ impl TableSender {
         // Its slot was another shard's, whose connection there is gone.
         for (before, slot) in left_behind {
             if let Some(part) = self.parts.get_mut(before).filter(|part| part.sends) {
-                part.changed.push(slot);
+                part.changed.mark_dirty(slot);
             }
         }
     }
