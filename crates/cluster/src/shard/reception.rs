@@ -1,0 +1,78 @@
+//! What other nodes send about a shard, and what is asked of them.
+use super::Shard;
+use crate::frame::{FrameKind, StateFrame};
+use crate::outbox::Outbox;
+use crate::role::{ShardAction, ShardRole};
+use std::time::Duration;
+
+/// Between two requests of a standby for a snapshot.
+const REQUEST_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Shard {
+    pub(super) fn receive(&mut self, frame: StateFrame, now: Duration) {
+        if frame.shard != self.name || frame.node == self.node {
+            return;
+        }
+        if frame.kind == FrameKind::SnapshotRequest {
+            self.outbox.iter_mut().for_each(Outbox::want_snapshot);
+            return;
+        }
+        if frame.epoch < self.epoch {
+            self.inbox.counters.stale_epoch += 1;
+            return;
+        }
+        self.raise_epoch(frame.epoch, frame.node.as_str(), now);
+        if matches!(self.role, ShardRole::Active | ShardRole::Demoting) {
+            // Two in one epoch: nobody can tell who was first. The one whose name comes first goes on, the other takes over its table.
+            if self.node < frame.node {
+                return;
+            }
+            self.note(format!("{} is active in the same epoch {}: it goes on", frame.node, frame.epoch));
+            self.lease.end();
+            self.inbox.follow(None);
+            self.become_standby(now);
+        }
+        match &self.inbox.sender {
+            None => self.inbox.sender = Some(frame.node.clone()),
+            Some(sender) if *sender == frame.node => (),
+            Some(sender) if *sender < frame.node => {
+                self.inbox.counters.stale_epoch += 1;
+                return;
+            }
+            Some(_) => self.inbox.follow(Some(frame.node.clone())),
+        }
+        if self.role == ShardRole::Fenced {
+            // Late frames of an epoch that we know; ours is the newer table.
+            self.become_standby(now);
+        }
+        self.heard = now;
+        let before = self.inbox.differences.clone();
+        let sender = frame.node.clone();
+        let reception = self.inbox.receive(frame, &self.greeting);
+        self.actions.extend(reception.changes.into_iter().map(ShardAction::Table));
+        if reception.found_gap {
+            self.note(format!("frames of {sender} are missing: asking for a new snapshot"));
+            self.request_snapshot(now);
+        }
+        if self.inbox.differences != before {
+            for difference in self.inbox.differences.clone() {
+                self.note(format!("{sender} does not run the same: {difference}"));
+            }
+        }
+    }
+
+    pub(super) fn request_snapshot(&mut self, now: Duration) {
+        let rested = self.last_snapshot_request.is_none_or(|last| now.saturating_sub(last) >= REQUEST_INTERVAL);
+        if rested && self.requests.is_empty() {
+            self.last_snapshot_request = Some(now);
+            self.requests.push_back(StateFrame {
+                shard: self.name.clone(),
+                node: self.node.clone(),
+                epoch: self.epoch,
+                sequence: Default::default(),
+                kind: FrameKind::SnapshotRequest,
+                payload: Vec::new(),
+            });
+        }
+    }
+}
