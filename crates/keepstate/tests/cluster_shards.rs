@@ -7,12 +7,15 @@ mod cluster_pair;
 mod common;
 #[path = "common/peers.rs"]
 mod peers;
+#[path = "common/two_shards.rs"]
+mod two_shards;
 
 use cluster_pair::{Cluster, SERVER, use_all};
 use common::keepstate;
 use peers::run_ip;
 use std::collections::BTreeSet;
 use std::fs;
+use two_shards::two_shards;
 
 /// One rule for both shards: a list of addresses, which each gateway cuts to those it decides.
 const RULES: &str = "
@@ -22,14 +25,6 @@ table ip nat {
 		oifname \"wan*\" meta l4proto { tcp, udp } snat to 192.0.2.77-192.0.2.78:40000-44095
 	}
 }
-";
-const SHARDS: &str = "lease = \"2s\"
-[[cluster.shards]]
-name = \"north\"
-address = [\"192.0.2.77\"]
-[[cluster.shards]]
-name = \"south\"
-address = [\"192.0.2.78\"]
 ";
 /// Its packets go by the second gateway.
 const SOUTH_SERVER: &str = "192.0.2.10:7000";
@@ -64,11 +59,11 @@ fn wait_in_step(cluster: &Cluster, shard: &str, [active, standby]: [usize; 2]) {
 fn a_killed_gateways_shard_is_taken_over_while_the_other_ones_connections_go_on() {
     let Some(mut cluster) = Cluster::new("h") else { return };
     assert!(run_ip(&["-n", &cluster.netns("s"), "addr", "add", "192.0.2.10/32", "dev", "lo"]));
-    cluster.start_as(0, SHARDS, RULES);
+    cluster.start_as(0, &two_shards("2s"), RULES);
     cluster.wait("an active gateway", |cluster| {
         ["north", "south"].iter().all(|shard| cluster.shard_role(0, shard) == "active")
     });
-    cluster.start_as(1, SHARDS, RULES);
+    cluster.start_as(1, &two_shards("2s"), RULES);
     ["north", "south"].iter().for_each(|shard| wait_in_step(&cluster, shard, [0, 1]));
     let (code, said) = cluster.control(0, &["demote"]);
     assert!(code == Some(1) && said.contains("which shard? This gateway's are \"north\", \"south\""), "{said}");
@@ -126,7 +121,7 @@ fn a_killed_gateways_shard_is_taken_over_while_the_other_ones_connections_go_on(
     assert_eq!([&stats["shards"]["north"]["cluster_role"], &stats["shards"]["south"]["cluster_role"]], [1, 1]);
 
     // The one that was killed comes back as a standby of both, and takes one as planned.
-    cluster.start_as(0, SHARDS, RULES);
+    cluster.start_as(0, &two_shards("2s"), RULES);
     ["north", "south"].iter().for_each(|shard| wait_in_step(&cluster, shard, [1, 0]));
     assert_eq!(["north", "south"].map(|shard| cluster.shard_role(0, shard)), ["standby", "standby"]);
     let (code, said) = cluster.control(1, &["demote", "north"]);

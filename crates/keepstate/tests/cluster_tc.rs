@@ -6,6 +6,8 @@
 mod common;
 #[path = "common/peers.rs"]
 mod peers;
+#[path = "common/two_shards.rs"]
+mod two_shards;
 
 use common::{keepstate, report_skipped};
 use keepstate_test_support::NatsServers;
@@ -20,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use two_shards::two_shards;
 
 /// A test that has waited for this long has failed, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -50,15 +53,6 @@ table ip nat {
 	}
 }
 ";
-const SHARDS: &str = "lease = \"manual\"
-[[cluster.shards]]
-name = \"north\"
-address = [\"192.0.2.77\"]
-[[cluster.shards]]
-name = \"south\"
-address = [\"192.0.2.78\"]
-";
-
 const SIDES: [&str; 4] = ["c", "s", "g0", "g1"];
 
 struct TcCluster {
@@ -326,8 +320,8 @@ fn known_flows_are_taken_over_after_a_kill() {
 #[test]
 fn known_flows_follow_their_shard() {
     let Some(mut cluster) = TcCluster::new("h") else { return };
-    cluster.start_as(0, SHARDS, SHARD_RULES);
-    cluster.start_as(1, SHARDS, SHARD_RULES);
+    cluster.start_as(0, &two_shards("manual"), SHARD_RULES);
+    cluster.start_as(1, &two_shards("manual"), SHARD_RULES);
     ["north", "south"].iter().for_each(|shard| drop(cluster.must(0, &["promote", shard])));
     cluster.route("192.0.2.9", "192.0.2.77", 0);
     cluster.route("192.0.2.10", "192.0.2.78", 0);
@@ -363,7 +357,7 @@ fn known_flows_follow_their_shard() {
         cluster.known_flows(1) >= 11
     });
     // It comes back as a standby: what its kernel has kept of both is held, and forwarded by nobody.
-    cluster.start_as(0, SHARDS, SHARD_RULES);
+    cluster.start_as(0, &two_shards("manual"), SHARD_RULES);
     cluster.wait("the whole table again", |cluster| {
         ["north", "south"].iter().all(|name| shard(cluster, 0, name)["in_step"] == true)
     });
