@@ -28,6 +28,9 @@ pub fn frame(node: &str, epoch: u64, sequence: u64, kind: FrameKind) -> StateFra
     }
 }
 
+/// So long an event is waited for before it is seen whether there is room.
+const ROOM_CHECK: Duration = Duration::from_millis(50);
+
 /// One gateway's end.
 pub struct End {
     pub transport: NatsTransport,
@@ -131,11 +134,14 @@ impl End {
         }
     }
 
-    /// Publishes; while the queue is full, events are taken.
+    /// Publishes; while there is no room, events are taken. That there is room again is not always an event: what is told and not stored frees its room without one.
     pub fn publish(&mut self, frame: &StateFrame) {
         let deadline = Instant::now() + PATIENCE;
+        let mut seen = Vec::new();
         while self.transport.publish(frame.clone()).is_err() {
-            self.next(deadline).unwrap_or_else(|| panic!("the queue stays full"));
+            assert!(Instant::now() < deadline, "{}: no room for {:?}; {seen:?}", self.node, frame.kind);
+            let event = self.next(Instant::now() + ROOM_CHECK);
+            seen.extend(event.filter(|event| !matches!(event, TransportEvent::Received(_))));
         }
     }
 
