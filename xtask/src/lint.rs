@@ -40,6 +40,7 @@ const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("keepstate-tune", &["keepstate-linux", "keepstate-advisor"]),
     ("keepstate-capture", &["keepstate-types", "keepstate-wire", "keepstate-engine"]),
     ("keepstate-flowlog", &[]),
+    ("keepstate-parquet", &["keepstate-flowlog"]),
     ("keepstate-conntrack", &["keepstate-types", "keepstate-wire", "keepstate-engine", "keepstate-linux"]),
     (
         "keepstate-gateway",
@@ -93,6 +94,7 @@ const HOUSE: &[&str] = &[
     "keepstate-top",
     "keepstate-lab",
     "keepstate-nats",
+    "keepstate-parquet",
 ];
 
 const OUTSIDE: &[&str] = &[
@@ -117,6 +119,7 @@ const OUTSIDE: &[&str] = &[
     "keepstate-top",
     "keepstate-lab",
     "keepstate-nats",
+    "keepstate-parquet",
     "keepstate",
     "keepstate-bench",
     "keepstate-fuzz-bodies",

@@ -129,6 +129,24 @@ pub(crate) struct JsonObject {
     connections: Option<u64>,
 }
 
+impl LogEvent {
+    /// Its name in logs: `session-begin`.
+    pub fn name(&self) -> &'static str {
+        let name = match self {
+            LogEvent::LogStart { .. } => EventName::LogStart,
+            LogEvent::LogEnd => EventName::LogEnd,
+            LogEvent::SessionBegin(_) => EventName::SessionBegin,
+            LogEvent::SessionEnd(_) => EventName::SessionEnd,
+            LogEvent::PortBlockTaken(_) => EventName::PortBlockTaken,
+            LogEvent::PortBlockReturned(_) => EventName::PortBlockReturned,
+            LogEvent::PortsExhausted { .. } => EventName::PortsExhausted,
+            LogEvent::LimitReached { .. } => EventName::LimitReached,
+            LogEvent::RecordsLost { .. } => EventName::RecordsLost,
+        };
+        name.text()
+    }
+}
+
 /// The record as a JSON line, without the newline. `seq` counts the records of a log since its start: 1, 2, 3.
 pub fn json_line(seq: u64, record: &LogRecord) -> String {
     // Every value is a number, a text or a boolean: it is always possible.

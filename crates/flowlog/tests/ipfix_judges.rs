@@ -1,11 +1,11 @@
-//! IPFIX as others read it: nfdump's collector and tshark's dissector find every record, with the fields that were logged.
+//! IPFIX as others read it: nfdump's and pmacct's collectors and tshark's dissector find every record, with the fields that were logged.
 //!
 //! `KEEPSTATE_FLOWLOG_RECORDS=1000000` sends so many records to nfdump, instead of 200,000.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod common;
 
-use common::{Nfcapd, end, has_tool, one_of_each, record, session, session_end, tshark};
+use common::{Nfacctd, Nfcapd, end, has_tool, one_of_each, record, session, session_end, tshark, wait_until};
 use keepstate_flowlog::{IpfixExporter, LogEvent, LogRecord, LogSession};
 use keepstate_test_support::report_skipped;
 use std::collections::HashSet;
@@ -134,6 +134,59 @@ fn nfdump_has_every_record_of_many() {
     let missing: Vec<&String> = wanted.iter().filter(|line| !found.contains(line)).take(5).collect();
     assert!(missing.is_empty(), "{} of {} lines; missing {missing:#?}", lines.len(), wanted.len());
     assert_eq!(lines.len(), wanted.len(), "and nothing twice");
+}
+
+/// pmacct knows the events by their numbers.
+#[test]
+fn pmacct_has_every_record_with_its_event() {
+    const SESSIONS: u32 = 5_000;
+    if !has_tool("nfacctd") {
+        return report_skipped("IPFIX by pmacct: apt-get install pmacct");
+    }
+    let nfacctd = Nfacctd::start();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut exporter = IpfixExporter::new(4243);
+    let mut sent = 0;
+    let mut send = |message: &[u8], _: u32| {
+        socket.send_to(message, ("127.0.0.1", nfacctd.port)).unwrap();
+        sent += 1;
+        if sent % 50 == 0 {
+            nfacctd.wait_until_read();
+        }
+    };
+    let mut wanted = HashSet::new();
+    for number in 0..SESSIONS {
+        let session = session(number);
+        for (event, code, counted) in
+            [(LogEvent::SessionBegin(session), 4, [0, 0]), (session_end(session, 5, 1), 5, [8, 701])]
+        {
+            exporter.push(&record(u64::from(number) + 5, event), 1_790_000_000, &mut send);
+            let [source, destination, post_source, post_destination] =
+                [session.source, session.destination, session.translated_source, session.translated_destination]
+                    .map(Option::unwrap);
+            wanted.insert(format!(
+                "{}|{}|{}|{}|tcp|{}|{}|{}|{}|{code}|{}|{}",
+                source.address,
+                destination.address,
+                source.port,
+                destination.port,
+                post_source.address,
+                post_destination.address,
+                post_source.port,
+                post_destination.port,
+                counted[0],
+                counted[1],
+            ));
+        }
+    }
+    exporter.flush(1_790_000_000, &mut send);
+    let lines = || nfacctd.printed().lines().filter(|line| line.starts_with("10.")).count();
+    wait_until("pmacct has printed as many records", || lines() >= wanted.len());
+    let printed = nfacctd.printed();
+    let found: HashSet<&str> = printed.lines().collect();
+    let missing: Vec<&String> = wanted.iter().filter(|line| !found.contains(line.as_str())).take(5).collect();
+    assert!(missing.is_empty(), "missing {missing:#?} of lines like {:?}\n{}", printed.lines().nth(1), nfacctd.log());
+    assert_eq!(lines(), wanted.len(), "and nothing twice");
 }
 
 #[test]

@@ -3,7 +3,7 @@ use crate::clock::{SystemTimeSource, TimeSource};
 use crate::cluster::{ClusterConfig, ClusterNode};
 use crate::control_server::ControlSocket;
 use crate::driver::Driver;
-use crate::flow_log::{FlowLogConfig, FlowLogs};
+use crate::flow_log::{FlowLogConfig, FlowLogs, LogBackends};
 use crate::health::{HealthMonitor, HealthStarter};
 use crate::load::LoadedConfig;
 use crate::main_loop::{self, LoopContext};
@@ -82,6 +82,8 @@ pub struct GatewayConfig {
     pub state_file: Option<PathBuf>,
     /// NAT and flow logs.
     pub flow_logs: Vec<FlowLogConfig>,
+    /// What some of them are written with; the embedder's to give.
+    pub log_backends: LogBackends,
     /// NAT behaviour beyond Linux's.
     pub nat: NatPolicy,
     /// How the table fails.
@@ -261,7 +263,7 @@ impl GatewayConfig {
             // Nothing stands behind these interfaces but the router.
             router = router.with_local_replies();
         }
-        let flow_logs = FlowLogs::start(&self.flow_logs)?;
+        let flow_logs = FlowLogs::start(&self.flow_logs, &self.log_backends)?;
         // Threads inherit what this one has: before the first of them. Those that run already, of the logs and the state file, have limited themselves.
         privileges::keep_capabilities(self.needed_capabilities()).context("dropping capabilities")?;
         let cluster = self.cluster.as_ref().map(|cluster| ClusterNode::start(cluster, greeting)).transpose()?;

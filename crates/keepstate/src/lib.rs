@@ -19,6 +19,7 @@ pub mod logging;
 pub mod man;
 pub mod mqtt;
 pub mod netns_arg;
+mod parquet_log;
 pub mod per_packet;
 pub mod progress;
 pub mod replay;

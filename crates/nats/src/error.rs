@@ -41,6 +41,9 @@ pub enum NatsError {
         /// What to do.
         remedy: &'static str,
     },
+    /// Messages of which some may not have arrived.
+    #[error("NATS: {0}")]
+    Messages(String),
     /// This machine has no thread, file descriptor or the like for it.
     #[error("cannot start the thread for NATS: {0}")]
     Thread(#[from] io::Error),

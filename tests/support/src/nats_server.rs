@@ -55,6 +55,14 @@ impl NatsServers {
         NatsServers::start_on(address, 1, "jetstream { store_dir: \"STORE\" }\n")
     }
 
+    /// One server on this address of this thread's network namespace, with this configuration alone.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn start_at_with(address: &str, extra: &str) -> Option<NatsServers> {
+        NatsServers::start_on(address, 1, extra)
+    }
+
     fn start_on(address: &str, count: usize, extra: &str) -> Option<NatsServers> {
         static NEXT_PORT: AtomicU16 = AtomicU16::new(14_000);
         if Command::new("nats-server").arg("--version").stdout(Stdio::null()).status().is_err() {

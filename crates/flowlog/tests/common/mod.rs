@@ -98,7 +98,9 @@ pub fn one_of_each() -> Vec<LogRecord> {
 }
 
 pub fn has_tool(name: &str) -> bool {
-    Command::new(name).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).stdin(Stdio::null()).status().is_ok()
+    // nfacctd would run by any other.
+    let version = if name == "nfacctd" { "-V" } else { "-v" };
+    Command::new(name).arg(version).stdout(Stdio::null()).stderr(Stdio::null()).stdin(Stdio::null()).status().is_ok()
 }
 
 /// nfcapd, which writes what it receives into a directory.
@@ -130,11 +132,7 @@ impl Nfcapd {
     }
 
     fn wait(&self, what: &str, is_so: impl Fn(Option<u64>) -> bool) {
-        let until = Instant::now() + Duration::from_secs(60);
-        while !is_so(queued_bytes(self.port)) {
-            assert!(Instant::now() < until, "not within a minute: {what}");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        wait_until(what, || is_so(queued_bytes(self.port)));
     }
 
     /// Ends it, and gives what nfdump prints of its files with these options.
@@ -152,6 +150,68 @@ impl Drop for Nfcapd {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// pmacct's collector, which prints what it receives to a file.
+pub struct Nfacctd {
+    child: Child,
+    pub port: u16,
+    folder: tempfile::TempDir,
+}
+
+impl Nfacctd {
+    pub fn start() -> Nfacctd {
+        let folder = tempfile::tempdir().unwrap();
+        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let config = format!(
+            "daemonize: false\nnfacctd_ip: 127.0.0.1\nnfacctd_port: {port}\nplugins: print\nplugin_pipe_size: 20480000\n\
+             aggregate: src_host, src_port, dst_host, dst_port, proto, post_nat_src_host, post_nat_src_port, post_nat_dst_host, post_nat_dst_port, nat_event\n\
+             print_output: csv\nprint_output_separator: |\nprint_output_file: {0}/records\nprint_output_file_append: true\nprint_refresh_time: 1\nlogfile: {0}/log\n",
+            folder.path().display()
+        );
+        let path = folder.path().join("nfacctd.conf");
+        std::fs::write(&path, config).unwrap();
+        let child = Command::new("nfacctd").arg("-f").arg(&path).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let nfacctd = Nfacctd { child: child.unwrap(), port, folder };
+        wait_until("nfacctd listens", || queued_bytes(port).is_some());
+        nfacctd
+    }
+
+    /// Waits until it has taken everything from its socket.
+    pub fn wait_until_read(&self) {
+        wait_until("nfacctd has read everything", || queued_bytes(self.port) == Some(0));
+    }
+
+    /// What it has printed so far.
+    pub fn printed(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("records")).unwrap_or_default()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Nfacctd {
+    fn drop(&mut self) {
+        // By this signal it ends its own children too.
+        let _ = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
+        let until = Instant::now() + Duration::from_secs(10);
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits for something outside this process.
+pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < until, "not within a minute: {what}");
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

@@ -1,5 +1,5 @@
 //! The main loop's end of the logs: hands them the engine's events, and once a second what has no event: ports exhausted, a full table.
-use super::config::{FlowLogConfig, LoggedSessions};
+use super::config::{FlowLogConfig, LogBackends, LoggedSessions};
 use super::convert::{exhausted, log_time, record_of_port_block};
 use super::writer::{AttachedEvents, LogWriter, WriterInput};
 use crate::flow_log_counters::FlowLogCounters;
@@ -52,8 +52,8 @@ impl FlowLogs {
     ///
     /// # Errors
     /// A file cannot be opened, or there is no thread.
-    pub(crate) fn start(configs: &[FlowLogConfig]) -> Result<FlowLogs> {
-        let logs = configs.iter().map(RunningLog::start).collect::<Result<_>>()?;
+    pub(crate) fn start(configs: &[FlowLogConfig], backends: &LogBackends) -> Result<FlowLogs> {
+        let logs = configs.iter().map(|config| RunningLog::start(config, backends)).collect::<Result<_>>()?;
         Ok(FlowLogs {
             logs,
             own_jobs: None,
@@ -189,13 +189,13 @@ fn table_full(counts: impl Iterator<Item = (Reason, u64)>) -> u64 {
 }
 
 impl RunningLog {
-    fn start(config: &FlowLogConfig) -> Result<RunningLog> {
+    fn start(config: &FlowLogConfig, backends: &LogBackends) -> Result<RunningLog> {
         let counters = Arc::new(FlowLogCounters::new(config.target.to_string()));
         let (attach, attached) = sync_channel(1);
         let (records, queued) = sync_channel(MAX_QUEUED_RECORDS);
         let (lost, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let input = WriterInput { attached, records: queued, lost: Arc::clone(&lost), stop: Arc::clone(&stop) };
-        let writer = LogWriter::new(config.clone(), Arc::clone(&counters))?;
+        let writer = LogWriter::new(config.clone(), Arc::clone(&counters), backends)?;
         let thread = writer.spawn(input).with_context(|| format!("flow log {}", config.target))?;
         Ok(RunningLog { config: config.clone(), counters, attach, records, lost, stop, thread })
     }

@@ -6,8 +6,13 @@
 mod config;
 mod convert;
 mod feed;
+mod hourly;
 mod sink;
+mod subjects;
+mod tls;
 mod writer;
 
-pub use config::{FlowLogConfig, FlowLogTarget, LogFormat, LoggedSessions};
+pub use config::{FlowLogConfig, FlowLogTarget, LogAccess, LogBackends, LogFormat, LoggedSessions};
 pub(crate) use feed::FlowLogs;
+pub use hourly::{ConvertLog, ParquetConverter};
+pub use subjects::{CarrierStarter, StartCarrier, SubjectCarrier, SubjectMessages};

@@ -2,13 +2,14 @@
 //!
 //! While its file or collector fails it takes nothing: records wait in the queue, and those that it does not hold are lost. Loss is counted by whoever fills the queue; this thread
 //! tells it in the log, before what it writes next.
-use super::config::{FlowLogConfig, FlowLogTarget, LogFormat};
+use super::config::{FlowLogConfig, FlowLogTarget, LogBackends, LogFormat};
 use super::convert::{log_time, record_of_event};
 use super::sink::{LogSink, SinkState, directory_of};
+use super::subjects::waiting_line;
 use crate::clock::{SystemTimeSource, TimeSource};
 use crate::flow_log_counters::FlowLogCounters;
 use crate::jobs::{EventBatch, Subscriber};
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use keepstate_flowlog::{IpfixExporter, LogEvent, LogRecord, LogTime, SyslogFormat, json_line};
 use keepstate_linux::file_access::FileAccess;
 use keepstate_linux::privileges::{self, CapabilitySet};
@@ -28,6 +29,9 @@ const MAX_BATCHES: usize = 64;
 const CHUNK: usize = 64 * 1024;
 /// How often templates are sent again over UDP (RFC 7011, 8.4).
 const TEMPLATE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How names are looked up, and whom the system trusts.
+const SYSTEM_FILES: [&str; 3] = ["/etc", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates"];
 
 /// What a thread gets from the main loop, once that runs.
 pub(super) struct AttachedEvents {
@@ -62,6 +66,7 @@ pub(super) struct LogWriter {
 
 enum Encoder {
     Json,
+    Subjects,
     Syslog(SyslogFormat),
     Ipfix(Box<IpfixExporter>),
 }
@@ -70,21 +75,31 @@ impl LogWriter {
     /// Opens a file; a collector may be away still.
     ///
     /// # Errors
-    /// The file cannot be opened; no random numbers.
-    pub(super) fn new(config: FlowLogConfig, counters: Arc<FlowLogCounters>) -> Result<LogWriter> {
-        let mut sink = LogSink::new(config.target.clone());
-        if let FlowLogTarget::File(path) = &config.target
+    /// The file cannot be opened, or one with keys cannot be used; no random numbers.
+    pub(super) fn new(
+        config: FlowLogConfig,
+        counters: Arc<FlowLogCounters>,
+        backends: &LogBackends,
+    ) -> Result<LogWriter> {
+        let mut sink = LogSink::new(&config, backends).with_context(|| format!("flow log {}", config.target))?;
+        let folder = match &config.target {
+            FlowLogTarget::File(path) => Some(directory_of(path)),
+            _ => None,
+        };
+        if let Some(folder) = folder
             && let SinkState::Failed(error) = sink.prepare()
         {
-            let folder = directory_of(path).display().to_string();
             return Err(anyhow!(
-                "flow log {}: {error}; is the directory {folder} there, and may this process write to it?",
-                path.display()
+                "flow log {}: {error}; is the directory {} there, and may this process write to it?",
+                config.target,
+                folder.display()
             ));
         }
         let instance = getrandom::u64().map_err(|error| anyhow!("the kernel gives no random numbers: {error}"))?;
         let encoder = match config.format {
-            LogFormat::Json => Encoder::Json,
+            LogFormat::Json if matches!(config.target, FlowLogTarget::Subjects(_)) => Encoder::Subjects,
+            // The hour's file becomes one when the hour is over.
+            LogFormat::Json | LogFormat::Parquet => Encoder::Json,
             LogFormat::Syslog => {
                 let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
                 Encoder::Syslog(SyslogFormat::new(host.trim(), std::process::id()))
@@ -110,7 +125,20 @@ impl LogWriter {
                 let needed = if is_other_users { CapabilitySet::DAC_OVERRIDE } else { CapabilitySet::empty() };
                 (needed, FileAccess::default().write(directory_of(path)))
             }
-            FlowLogTarget::Udp(_) | FlowLogTarget::Tcp(_) => (CapabilitySet::empty(), FileAccess::default()),
+            FlowLogTarget::Hourly(directory) => {
+                let is_other_users = privileges::is_other_users(directory);
+                let needed = if is_other_users { CapabilitySet::DAC_OVERRIDE } else { CapabilitySet::empty() };
+                (needed, FileAccess::default().write(directory))
+            }
+            // Whoever carries the messages connects again and again: by names, with certificates.
+            FlowLogTarget::Subjects(_) => {
+                let access = SYSTEM_FILES.iter().fold(FileAccess::default(), |access, path| access.read(*path));
+                let access = self.config.access.files().fold(access, |access, file| access.read(directory_of(file)));
+                (CapabilitySet::empty(), access)
+            }
+            FlowLogTarget::Udp(_) | FlowLogTarget::Tcp(_) | FlowLogTarget::Tls(_) => {
+                (CapabilitySet::empty(), FileAccess::default())
+            }
         };
         let (limited, is_limited) = channel();
         let thread = std::thread::Builder::new().name("flow-log".into()).spawn(move || {
@@ -257,6 +285,10 @@ impl LogWriter {
                 line.push('\n');
                 add_chunk(pending, line.as_bytes(), 1, is_packets);
             }
+            Encoder::Subjects => {
+                let line = waiting_line(record.event.name(), &json_line(seq, &record));
+                add_chunk(pending, line.as_bytes(), 1, is_packets);
+            }
             Encoder::Syslog(format) => {
                 let text = if is_packets { format.message(seq, &record) } else { format.framed(seq, &record) };
                 add_chunk(pending, text.as_bytes(), 1, is_packets);
@@ -299,7 +331,7 @@ impl LogWriter {
             match self.sink.write(&bytes) {
                 Ok(()) => self.counters.add_written(records),
                 Err(error) => {
-                    if matches!(self.config.target, FlowLogTarget::File(_)) {
+                    if matches!(self.config.target, FlowLogTarget::File(_) | FlowLogTarget::Hourly(_)) {
                         // Nothing of it is in the file.
                         self.pending.push_front((bytes, records));
                     } else {

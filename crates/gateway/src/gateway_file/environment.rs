@@ -50,11 +50,18 @@ pub(super) fn faults(settings: &GatewaySettings) -> Vec<SettingFault> {
     }
     for given in settings.flow_log.iter() {
         for entry in &given.value {
-            if let FlowLogTarget::File(path) = &entry.0.target
-                && let Some(message) = missing_folder(&Given { value: path.clone(), origin: given.origin.clone() })
-            {
-                add(&given.origin, message);
-            }
+            let path = match &entry.0.target {
+                FlowLogTarget::File(path) => Some(path.clone()),
+                // It must be there itself.
+                FlowLogTarget::Hourly(directory) => Some(directory.join("flows")),
+                _ => None,
+            };
+            let missing = path.and_then(|value| missing_folder(&Given { value, origin: given.origin.clone() }));
+            let unreadable = entry.0.access.files().filter_map(|path| {
+                let error = std::fs::File::open(path).err()?;
+                Some(format!("{} cannot be read: {error}", path.display()))
+            });
+            missing.into_iter().chain(unreadable).for_each(|message| add(&given.origin, message));
         }
     }
     for given in [&settings.control, &settings.state].into_iter().flatten() {

@@ -5,9 +5,10 @@ use super::values::{
     KernelVersionSetting, LogSetting, NatFilteringSetting, NatMappingSetting, OnExitSetting, XdpModeSetting,
     XdpSendSetting,
 };
+use crate::cluster::ClusterConfig;
 use crate::config::{DriverConfig, GatewayConfig};
 use crate::engine_settings::{MemorySize, SysctlSettings};
-use crate::flow_log::LoggedSessions;
+use crate::flow_log::{FlowLogConfig, FlowLogTarget, LogBackends, LoggedSessions};
 use crate::ruleset::RulesetOptions;
 use crate::static_fib::StaticFib;
 use crate::tc::TcOptions;
@@ -238,6 +239,7 @@ pub(super) fn config(
         DriverConfig::Tun
     };
     let sysctls = sysctls(s, machine_memory, note)?;
+    let cluster = s.cluster.as_ref().map(|given| given.value.config()).transpose()?;
     let definitions = s.define.entries.iter().map(|(name, value)| (name.value.clone(), value.value.clone()));
     Ok(GatewayConfig {
         ruleset: value_or(&s.ruleset, Default::default()),
@@ -255,7 +257,8 @@ pub(super) fn config(
         control_socket: s.control.as_ref().map(|given| given.value.clone()),
         other_files: value_or(&s.sysctl_files, Vec::new()),
         state_file: s.state.as_ref().map(|given| given.value.clone()),
-        flow_logs: s.flow_log.iter().flat_map(|given| &given.value).map(|entry| entry.0.clone()).collect(),
+        flow_logs: flow_log_configs(s, cluster.as_ref()),
+        log_backends: LogBackends::default(),
         nat: nat_policy(&s.nat),
         admission: s.table.policy(&sysctls).context("in [table]")?,
         sysctls,
@@ -266,8 +269,21 @@ pub(super) fn config(
             .map(|text| (text.value.helper, text.value.port))
             .collect(),
         secret,
-        cluster: s.cluster.as_ref().map(|given| given.value.config()).transpose()?,
+        cluster,
     })
+}
+
+/// Logs to subjects of NATS have the cluster's servers, if they name none.
+fn flow_log_configs(settings: &GatewaySettings, cluster: Option<&ClusterConfig>) -> Vec<FlowLogConfig> {
+    let mut logs: Vec<FlowLogConfig> =
+        settings.flow_log.iter().flat_map(|given| &given.value).map(|entry| entry.0.clone()).collect();
+    for log in &mut logs {
+        let is_to_nats = matches!(log.target, FlowLogTarget::Subjects(_));
+        if let Some(cluster) = cluster.filter(|_| is_to_nats && log.access.servers.addresses.is_empty()) {
+            log.access.servers = cluster.servers.clone();
+        }
+    }
+    logs
 }
 
 fn nat_policy(nat: &NatSettings) -> NatPolicy {
@@ -321,6 +337,18 @@ fn flow_logs(settings: &GatewaySettings, faults: &mut Faults) {
     for (at, entry) in given.value.iter().enumerate() {
         if given.value.iter().take(at).any(|before| before.0.target == entry.0.target) {
             faults.add(given.origin.clone(), format!("two flow-logs go to {}; leave one out", entry.0.target));
+        }
+    }
+    for entry in &given.value {
+        let has_servers = settings.cluster.is_some() || !entry.0.access.servers.addresses.is_empty();
+        if matches!(entry.0.target, FlowLogTarget::Subjects(_)) && !has_servers {
+            faults.add(
+                given.origin.clone(),
+                format!(
+                    "{}: at which servers? add servers = [\"nats://HOST:4222\"] to the [[flow-log]]",
+                    entry.0.target
+                ),
+            );
         }
     }
     let events = |name: &str| name.rsplit(['.', '/']).next() == Some("nf_conntrack_events");

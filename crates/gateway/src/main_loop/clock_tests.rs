@@ -1,6 +1,7 @@
 //! The whole main loop on clocks that the test moves: the wall clock is set by hours, both ways, and what the gateway remembers goes by the other clock alone.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 use super::*;
+use crate::flow_log::LogBackends;
 use keepstate_engine::{Engine, Instant, Secret, Sysctl, Sysctls, UnixTime};
 use keepstate_router::{FibTable, Interface};
 use keepstate_rules::{NoIncludes, Program, compile, parse_with};
@@ -125,7 +126,7 @@ fn run_script(rules: &str, steps: Vec<Step>) {
     let signals = SignalFlags::none();
     let mut driver = ScriptDriver { clocks, steps: steps.into_iter(), stop: signals.stop.clone(), was_idle: false };
     let reloader = Reloader::new(Arc::new(|| bail!("nothing is reloaded")), None);
-    let mut flow_logs = FlowLogs::start(&[]).unwrap();
+    let mut flow_logs = FlowLogs::start(&[], &LogBackends::default()).unwrap();
     let background =
         BackgroundWork { reloader, health: HealthMonitor::default(), flow_logs: &mut flow_logs, cluster: None };
     control_loop(&gateway, &mut driver, None, Duration::ZERO, &signals, background).unwrap();

@@ -5,7 +5,7 @@
 use super::test_packets::udp_packet;
 use super::*;
 use crate::clock::SystemTimeSource;
-use crate::flow_log::{FlowLogConfig, FlowLogTarget};
+use crate::flow_log::{FlowLogConfig, FlowLogTarget, LogBackends};
 use crate::flow_log_counters::FlowLogCounters;
 use crate::load::LoadedConfig;
 use crate::packet_batch::PacketBatch;
@@ -101,7 +101,7 @@ fn router(folder: &Path, nat: &NatPolicy, max: u32) -> Router {
 fn run_gateway(router: Router, connections: u32, logs: &[FlowLogConfig]) -> Vec<Arc<FlowLogCounters>> {
     let gateway = SharedGateway::new(router, None, Arc::new(SystemTimeSource));
     let signals = Arc::new(SignalFlags::none());
-    let mut flow_logs = FlowLogs::start(logs).unwrap();
+    let mut flow_logs = FlowLogs::start(logs, &LogBackends::default()).unwrap();
     let counters = flow_logs.counters();
     let mut driver = PacedDriver {
         batch: PacketBatch::default(),
@@ -198,7 +198,8 @@ fn what_a_log_cannot_hold_is_counted_and_told_in_the_log() {
     let path = folder.path().join("flows.jsonl");
     let gateway =
         SharedGateway::new(router(folder.path(), &NatPolicy::default(), 1_000_000), None, Arc::new(SystemTimeSource));
-    let mut flow_logs = FlowLogs::start(&[FlowLogConfig::to(FlowLogTarget::File(path.clone()))]).unwrap();
+    let mut flow_logs =
+        FlowLogs::start(&[FlowLogConfig::to(FlowLogTarget::File(path.clone()))], &LogBackends::default()).unwrap();
     let counters = flow_logs.counters();
     flow_logs.attach(&gateway, None);
     // Far more than the engine's queue of events holds, before anybody may take them.

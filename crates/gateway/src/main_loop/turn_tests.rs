@@ -8,6 +8,7 @@ use super::*;
 use crate::clock::SystemTimeSource;
 use crate::control_client::fetch;
 use crate::control_protocol::{FilterArgs, OutputOptions, ShowOptions};
+use crate::flow_log::LogBackends;
 use crate::packet_batch::PacketBatch;
 use crate::ruleset::RulesetOptions;
 use crate::state_store::StateStore;
@@ -175,7 +176,7 @@ fn longest_turn_while_everything_happens() {
         client_done.store(true, Ordering::Relaxed);
     });
     let reloader = Reloader::new(Arc::new(load), None);
-    let mut flow_logs = FlowLogs::start(&[]).unwrap();
+    let mut flow_logs = FlowLogs::start(&[], &LogBackends::default()).unwrap();
     let background =
         BackgroundWork { reloader, health: HealthMonitor::default(), flow_logs: &mut flow_logs, cluster: None };
     control_loop(&gateway, &mut driver, Some(&control), Duration::ZERO, &signals, background).unwrap();

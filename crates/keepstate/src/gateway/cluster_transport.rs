@@ -2,7 +2,7 @@
 use anyhow::{Context, Result};
 use keepstate_cluster::{Decider, StateTransport};
 use keepstate_gateway::GatewayConfig;
-use keepstate_gateway::cluster::{ClusterConfig, DEFAULT_LEASE, TransportStarter};
+use keepstate_gateway::cluster::{ClusterConfig, ClusterServers, DEFAULT_LEASE, TransportStarter};
 use keepstate_nats::{ClusterOptions, NatsOptions, NatsTransport};
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub(super) fn use_nats(config: &mut GatewayConfig) {
 /// # Errors
 /// What cannot be used.
 pub(crate) fn check(config: &ClusterConfig) -> Result<()> {
-    nats_options(config).check().context("in [cluster]")
+    nats_options(&config.servers, client_name(config)).check().context("in [cluster]")
 }
 
 /// Starts it.
@@ -33,12 +33,18 @@ pub(crate) fn start(config: &ClusterConfig) -> Result<Box<dyn StateTransport>> {
         Decider::Lease(time) => time,
         Decider::Hand => DEFAULT_LEASE,
     };
-    let transport = NatsTransport::start(nats_options(config), options).context("in [cluster]")?;
+    let transport =
+        NatsTransport::start(nats_options(&config.servers, client_name(config)), options).context("in [cluster]")?;
     Ok(Box::new(transport))
 }
 
-fn nats_options(config: &ClusterConfig) -> NatsOptions {
-    let servers = config.servers.clone();
+fn client_name(config: &ClusterConfig) -> String {
+    format!("keepstate {}", config.node)
+}
+
+/// How these servers are reached.
+pub(super) fn nats_options(servers: &ClusterServers, client_name: String) -> NatsOptions {
+    let servers = servers.clone();
     NatsOptions {
         servers: servers.addresses,
         credentials: servers.credentials,
@@ -46,6 +52,6 @@ fn nats_options(config: &ClusterConfig) -> NatsOptions {
         ca_file: servers.ca_file,
         certificate: servers.certificate,
         key: servers.key,
-        client_name: format!("keepstate {}", config.node),
+        client_name,
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Turns the options, and a file with the same settings, into a `GatewayConfig`; the router itself is the crate `keepstate-gateway`. A capture instead of interfaces is driven here.
 pub(crate) mod cluster_transport;
+mod log_backends;
 mod nat_args;
 mod pcap_driver;
 pub(crate) mod table_args;
@@ -98,7 +99,7 @@ pub struct GatewayArgs {
     /// Keep the connection table in this file (or a file in this directory): connections survive a restart and a crash
     #[arg(long, value_name = "PATH", conflicts_with = "input", help_heading = "Control")]
     state: Option<PathBuf>,
-    /// Log who has which outside port to this file, or to a collector (udp://ADDRESS:PORT, tcp://…) as IPFIX (repeatable); [[flow-log]] of the file has more choices
+    /// Log who has which outside port to this file, or to a collector (udp://ADDRESS:PORT, tcp://…, tls://…) as IPFIX, or to NATS (nats:SUBJECT) (repeatable); [[flow-log]] of the file has more choices
     #[arg(long, value_name = "TARGET", value_parser = FlowLogEntry::from_str, conflicts_with = "input", help_heading = "Control")]
     flow_log: Vec<FlowLogEntry>,
     /// Print a line for each packet: incoming interface and verdict
@@ -241,6 +242,7 @@ impl GatewayArgs {
         let secret = self.tuning.hash_secret()?;
         let mut config = resolved.config(secret, |note| tracing::info!("{note}"))?;
         cluster_transport::use_nats(&mut config);
+        config.log_backends = log_backends::all();
         if let (Some(input), Some(output)) = (&self.input, &self.output) {
             if resolved.settings().device.is_none() {
                 bail!("--in needs interfaces with addresses that the capture is routed between: add --device");

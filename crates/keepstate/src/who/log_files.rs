@@ -1,6 +1,7 @@
 //! Flow logs read: files of one gateway, in the order of their first records, whatever the order of their names.
+use crate::parquet_log::{self, ParquetLines};
 use anyhow::{Context, Result, bail};
-use keepstate_flowlog::{LogTime, MAX_JSON_LINE, WhoAnswer, WhoQuestion, WhoSearch, parse_json_line};
+use keepstate_flowlog::{LogRecord, LogTime, MAX_JSON_LINE, WhoAnswer, WhoQuestion, WhoSearch, parse_json_line};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -18,9 +19,8 @@ pub(super) fn ask(files: &[PathBuf], question: WhoQuestion) -> Result<WhoAnswer>
     ordered.sort_by_key(|(time, _)| *time);
     let mut search = WhoSearch::new(question);
     for (_, path) in ordered {
-        let mut lines = LogLines::open(path)?;
-        while let Some(line) = lines.next_line()? {
-            let (seq, record) = parse_json_line(line).with_context(|| lines.place())?;
+        let mut records = LogRecords::open(path)?;
+        while let Some((seq, record)) = records.next_record()? {
             search.push(seq, &record);
         }
     }
@@ -32,10 +32,42 @@ fn first_time(path: &Path) -> Result<LogTime> {
     if path.as_os_str() == "-" {
         return Ok(LogTime(u64::MAX));
     }
-    let mut lines = LogLines::open(path)?;
-    let Some(line) = lines.next_line()? else { return Ok(LogTime(0)) };
-    let (_, record) = parse_json_line(line).with_context(|| lines.place())?;
-    Ok(record.at)
+    Ok(LogRecords::open(path)?.next_record()?.map_or(LogTime(0), |(_, record)| record.at))
+}
+
+/// The records of one file, whatever it is.
+enum LogRecords {
+    Lines(LogLines),
+    Parquet { path: PathBuf, lines: ParquetLines, row: u64 },
+}
+
+impl LogRecords {
+    fn open(path: &Path) -> Result<LogRecords> {
+        let failed = || format!("{} cannot be read", path.display());
+        if path.as_os_str() == "-" || !parquet_log::is_parquet(path).with_context(failed)? {
+            return LogLines::open(path).map(LogRecords::Lines);
+        }
+        let file = File::open(path).with_context(failed)?;
+        let lines = parquet_log::read(file).with_context(failed)?;
+        Ok(LogRecords::Parquet { path: path.to_owned(), lines, row: 0 })
+    }
+
+    /// The next record, with its sequence number.
+    fn next_record(&mut self) -> Result<Option<(u64, LogRecord)>> {
+        match self {
+            LogRecords::Lines(lines) => {
+                let Some(line) = lines.next_line()? else { return Ok(None) };
+                let parsed = parse_json_line(line);
+                parsed.map(Some).with_context(|| lines.place())
+            }
+            LogRecords::Parquet { path, lines, row } => {
+                let Some(line) = lines.next() else { return Ok(None) };
+                *row += 1;
+                let parsed = line.and_then(|line| Ok(parse_json_line(&line)?));
+                parsed.map(Some).with_context(|| format!("{}, row {row}", path.display()))
+            }
+        }
+    }
 }
 
 /// The lines of one file.

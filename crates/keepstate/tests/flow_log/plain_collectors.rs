@@ -1,143 +1,19 @@
 //! Flow logs of a running gateway, as others read them: JSON lines, IPFIX by nfdump and by tshark, syslog; and `keepstate who`, which answers from them.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
-
-mod common;
-#[path = "common/peers.rs"]
-mod peers;
-
-use common::{keepstate, report_skipped};
+use crate::common::{self, keepstate, report_skipped};
+use crate::log_testbed::{FIRST_PORT, LogTestbed, SESSIONS, wait_until};
+use crate::peers::spawn_in_netns;
 use keepstate_test_support::uninterrupted;
-use peers::{run_ip, spawn_in_netns};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::net::{TcpListener, UdpSocket};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-const RULES: &str = "
-table ip nat {
-	chain post {
-		type nat hook postrouting priority srcnat;
-		oifname wan0 snat to 192.0.2.1
-	}
-}
-";
 const NFCAPD_PORT: u16 = 9995;
 const UDP_PORT: u16 = 9996;
 const SYSLOG_PORT: u16 = 9997;
-/// Sessions of the test: source ports from 20000 on.
-const SESSIONS: u16 = 50;
-const FIRST_PORT: u16 = 20_000;
-
-fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    let until = Instant::now() + Duration::from_secs(90);
-    while !is_so() {
-        assert!(Instant::now() < until, "not within 90 s: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// A gateway in a namespace of its own, a client in another.
-struct LogTestbed {
-    tag: String,
-    folder: tempfile::TempDir,
-    gateway: Option<Child>,
-}
-
-impl LogTestbed {
-    /// `None` where there are no namespaces.
-    fn new(name: &str, settings: &str) -> Option<LogTestbed> {
-        let tag = format!("ksfl{}{name}", std::process::id());
-        for side in ["g", "c"] {
-            if !run_ip(&["netns", "add", &format!("{tag}{side}")]) {
-                report_skipped("flow logs of a running gateway: it needs root, network namespaces and iproute2");
-                return None;
-            }
-        }
-        assert!(run_ip(&["-n", &format!("{tag}g"), "link", "set", "lo", "up"]));
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("rules.nft"), RULES).unwrap();
-        let file = format!(
-            "version = 1\nruleset = \"rules.nft\"\ncontrol = \"socket\"\n\
-             device = [{{ name = \"lan0\", addresses = [\"10.1.0.1/24\"] }}, {{ name = \"wan0\", addresses = [\"192.0.2.254/24\"] }}]\n\
-             route = [{{ to = \"0.0.0.0/0\", interface = \"wan0\" }}]\n{settings}"
-        );
-        fs::write(folder.path().join("gateway.toml"), file).unwrap();
-        Some(LogTestbed { tag, folder, gateway: None })
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn text_path(&self, name: &str) -> String {
-        self.path(name).to_str().unwrap().to_owned()
-    }
-
-    fn gateway_netns(&self) -> String {
-        format!("{}g", self.tag)
-    }
-
-    fn start(&mut self) {
-        let config = self.text_path("gateway.toml");
-        let program = env!("CARGO_BIN_EXE_keepstate");
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.gateway_netns(), program, "gateway", "--config", &config]);
-        self.gateway = Some(command.stderr(Stdio::null()).spawn().unwrap());
-        let (from, to) = (self.gateway_netns(), format!("{}c", self.tag));
-        wait_until("lan0 is made", || run_ip(&["-n", &from, "link", "set", "lan0", "netns", &to]));
-        for words in [
-            &["addr", "add", "10.1.0.2/24", "dev", "lan0"][..],
-            &["link", "set", "lan0", "up"],
-            &["route", "add", "default", "dev", "lan0"],
-        ] {
-            assert!(run_ip(&[&["-n", to.as_str()][..], words].concat()), "{words:?}");
-        }
-    }
-
-    fn stats(&self) -> Value {
-        let ran = keepstate(&["control", "--socket", &self.text_path("socket"), "stats", "--json"], b"");
-        serde_json::from_str(&ran.out).unwrap_or_default()
-    }
-
-    /// Sends one packet from each source port.
-    fn send_packets(&self) {
-        let client = spawn_in_netns(&format!("{}c", self.tag), || {
-            for port in FIRST_PORT..FIRST_PORT + SESSIONS {
-                let socket = UdpSocket::bind((Ipv4Addr::new(10, 1, 0, 2), port)).unwrap();
-                socket.send_to(b"hello", "198.51.100.7:53").unwrap();
-            }
-        });
-        client.join().unwrap();
-    }
-
-    /// Stops it as `kill PID` does.
-    fn stop(&mut self) {
-        let mut gateway = self.gateway.take().unwrap();
-        assert!(Command::new("kill").arg(gateway.id().to_string()).status().unwrap().success());
-        assert!(gateway.wait().unwrap().success());
-    }
-
-    fn who(&self, words: &[&str]) -> common::ProgramOutput {
-        keepstate(&[&["who"][..], words].concat(), b"")
-    }
-}
-
-impl Drop for LogTestbed {
-    fn drop(&mut self) {
-        if let Some(mut gateway) = self.gateway.take() {
-            let _ = gateway.kill();
-            let _ = gateway.wait();
-        }
-        for side in ["g", "c"] {
-            run_ip(&["netns", "del", &format!("{}{side}", self.tag)]);
-        }
-    }
-}
-
 /// nfcapd in a namespace.
 struct Collector {
     child: Child,
@@ -328,7 +204,7 @@ fn every_session_is_in_each_log_and_who_finds_it() {
         .arg(&pcap)
         .args(["-d", "udp.port==4739,cflow", "-T", "fields", "-E", "separator=|"])
         .args(fields)
-        .env("HOME", lab.folder.path())
+        .env("HOME", lab.folder())
         .output()
         .unwrap();
     let printed = String::from_utf8(tshark.stdout).unwrap();
