@@ -2,6 +2,7 @@
 use super::flow_log_counters::FlowLogCounters;
 use super::jobs::JobCtx;
 use keepstate_engine::{Counters, Sysctl};
+use keepstate_router::DutyCounters;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
@@ -64,6 +65,11 @@ fn flow_log_sums(logs: &[FlowLogStats]) -> Vec<(&'static str, u64)> {
     ]
 }
 
+/// Packets dropped because another gateway decides, or nobody may.
+fn dropped_values(of: DutyCounters) -> [(&'static str, u64); 2] {
+    [("cluster_dropped_standby", of.standby), ("cluster_dropped_fenced", of.fenced)]
+}
+
 /// Reads the counters, on the main loop's thread.
 pub(super) fn collect(at: &mut JobCtx<'_>) -> GatewayStats {
     let counters = *at.router.counters();
@@ -78,15 +84,20 @@ pub(super) fn collect(at: &mut JobCtx<'_>) -> GatewayStats {
             .chain(held)
             .collect()
     });
-    let dropped = at.router.duty_counters();
-    let dropped = [("cluster_dropped_standby", dropped.standby), ("cluster_dropped_fenced", dropped.fenced)];
+    let router = &at.router;
+    let dropped = dropped_values(router.duty_counters());
     let mut shards: Vec<_> = at.hub.cluster().map_or_else(Vec::new, |cluster| {
         cluster.reports().iter().map(|report| (report.shard.clone(), report.values())).collect()
     });
     let cluster = match &mut shards[..] {
         [] => Vec::new(),
         [(_, values)] => std::mem::take(values).into_iter().chain(dropped).collect(),
-        _ => dropped.to_vec(),
+        several => {
+            for (place, (_, values)) in several.iter_mut().enumerate() {
+                values.extend(dropped_values(router.shard_duty_counters(place)));
+            }
+            dropped.to_vec()
+        }
     };
     shards.retain(|(_, values)| !values.is_empty());
     let engine = at.router.engine();

@@ -26,6 +26,15 @@ pub struct DutyCounters {
     pub fenced: u64,
 }
 
+impl DutyCounters {
+    pub(crate) fn note(&mut self, duty: ClusterDuty) {
+        match duty {
+            ClusterDuty::Standby => self.standby += 1,
+            ClusterDuty::Active { .. } | ClusterDuty::Fenced => self.fenced += 1,
+        }
+    }
+}
+
 /// What a router may do for each of several shards.
 #[derive(Debug)]
 pub(crate) struct ShardDuties {
@@ -34,6 +43,8 @@ pub(crate) struct ShardDuties {
     pub(crate) duties: Vec<ClusterDuty>,
     /// By shard: its connections are about to be held or released, and do not tell yet whose they are.
     pub(crate) settling: Vec<bool>,
+    /// By shard.
+    pub(crate) counters: Vec<DutyCounters>,
 }
 
 impl ShardDuties {

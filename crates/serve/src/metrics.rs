@@ -266,7 +266,7 @@ fn write_gateway(out: &mut MetricWriter<'_>, numbers: &TableNumbers, facts: &Own
 
 /// A gateway's shards of a cluster; without their names, nothing: a series would change its labels.
 fn write_cluster(out: &mut MetricWriter<'_>, facts: &OwnerFacts) -> fmt::Result {
-    let Some([cluster, first]) = facts.shards.first() else { return Ok(()) };
+    let Some([cluster, _]) = facts.shards.first() else { return Ok(()) };
     const GAUGES: [(&str, &str, &str); 6] = [
         ("cluster_epoch", "keepstate_cluster_epoch", "The epoch: higher after each takeover"),
         (
@@ -301,8 +301,7 @@ fn write_cluster(out: &mut MetricWriter<'_>, facts: &OwnerFacts) -> fmt::Result 
         ("cluster_stale_frames", "keepstate_cluster_stale_messages", "Messages of an epoch that had ended"),
         ("cluster_refused", "keepstate_cluster_refused_connections", "Connections that a standby could not enter"),
     ];
-    // The gateway as a whole: of several shards, none of them.
-    const OF_GATEWAY: [(&str, &str, &str); 2] = [
+    const DROPS: [(&str, &str, &str); 2] = [
         ("cluster_dropped_standby", "keepstate_cluster_standby_dropped_packets", "Packets dropped by a standby"),
         (
             "cluster_dropped_fenced",
@@ -333,11 +332,16 @@ fn write_cluster(out: &mut MetricWriter<'_>, facts: &OwnerFacts) -> fmt::Result 
     for (name, metric, help) in COUNTERS {
         out.counters(metric, help, rows(name))?;
     }
-    let shard = if facts.shards.len() == 1 { first.as_str() } else { "" };
-    for (name, metric, help) in OF_GATEWAY {
-        if let Some((_, value)) = facts.cluster.iter().find(|(known, _)| known == name) {
-            out.counters(metric, help, [([("cluster", cluster.as_str()), ("shard", shard)], *value)])?;
+    for (name, metric, help) in DROPS {
+        let mut of_shards = rows(name);
+        let total = facts.cluster.iter().find(|(known, _)| known == name).map(|(_, value)| *value);
+        if facts.shards.len() > 1 {
+            // What is of no shard that could be told.
+            let told: u64 = of_shards.iter().map(|(_, value)| *value).sum();
+            let rest = total.map(|total| total.saturating_sub(told));
+            of_shards.extend(rest.map(|rest| ([("cluster", cluster.as_str()), ("shard", "")], rest)));
         }
+        out.counters(metric, help, of_shards)?;
     }
     Ok(())
 }

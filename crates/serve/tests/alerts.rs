@@ -34,6 +34,25 @@ fn the_alerts_fire_when_they_should() {
     promtool(&["test", "rules", "keepstate.test.yaml"]);
 }
 
+/// Each query of the dashboard, as a rule: Grafana's variables stand for a time and for all instances.
+#[test]
+fn promtool_accepts_the_queries_of_the_dashboard() {
+    let text = std::fs::read_to_string(packaging("grafana/keepstate.json")).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let targets = dashboard["panels"].as_array().unwrap().iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+    let queries: Vec<String> = targets
+        .map(|target| target["expr"].as_str().unwrap().replace("$__rate_interval", "5m").replace("$instance", ".*"))
+        .collect();
+    assert!(queries.len() > 15 && queries.iter().all(|query| !query.contains('$')), "{queries:#?}");
+    let rules = queries.iter().enumerate().map(|(number, query)| {
+        format!("  - record: query:{number}\n    expr: {}\n", serde_json::Value::from(query.as_str()))
+    });
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let text = format!("groups:\n- name: dashboard\n  rules:\n{}", rules.collect::<String>());
+    std::fs::write(file.path(), text).unwrap();
+    promtool(&["check", "rules", "--lint=none", file.path().to_str().unwrap()]);
+}
+
 /// The words of a text that begin with `keepstate_`.
 fn metric_names(text: &str) -> BTreeSet<String> {
     let words = text.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
@@ -56,7 +75,17 @@ fn every_metric_of_rules_and_dashboard_exists() {
         facts.flow_logs = Some([10, 0, 0]);
         facts.log_lines_lost = Some(0);
         facts.shards = vec![["keepstate".into(), "main".into()]];
-        let names = ["role", "age_ms", "in_step", "connected", "lag", "unacknowledged", "stale_frames"];
+        let names = [
+            "role",
+            "age_ms",
+            "in_step",
+            "connected",
+            "lag",
+            "unacknowledged",
+            "stale_frames",
+            "dropped_standby",
+            "dropped_fenced",
+        ];
         facts.cluster = names.map(|name| (format!("cluster_{name}"), 1)).into();
         facts.drops = vec![("no_route".into(), 1)];
         facts.chain_drops = vec![ChainDropFacts { table: "inet filter".into(), ..ChainDropFacts::default() }];

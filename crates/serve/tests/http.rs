@@ -86,7 +86,10 @@ fn facts_become_metrics() {
 #[test]
 fn every_shard_of_a_cluster_has_its_own_series() {
     let Some(served) = Served::start(MetricNames::Keepstate) else { return };
-    let values = |role, age| vec![("cluster_role".to_owned(), role), ("cluster_age_ms".to_owned(), age)];
+    let values = |role, age| {
+        let names = ["cluster_role", "cluster_age_ms", "cluster_dropped_standby"].map(str::to_owned);
+        names.into_iter().zip([role, age, 4 * (1 - role)]).collect::<Vec<_>>()
+    };
     {
         let mut facts = served.facts.lock();
         facts.shards = ["north", "south"].map(|shard| ["site".to_owned(), shard.to_owned()]).into();
@@ -98,7 +101,9 @@ fn every_shard_of_a_cluster_has_its_own_series() {
         r#"keepstate_cluster_active{cluster="site",shard="north"} 1"#,
         r#"keepstate_cluster_active{cluster="site",shard="south"} 0"#,
         r#"keepstate_cluster_age_seconds{cluster="site",shard="south"} 0.5"#,
-        r#"keepstate_cluster_standby_dropped_packets_total{cluster="site",shard=""} 7"#,
+        r#"keepstate_cluster_standby_dropped_packets_total{cluster="site",shard="north"} 0"#,
+        r#"keepstate_cluster_standby_dropped_packets_total{cluster="site",shard="south"} 4"#,
+        r#"keepstate_cluster_standby_dropped_packets_total{cluster="site",shard=""} 3"#,
     ] {
         assert!(text.lines().any(|there| there == line), "{line} in\n{text}");
     }

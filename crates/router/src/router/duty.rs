@@ -26,7 +26,8 @@ impl Router {
         let shared = addresses.iter().map(|(address, _)| address).collect();
         // What was restored is not held yet.
         let (duties, settling) = (vec![ClusterDuty::Standby; addresses.count()], vec![true; addresses.count()]);
-        let shards = Some(ShardDuties { addresses, duties, settling });
+        let counters = vec![DutyCounters::default(); addresses.count()];
+        let shards = Some(ShardDuties { addresses, duties, settling, counters });
         self.duty = DutyState { duty: ClusterDuty::Standby, shared, shards, ..DutyState::default() };
         self
     }
@@ -63,9 +64,15 @@ impl Router {
         self.duty.duty
     }
 
-    /// Packets dropped because of the duty.
+    /// Packets dropped because of the duty, those of shards and others.
     pub fn duty_counters(&self) -> DutyCounters {
         self.duty.counters
+    }
+
+    /// Of these, the packets of one of several shards: of a connection of its, or to an address of its. Zero without several shards.
+    pub fn shard_duty_counters(&self, shard: usize) -> DutyCounters {
+        let counters = self.duty.shards.as_ref().and_then(|shards| shards.counters.get(shard));
+        counters.copied().unwrap_or_default()
     }
 
     /// A standby takes no packet but those for its machine.
@@ -80,7 +87,8 @@ impl Router {
             && (self.fib.is_own_address(to, pkt.meta.iif.map(|device| device.index))
                 || to.is_multicast()
                 || self.fib.is_broadcast(to));
-        if is_machines { Ok(()) } else { Err(self.refuse_by_duty()) }
+        let shard = self.duty.shards.as_ref().and_then(|shards| shards.addresses.of_address(to));
+        if is_machines { Ok(()) } else { Err(self.refuse_as(self.duty.duty, shard)) }
     }
 
     /// Of several shards: an address of one that another gateway decides is no address of this machine, even if it has it.
@@ -92,10 +100,10 @@ impl Router {
             return Ok(());
         }
         if self.fib.is_own_address(to, pkt.meta.iif.map(|device| device.index)) {
-            return Err(self.refuse_as(ClusterDuty::Standby));
+            return Err(self.refuse_as(ClusterDuty::Standby, elsewhere));
         }
         // It may be sent there by a host behind us; whether it came by mistake, its way shows.
-        pkt.is_to_other_shard = true;
+        pkt.to_other_shard = elsewhere;
         Ok(())
     }
 
@@ -106,7 +114,10 @@ impl Router {
         oif: Option<u32>,
     ) -> Result<(), DropReason> {
         let goes_on = oif.is_some() && oif != pkt.meta.iif.map(|device| device.index);
-        if pkt.is_to_other_shard && !goes_on { Err(self.refuse_as(ClusterDuty::Standby)) } else { Ok(()) }
+        match pkt.to_other_shard {
+            Some(shard) if !goes_on => Err(self.refuse_as(ClusterDuty::Standby, Some(shard))),
+            _ => Ok(()),
+        }
     }
 
     /// Before a packet is tracked: is its connection another gateway's? One that has just become ours goes on here, its timer too.
@@ -144,10 +155,14 @@ impl Router {
         };
         let ends = [entry.original.source, entry.reply.source];
         let is_machines = ends.into_iter().any(|end| self.fib.is_local(end) && !self.duty.shared.contains(&end));
+        let place = match shard {
+            ConnectionShard::Of(shard) => Some(shard),
+            ConnectionShard::Local | ConnectionShard::Unassigned => None,
+        };
         match (is_held, is_ours) {
             (true, true) => self.engine.release(conn_id, now),
-            (true, false) => return Err(self.refuse_as(ClusterDuty::Standby)),
-            (false, false) if !is_machines => return Err(self.refuse_as(ClusterDuty::Standby)),
+            (true, false) => return Err(self.refuse_as(ClusterDuty::Standby, place)),
+            (false, false) if !is_machines => return Err(self.refuse_as(ClusterDuty::Standby, place)),
             (false, _) => (),
         }
         Ok(())
@@ -176,7 +191,7 @@ impl Router {
             ConnectionShard::Of(_) if pkt.meta.iif.is_none() && !is_translated => Ok(()),
             ConnectionShard::Of(shard) => {
                 let duty = shards.of(shard);
-                if duty.may_create(pkt.now) { Ok(()) } else { Err(self.refuse_as(duty)) }
+                if duty.may_create(pkt.now) { Ok(()) } else { Err(self.refuse_as(duty, Some(shard))) }
             }
             ConnectionShard::Local => Ok(()),
             ConnectionShard::Unassigned => Err(DropReason::NoShard),
@@ -188,17 +203,15 @@ impl Router {
     }
 
     fn refuse_by_duty(&mut self) -> DropReason {
-        self.refuse_as(self.duty.duty)
+        self.refuse_as(self.duty.duty, None)
     }
 
-    fn refuse_as(&mut self, duty: ClusterDuty) -> DropReason {
-        if duty == ClusterDuty::Standby {
-            self.duty.counters.standby += 1;
-            DropReason::Standby
-        } else {
-            self.duty.counters.fenced += 1;
-            DropReason::Fenced
-        }
+    /// Counts a packet of this shard, or of none that is known.
+    fn refuse_as(&mut self, duty: ClusterDuty, shard: Option<usize>) -> DropReason {
+        self.duty.counters.note(duty);
+        let counters = self.duty.shards.as_mut().zip(shard);
+        counters.and_then(|(shards, shard)| shards.counters.get_mut(shard)).into_iter().for_each(|of| of.note(duty));
+        if duty == ClusterDuty::Standby { DropReason::Standby } else { DropReason::Fenced }
     }
 }
 

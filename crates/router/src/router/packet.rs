@@ -38,8 +38,8 @@ pub(crate) struct InFlightPacket {
     pub(super) probed: Option<NotedWay>,
     /// The connection that it was confirmed to belong to.
     pub(super) conn_id: Option<ConnId>,
-    /// It goes to an address of a shard that another gateway of the cluster decides.
-    pub(super) is_to_other_shard: bool,
+    /// It goes to an address of this shard, which another gateway of the cluster decides.
+    pub(super) to_other_shard: Option<usize>,
     /// A rule has made it as the copy of another one.
     pub(super) is_copy: bool,
     /// It came with a mark.

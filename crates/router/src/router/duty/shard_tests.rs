@@ -106,6 +106,9 @@ fn new_connections_get_addresses_of_the_decided_shards_alone() {
     assert_eq!(send(&mut router, 1, ([10, 0, 0, 2], PEER), [5000, 5001], LATER), Ok([OURS, PEER]));
     assert_eq!(send(&mut router, 1, ([10, 0, 3, 3], PEER), [5000, 5001], LATER), Ok([[10, 0, 3, 3], PEER]));
     assert_eq!(router.duty_counters(), DutyCounters { standby: 1, fenced: 1 });
+    let of_shards = [0, 1, 2].map(|shard| router.shard_duty_counters(shard));
+    let expected = [[0, 1], [1, 0], [0, 0]].map(|[standby, fenced]| DutyCounters { standby, fenced });
+    assert_eq!(of_shards, expected, "each packet is its shard's");
     // Without a shard it is a standby like any other.
     decide_ours(&mut router, ClusterDuty::Standby);
     assert_eq!(send(&mut router, 1, ([10, 0, 3, 3], PEER), [5000, 5001], LATER), Err(DropReason::Standby));
@@ -127,6 +130,8 @@ fn packets_of_a_held_connection_are_dropped_in_silence_until_its_shard_is_decide
     assert_eq!(send(&mut router, 2, (PEER, THEIRS), [5001, 9], LATER), Err(DropReason::Standby));
     assert_eq!(router.handle(&packet(PEER, THEIRS, [5001, 9], 1), 2, LATER), Err(DropReason::Standby));
     assert_eq!(router.poll_output(), None);
+    assert_eq!(router.shard_duty_counters(1), DutyCounters { standby: 4, fenced: 0 });
+    assert_eq!(router.shard_duty_counters(0), DutyCounters::default());
     let generation = router.flow_generation();
     router.set_shard_duty(1, ACTIVE);
     assert_eq!(router.flow_generation(), generation, "known flows of the other shard go on");
