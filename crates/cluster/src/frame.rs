@@ -70,12 +70,14 @@ pub enum FrameKind {
     Heartbeat = 6,
     /// A standby has missed something: the active one is asked for a new snapshot. No payload, not numbered, not stored.
     SnapshotRequest = 7,
+    /// A node that decides fewer shards asks for this one: a [`HandoverRequest`](crate::HandoverRequest). Not numbered, not stored.
+    HandoverRequest = 8,
 }
 
 impl FrameKind {
     /// Has it a number of its own, and does the transport keep it for those who come later? What is not stored is sent at most once.
     pub fn is_stored(self) -> bool {
-        !matches!(self, FrameKind::Heartbeat | FrameKind::SnapshotRequest)
+        !matches!(self, FrameKind::Heartbeat | FrameKind::SnapshotRequest | FrameKind::HandoverRequest)
     }
 
     fn from_number(number: u8) -> Option<FrameKind> {
@@ -87,6 +89,7 @@ impl FrameKind {
             5 => FrameKind::Changes,
             6 => FrameKind::Heartbeat,
             7 => FrameKind::SnapshotRequest,
+            8 => FrameKind::HandoverRequest,
             _ => return None,
         })
     }

@@ -75,7 +75,7 @@ impl Inbox {
         self.sent = self.sent.max(frame.sequence);
         let mut reception = Reception::default();
         match frame.kind {
-            FrameKind::SnapshotRequest => return reception,
+            FrameKind::SnapshotRequest | FrameKind::HandoverRequest => return reception,
             // Its sequence is the sender's last: what was stored before it may still be on its way, or is lost.
             FrameKind::Heartbeat => return reception,
             _ => (),
@@ -115,7 +115,8 @@ impl Inbox {
                 (self.in_snapshot, self.in_step) = (false, true);
                 reception.changes.push(TableChange::Sweep);
             }
-            FrameKind::SnapshotEnd | FrameKind::Heartbeat | FrameKind::SnapshotRequest => (),
+            // The end of a snapshot whose begin was missed; what is not stored has returned above.
+            _ => (),
         }
         reception
     }

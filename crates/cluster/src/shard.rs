@@ -8,11 +8,13 @@
 //! ```
 //! A [`Shard`] lives as long as its gateway. Only an Active one creates translations, and asks [`Shard::may_create`] each time. An epoch is used only once it is on this machine's disk, so that after a crash
 //! it is not used again. What is to be done is taken with [`Shard::poll_action`] and [`Shard::poll_frame`].
+mod handover;
 mod lease_renewal;
 mod reception;
 mod role_change;
 mod sending;
 
+use crate::balance::HandoverRequest;
 use crate::frame::{Epoch, StateFrame};
 use crate::greeting::Greeting;
 use crate::inbox::Inbox;
@@ -60,6 +62,8 @@ pub struct Shard {
     lost: u64,
     actions: VecDeque<ShardAction>,
     requests: VecDeque<StateFrame>,
+    /// Another node asks for it.
+    handover_request: Option<HandoverRequest>,
 }
 
 impl Shard {
@@ -95,6 +99,7 @@ impl Shard {
             lost: 0,
             actions: VecDeque::new(),
             requests: VecDeque::new(),
+            handover_request: None,
         }
     }
 

@@ -6,7 +6,10 @@ use super::control_protocol::ControlRequest;
 pub(super) fn answer(request: &ControlRequest, cluster: Option<&ClusterHandle>) -> Option<Result<Vec<u8>, String>> {
     let is_ours = matches!(
         request,
-        ControlRequest::Cluster { .. } | ControlRequest::Promote { .. } | ControlRequest::Demote { .. }
+        ControlRequest::Cluster { .. }
+            | ControlRequest::Rebalance
+            | ControlRequest::Promote { .. }
+            | ControlRequest::Demote { .. }
     );
     let Some(cluster) = cluster else {
         return is_ours.then(|| Err("this gateway is not one of a cluster: its gateway.toml has no [cluster]".into()));
@@ -17,6 +20,7 @@ pub(super) fn answer(request: &ControlRequest, cluster: Option<&ClusterHandle>) 
             let write = if *json { ClusterReport::json } else { ClusterReport::text };
             cluster.reports_of(shard.as_deref()).map(|reports| reports.iter().map(write).collect())
         }
+        ControlRequest::Rebalance => cluster.rebalance(),
         ControlRequest::Promote { shard } => cluster.promote(shard.as_deref()),
         ControlRequest::Demote { shard } => cluster.demote(shard.as_deref()),
         _ => return None,

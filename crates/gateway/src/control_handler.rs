@@ -32,6 +32,7 @@ fn execute(request: &ControlRequest, router: &mut Router) -> Result<Vec<u8>> {
         | ControlRequest::Nft(_)
         | ControlRequest::DrainAll { .. }
         | ControlRequest::Cluster { .. }
+        | ControlRequest::Rebalance
         | ControlRequest::Promote { .. }
         | ControlRequest::Demote { .. } => bail!("this request is answered by a client thread"),
         ControlRequest::Reload => bail!("this gateway has no files to read"),

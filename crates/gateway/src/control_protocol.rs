@@ -125,6 +125,8 @@ pub enum ControlRequest {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         shard: Option<String>,
     },
+    /// This gateway takes shards over until none has two more than it.
+    Rebalance,
     /// This gateway becomes active.
     Promote {
         /// The shard, if it is to be checked.
@@ -360,6 +362,7 @@ mod tests {
             ControlRequest::Undrain(backend),
             ControlRequest::Cluster { json: true, shard: None },
             ControlRequest::Cluster { json: false, shard: Some("north".into()) },
+            ControlRequest::Rebalance,
             ControlRequest::Promote { shard: Some("main".into()) },
             ControlRequest::Demote { shard: None },
         ];

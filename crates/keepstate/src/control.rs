@@ -107,6 +107,9 @@ enum ControlCommand {
         /// Exit with 1 if this gateway should not get the shard's packets: for keepalived's track_script
         #[arg(long)]
         check: bool,
+        /// Take shards over from gateways that decide two more than this one, as planned changes; returns when none does
+        #[arg(long, conflicts_with_all = ["shard", "check", "json"])]
+        rebalance: bool,
         /// Print one JSON object a shard
         #[arg(long)]
         json: bool,
@@ -219,7 +222,7 @@ impl Control {
     /// # Errors
     /// No gateway listens, or the request is refused.
     pub fn run(&self) -> Result<ExitCode> {
-        if let ControlCommand::Cluster { check: true, json, shard } = &self.command {
+        if let ControlCommand::Cluster { check: true, json, shard, .. } = &self.command {
             return self.check_cluster(*json, shard.as_ref());
         }
         if let ControlCommand::Capture(capture) = &self.command {
@@ -287,6 +290,7 @@ impl ControlCommand {
             ControlCommand::Services => ControlRequest::Services,
             ControlCommand::Drain(backend) => ControlRequest::Drain(backend.to_selector()),
             ControlCommand::Undrain(backend) => ControlRequest::Undrain(backend.to_selector()),
+            ControlCommand::Cluster { rebalance: true, .. } => ControlRequest::Rebalance,
             ControlCommand::Cluster { json, shard, .. } => {
                 ControlRequest::Cluster { json: *json, shard: shard.clone() }
             }

@@ -240,7 +240,7 @@ fn two_shards_are_shown_with_who_decides_each_and_what_is_wrong_with_one() {
         let (_, text) = once(clustered, &["doctor", "--json"]);
         let document: Value = serde_json::from_str(&text).unwrap_or_default();
         let problems = document["shard_problems"].as_array().map(|all| all.iter().map(Value::to_string).collect());
-        (document["nodes"].as_array().map_or(0, Vec::len), problems.unwrap_or_else(Vec::new))
+        (document["nodes"].as_array().map_or(0, Vec::len), problems.unwrap_or_default())
     };
     clustered
         .wait("both nodes, and nothing wrong with a shard", |clustered| shard_problems(clustered) == (2, Vec::new()));

@@ -98,6 +98,9 @@ fn a_killed_gateways_shard_is_taken_over_while_the_other_ones_connections_go_on(
     let before = dropped(1);
     std::io::Write::write_all(&mut north[0], b"astray  ").unwrap();
     cluster.wait("a packet that has gone astray", |_| dropped(1) > before);
+    let of_shards = cluster.json(1, &["stats", "--json"])["shards"].clone();
+    let astray = |shard: &str| of_shards[shard]["cluster_dropped_standby"].as_u64().unwrap();
+    assert!(astray("north") > 0 && astray("south") == 0, "{of_shards}");
     route(&cluster, "192.0.2.9", "192.0.2.77", 0);
     let mut answer = [0; 8];
     std::io::Read::read_exact(&mut north[0], &mut answer).unwrap();
@@ -120,16 +123,51 @@ fn a_killed_gateways_shard_is_taken_over_while_the_other_ones_connections_go_on(
     let stats = cluster.json(1, &["stats", "--json"]);
     assert_eq!([&stats["shards"]["north"]["cluster_role"], &stats["shards"]["south"]["cluster_role"]], [1, 1]);
 
-    // The one that was killed comes back as a standby of both, and takes one as planned.
+    // The one that was killed comes back as a standby of both, and takes its share as planned.
     cluster.start_as(0, &two_shards("2s"), RULES);
     ["north", "south"].iter().for_each(|shard| wait_in_step(&cluster, shard, [1, 0]));
     assert_eq!(["north", "south"].map(|shard| cluster.shard_role(0, shard)), ["standby", "standby"]);
-    let (code, said) = cluster.control(1, &["demote", "north"]);
-    assert_eq!(code, Some(0), "{said}");
-    cluster.wait("the planned change", |cluster| cluster.shard_role(0, "north") == "active");
+    let (code, said) = cluster.control(1, &["cluster", "--rebalance"]);
+    assert_eq!((code, said.as_str()), (Some(0), "gw1 2: 0 shards taken over\n"), "nobody has more than it");
+    let (code, said) = cluster.control(0, &["cluster", "--rebalance"]);
+    assert_eq!((code, said.as_str()), (Some(0), "gw0 1, gw1 1: 1 shard taken over\n"), "{}", cluster.logs());
+    assert_eq!(["north", "south"].map(|shard| cluster.shard_role(0, shard)), ["active", "standby"]);
     drop(new);
     route(&cluster, "192.0.2.9", "192.0.2.77", 0);
     [&mut north, &mut south].into_iter().for_each(|all| use_all(all, || cluster.logs()));
+}
+
+#[test]
+fn a_gateway_that_comes_later_gets_its_share_by_itself_and_nothing_is_lost() {
+    let Some(mut cluster) = Cluster::new("b") else { return };
+    let keys = format!("balance = \"1s\"\n{}", two_shards("2s"));
+    // Each server is reached by an address of its own.
+    let rule = |server: &str, outside: &str| {
+        format!("oifname \"wan*\" ip daddr {server} meta l4proto {{ tcp, udp }} snat to {outside}:40000-44095")
+    };
+    let [north, south] = [rule("192.0.2.9", "192.0.2.77"), rule("192.0.2.10", "192.0.2.78")];
+    let chain = "type nat hook postrouting priority srcnat;";
+    let rules = format!("table ip nat {{\n\tchain post {{\n\t\t{chain}\n\t\t{north}\n\t\t{south}\n\t}}\n}}\n");
+    assert!(run_ip(&["-n", &cluster.netns("s"), "addr", "add", "192.0.2.10/32", "dev", "lo"]));
+    cluster.start_as(0, &keys, &rules);
+    cluster.wait("an active gateway", |cluster| {
+        ["north", "south"].iter().all(|shard| cluster.shard_role(0, shard) == "active")
+    });
+    route(&cluster, "192.0.2.9", "192.0.2.77", 0);
+    route(&cluster, "192.0.2.10", "192.0.2.78", 0);
+    [SERVER, SOUTH_SERVER].into_iter().for_each(|server| cluster.serve_echo_at(server));
+    let mut north = cluster.open_to(SERVER, CONNECTIONS);
+    let mut south = cluster.open_to(SOUTH_SERVER, CONNECTIONS);
+    [&mut north, &mut south].into_iter().for_each(|all| use_all(all, || cluster.logs()));
+    cluster.start_as(1, &keys, &rules);
+    cluster.wait("its share", |cluster| cluster.shard_role(1, "north") == "active");
+    assert_eq!([cluster.shard_role(0, "north"), cluster.shard_role(0, "south")], ["standby", "active"]);
+    route(&cluster, "192.0.2.9", "192.0.2.77", 1);
+    [&mut north, &mut south].into_iter().for_each(|all| use_all(all, || cluster.logs()));
+    let new = cluster.open_to(SERVER, 1);
+    assert_eq!(cluster.table(1).iter().filter(|line| line.contains("dst=192.0.2.77")).count(), CONNECTIONS + new.len());
+    let refused = cluster.control(1, &["cluster", "--rebalance", "north"]);
+    assert_eq!(refused.0, Some(2), "{}", refused.1);
 }
 
 #[test]
@@ -152,6 +190,9 @@ fn shards_are_checked_with_their_places() {
         (two.replace("192.0.2.78", "127.0.0.1"), "127.0.0.1 is no address that a gateway can have for others"),
         (two.replace("\"b\"", "\"b.c\""), "7:62: \"b.c\": a name has"),
         ("shards = []\n".to_owned(), "7:10: 1 to 64 shards, not 0"),
+        ("balance = \"1m\"\n".to_owned(), "7:11: balance: there is one shard; leave balance out"),
+        (format!("balance = \"1m\"\nlease = \"manual\"\n{two}"), "7:11: balance and lease = \"manual\""),
+        (format!("balance = \"10ms\"\n{two}"), "the time between two moves of shards is 1s to 24h"),
         (two.replace("name = \"b\", ", ""), "the key `name` is missing"),
         (two.replace("name = \"b\"", "name = \"b\", ports = \"1-9\""), "unknown key `ports`"),
     ];

@@ -17,6 +17,9 @@ impl Shard {
             self.outbox.iter_mut().for_each(Outbox::want_snapshot);
             return;
         }
+        if frame.kind == FrameKind::HandoverRequest {
+            return self.note_handover_request(&frame);
+        }
         if frame.epoch < self.epoch {
             self.inbox.counters.stale_epoch += 1;
             return;

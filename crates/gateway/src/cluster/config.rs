@@ -31,6 +31,8 @@ pub struct ClusterConfig {
     pub other_shards: Vec<ShardConfig>,
     /// Who says which gateway is active.
     pub decider: Decider,
+    /// Shards are shared out by themselves, at most one in this time; `None`: by commands alone.
+    pub balance: Option<Duration>,
     /// The directory that the epochs are kept in.
     pub directory: PathBuf,
     /// How the servers are reached.

@@ -11,6 +11,8 @@ pub(super) enum ClusterCommand {
     Promote(usize, ClusterReply),
     /// Of a shard; answered when it is handed over.
     Demote(usize, ClusterReply),
+    /// Take over what other gateways have too many of; answered when that is done.
+    Rebalance(ClusterReply),
     /// The ruleset and the services in use.
     Reloaded([ConfigDigest; 2]),
 }
@@ -76,6 +78,14 @@ impl ClusterHandle {
     /// Hands a shard over; waits until all is with the cluster.
     pub(crate) fn demote(&self, shard: Option<&str>) -> Result<String, String> {
         self.ask(shard, ClusterCommand::Demote)
+    }
+
+    /// Has this gateway take over shards until none has two more than it; waits for that.
+    pub(crate) fn rebalance(&self) -> Result<String, String> {
+        let (reply, answer) = sync_channel(1);
+        let ended = || "the gateway has ended".to_owned();
+        self.commands.send(ClusterCommand::Rebalance(reply)).map_err(|_| ended())?;
+        answer.recv().map_err(|_| ended())?
     }
 
     /// Another ruleset or other services are in use.

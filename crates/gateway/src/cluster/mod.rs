@@ -7,6 +7,7 @@ mod epoch_file;
 mod handle;
 mod own_connections;
 mod report;
+mod running_balance;
 mod running_shard;
 mod shard_thread;
 mod standing_clock;

@@ -197,6 +197,15 @@ impl RunningShard {
         self.take_actions(parts);
     }
 
+    /// Hands it over to a gateway with fewer shards.
+    pub(super) fn give_away(&mut self, parts: &mut SharedParts<'_>) {
+        match self.shard.demote(monotonic()) {
+            Ok(()) => tracing::info!("shard {}: handed over to a gateway that decides fewer", self.shard.name()),
+            Err(error) => tracing::warn!("shard {}: not handed over: {error}", self.shard.name()),
+        }
+        self.take_actions(parts);
+    }
+
     /// The gateway ends: begins to hand it over; false if there is nothing to hand over.
     pub(super) fn begin_handover(&mut self) -> bool {
         self.released = false;

@@ -6,6 +6,7 @@ use super::config::ClusterConfig;
 use super::epoch_file::{self, EpochWriter};
 use super::handle::{ClusterCommand, ClusterHandle};
 use super::report::ClusterReport;
+use super::running_balance::RunningBalance;
 use super::running_shard::{RunningShard, SharedParts, monotonic};
 use super::table_sender::TableSender;
 use crate::clock::TimeSource;
@@ -92,6 +93,7 @@ impl ClusterNode {
         let shards = shards.into_iter().enumerate().map(|(at, shard)| RunningShard::new(at, shard, is_divided));
         let mut thread = ShardThread {
             shards: shards.collect(),
+            balance: RunningBalance::new(&config, monotonic()),
             greeting,
             commands,
             sender,
@@ -117,6 +119,7 @@ impl ClusterNode {
 
 struct ShardThread<'a> {
     shards: Vec<RunningShard>,
+    balance: RunningBalance,
     greeting: Greeting,
     commands: Receiver<ClusterCommand>,
     sender: TableSender,
@@ -136,6 +139,7 @@ impl ShardThread<'_> {
             self.shards.get_mut(shard).into_iter().for_each(|shard| shard.epoch_written(written.clone()));
         }
         self.handle_time();
+        self.balance.poll(&mut self.shards, &mut self.parts);
         let mut is_busy = self.send();
         for shard in &mut self.shards {
             is_busy |= shard.finish_turn(&mut self.parts);
@@ -216,6 +220,7 @@ impl ShardThread<'_> {
                     shard.demote(reply, &mut self.parts);
                 }
             }
+            ClusterCommand::Rebalance(reply) => self.balance.want(reply, &self.shards, &self.parts),
             ClusterCommand::Reloaded([ruleset, services]) => {
                 self.greeting = Greeting { ruleset, services, ..self.greeting.clone() };
                 self.shards.iter_mut().for_each(|shard| shard.shard.set_greeting(self.greeting.clone()));

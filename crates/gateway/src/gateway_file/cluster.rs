@@ -37,6 +37,8 @@ pub struct ClusterSettings {
     pub shards: Option<Given<Vec<ShardEntry>>>,
     /// Who is active: the holder of a lease that is renewed within this time, "1s"; or whom keepalived or a person promotes, "manual". Default: 1s
     pub lease: Option<Given<LeaseText>>,
+    /// Several shards: a gateway that decides fewer takes one over from a gateway that decides two more, as a planned change, at most one in this time: "1m". Without it shards are shared out by keepstate control cluster --rebalance alone
+    pub balance: Option<Given<BalanceText>>,
     /// The NATS servers: ["tls://nats1.example.net:4222", "tls://nats2.example.net:4222"]
     #[serde(alias = "server")]
     pub servers: Option<Given<Vec<String>>>,
@@ -93,6 +95,25 @@ impl FromStr for LeaseSetting {
     }
 }
 
+/// `1m`.
+pub type BalanceText = TextValue<BalanceSetting>;
+
+/// The time between two moves of shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BalanceSetting(Duration);
+
+impl FromStr for BalanceSetting {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<BalanceSetting, String> {
+        match parse_millis(text) {
+            Ok(time @ 1_000..=86_400_000) => Ok(BalanceSetting(Duration::from_millis(time))),
+            Ok(_) => Err("the time between two moves of shards is 1s to 24h".into()),
+            Err(_) => Err("write the time between two moves of shards, like \"1m\"".into()),
+        }
+    }
+}
+
 impl ClusterSettings {
     /// What does not fit, and where; without a place it is about the whole table.
     pub fn faults(&self) -> Vec<(Option<SettingOrigin>, String)> {
@@ -110,6 +131,7 @@ impl ClusterSettings {
             }
         }
         self.shard_faults(&mut faults);
+        self.balance_faults(&mut faults);
         for (one, other, names) in [
             (&self.certificate, &self.key, ("certificate", "key")),
             (&self.key, &self.certificate, ("key", "certificate")),
@@ -162,6 +184,18 @@ impl ClusterSettings {
                     add(&address.origin, format!("{one} stands twice: an address belongs to one shard"));
                 }
             }
+        }
+    }
+
+    /// A balance without shards to move, or where somebody else decides.
+    fn balance_faults(&self, faults: &mut Vec<(Option<SettingOrigin>, String)>) {
+        let Some(balance) = &self.balance else { return };
+        if self.shards.as_ref().is_none_or(|shards| shards.value.len() < 2) {
+            faults.push((Some(balance.origin.clone()), "balance: there is one shard; leave balance out".into()));
+        }
+        if self.lease.as_ref().is_some_and(|lease| lease.value.value.0 == Decider::Hand) {
+            let message = "balance and lease = \"manual\": who decides each shard is chosen by promote and demote; leave balance out";
+            faults.push((Some(balance.origin.clone()), message.into()));
         }
     }
 
@@ -241,6 +275,7 @@ impl ClusterSettings {
             first_shard,
             other_shards,
             decider: self.lease.as_ref().map_or(Decider::Lease(DEFAULT_LEASE), |given| given.value.value.0),
+            balance: self.balance.as_ref().map(|given| given.value.value.0),
             directory: path(&self.directory).unwrap_or_else(|| DEFAULT_DIRECTORY.into()),
             servers: ClusterServers {
                 addresses: self.servers.as_ref().map(|given| given.value.clone()).unwrap_or_default(),

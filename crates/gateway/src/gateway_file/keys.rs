@@ -87,6 +87,7 @@ fn cluster_entries(cluster: &ClusterSettings) -> Vec<KeyEntry> {
         entry(TABLE, "address", &cluster.address, Restart),
         entry(TABLE, "shards", &cluster.shards, Restart),
         entry(TABLE, "lease", &cluster.lease, Restart),
+        entry(TABLE, "balance", &cluster.balance, Restart),
         entry(TABLE, "servers", &cluster.servers, Restart),
         entry(TABLE, "credentials", &cluster.credentials, Restart),
         entry(TABLE, "user-file", &cluster.user_file, Restart),

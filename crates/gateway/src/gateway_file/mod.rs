@@ -15,7 +15,7 @@ mod schema;
 mod settings;
 mod values;
 
-pub use cluster::{ClusterSettings, LeaseText, ShardEntry};
+pub use cluster::{BalanceText, ClusterSettings, LeaseText, ShardEntry};
 pub use flow_log::{FlowLogEntry, FlowLogFormat, FlowLogSessions};
 pub use given::{Given, SettingOrigin};
 pub use named::NamedValues;

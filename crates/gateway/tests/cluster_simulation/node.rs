@@ -1,6 +1,7 @@
 //! One gateway of the simulation: shards, an engine, a disk; no thread, no clock of its own.
 use keepstate_cluster::{
-    Decider, Epoch, Greeting, LeaseRequest, Shard, ShardAction, ShardRole, StateFrame, TransportEvent,
+    Decider, Epoch, Greeting, LeaseRequest, Shard, ShardAction, ShardBalance, ShardHolding, ShardRole, StateFrame,
+    TransportEvent,
 };
 use keepstate_engine::{
     Direction, Engine, Entry, Instant, Manip, NatRange, NatResult, OwnSources, PartUse, PortSelection, Secret, Sysctl,
@@ -15,7 +16,7 @@ use std::time::Duration;
 /// The outside ports of each shard: few, so that a port given twice is found.
 pub const PORTS: std::ops::RangeInclusive<u16> = 40_000..=40_255;
 /// Shards, at most.
-pub const MAX_SHARDS: usize = 2;
+pub const MAX_SHARDS: usize = 4;
 
 /// Seconds.
 const UDP_TIMEOUT: u64 = 12;
@@ -26,12 +27,14 @@ pub struct Disk {
     epochs: [Epoch; MAX_SHARDS],
 }
 
-/// A node's name, its number of shards, who decides.
+/// A node's name, its number of shards, who decides, how they are shared out.
 #[derive(Clone, Copy)]
 pub struct NodeOptions<'a> {
     pub name: &'a str,
     pub shards: usize,
     pub decider: Decider,
+    /// Between two moves of shards that are shared out.
+    pub balance: Option<Duration>,
 }
 
 /// One shard of a node.
@@ -52,6 +55,9 @@ pub struct Node {
     /// Of several shards.
     addresses: Option<ShardAddresses>,
     sender: TableSender,
+    balance: ShardBalance,
+    /// Shards that it has handed over to one with fewer: when, by its own clock.
+    pub given: Vec<Duration>,
     clock: StandingClock,
     /// Its monotonic clock: where it began, and how fast it goes, in thousandths.
     base: Duration,
@@ -78,7 +84,7 @@ fn shard_of(addresses: Option<&ShardAddresses>, original: &Tuple, reply: &Tuple)
 
 impl Node {
     pub fn start(
-        NodeOptions { name, shards, decider }: NodeOptions<'_>,
+        NodeOptions { name, shards, decider, balance }: NodeOptions<'_>,
         disk: Disk,
         (base, speed): (Duration, u32),
         at: Duration,
@@ -98,6 +104,8 @@ impl Node {
             shards: Vec::new(),
             sender: addresses.clone().map_or_else(TableSender::default, TableSender::of_shards),
             addresses,
+            balance: ShardBalance::new(balance, base + at * speed / 1000),
+            given: Vec::new(),
             clock: StandingClock::default(),
             base,
             speed,
@@ -172,6 +180,8 @@ impl Node {
             self.shard_mut(shard).handle_time(monotonic);
             all.extend(self.actions(at));
         }
+        self.share_out(monotonic);
+        all.extend(self.actions(at));
         let now = self.now(at);
         if self.addresses.is_some() && at.as_millis().is_multiple_of(1000) {
             self.keep_alive(now);
@@ -188,6 +198,26 @@ impl Node {
         all.extend(self.actions(at));
         let frames = self.shards.iter_mut().flat_map(|shard| std::iter::from_fn(|| shard.shard.poll_frame()));
         (frames.collect(), all)
+    }
+
+    /// What a gateway does with its balance.
+    fn share_out(&mut self, monotonic: Duration) {
+        let me = self.name.parse().unwrap();
+        let holdings = |shards: &[NodeShard]| -> Vec<ShardHolding> {
+            shards.iter().map(|shard| shard.shard.holding(monotonic)).collect()
+        };
+        for shard in 0..self.shards.len() {
+            let request = self.shards[shard].shard.take_handover_request();
+            let known = holdings(&self.shards);
+            if request.is_some_and(|request| self.balance.grants(request, &me, &known, monotonic)) {
+                self.shards[shard].shard.demote(monotonic).unwrap();
+                self.given.push(monotonic);
+            }
+        }
+        let known = holdings(&self.shards);
+        if let Some((shard, request)) = self.balance.poll(&me, &known, monotonic) {
+            self.shards[shard].shard.ask_for_handover(request);
+        }
     }
 
     /// Packets of all connections of shards that it decides or has decided last: nobody else is told of what they refresh.

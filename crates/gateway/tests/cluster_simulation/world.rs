@@ -49,6 +49,7 @@ pub struct World {
     pub at: Duration,
     decider: Decider,
     shards: usize,
+    balance: Option<Duration>,
     machines: Vec<Machine>,
     /// What arrives when, where.
     mail: BTreeMap<(Duration, u64), ((usize, u64), TransportEvent)>,
@@ -72,8 +73,8 @@ pub struct World {
 }
 
 impl World {
-    /// Two or three machines with one shard, or three with two.
-    pub fn new(seed: u64, decider: Decider, shards: usize) -> World {
+    /// Two or three machines with one shard, or three with several, which are shared out if there is a `balance`.
+    pub fn new(seed: u64, decider: Decider, shards: usize, balance: Option<Duration>) -> World {
         let mut rng = Rng(seed);
         let count = if shards == 1 { 2 + rng.below(2) } else { 3 };
         let machines = (0..count).map(|_| Machine {
@@ -95,6 +96,7 @@ impl World {
             at: Duration::ZERO,
             decider,
             shards,
+            balance,
             machines,
             mail: BTreeMap::new(),
             mail_count: 0,
@@ -196,7 +198,8 @@ impl World {
         let (at, decider) = (self.at, self.decider);
         let machine = &mut self.machines[index];
         if machine.node.is_none() && machine.restarts_at <= at {
-            let options = NodeOptions { name: &format!("n{index}"), shards: self.shards, decider };
+            let (shards, balance) = (self.shards, self.balance);
+            let options = NodeOptions { name: &format!("n{index}"), shards, decider, balance };
             machine.node = Some(Node::start(options, machine.disk, machine.clock, at));
             machine.connected = false;
             machine.life += 1;
@@ -468,6 +471,17 @@ impl World {
         let deciders = (0..self.shards).map(|shard| self.machines.iter().position(|machine| is_active(machine, shard)));
         let deciders: Vec<usize> = deciders.flatten().collect();
         self.divided += u64::from(deciders.len() > 1 && deciders[0] != deciders[1]);
+    }
+
+    /// How many shards each machine decides.
+    pub fn loads(&self) -> Vec<usize> {
+        let load = |machine| (0..self.shards).filter(|shard| is_active(machine, *shard)).count();
+        self.machines.iter().map(load).collect()
+    }
+
+    /// Shards handed over to share them out: by machine, when by its clock. What one did before it died is not known.
+    pub fn moves(&self) -> Vec<&[Duration]> {
+        self.machines.iter().map(|machine| machine.node.as_ref().map_or(&[][..], |node| &node.given)).collect()
     }
 
     /// After the faults: one decides each shard, all others have what it has.
