@@ -6,6 +6,7 @@ mod streams;
 mod topology;
 mod udp_flood;
 
+use crate::conntrack_cli::RaisedLimits;
 use crate::median::median;
 use crate::router::RULESET;
 use anyhow::{Context, Result, ensure};
@@ -15,7 +16,7 @@ use std::process::{Child, Command};
 use std::time::Duration;
 use streams::StreamResults;
 use topology::{BenchHost, BenchTopology, run};
-use udp_flood::FloodRates;
+use udp_flood::{FloodRates, FlowProgress};
 
 /// Measure the gateway beside Linux's masquerade: UDP rates, TCP, connections, round trips
 #[derive(Args)]
@@ -42,6 +43,8 @@ pub struct GatewayBench {
 enum BenchPart {
     /// Floods of small datagrams
     Floods,
+    /// Floods of small datagrams of flows that were answered, at tc's hooks
+    Known,
     /// TCP and round trips, packets of 1,500 bytes
     Streams,
     /// The same with GSO packets and partial checksums
@@ -55,6 +58,8 @@ enum BenchPart {
 enum Forwarder {
     /// The kernel without rules or tracking.
     NoRules,
+    /// The kernel drops what arrives.
+    Door,
     Linux,
     LinuxThreadedNapi,
     XdpSockets,
@@ -74,7 +79,14 @@ const FORWARDERS: [(Forwarder, &str); 4] = [
     (Forwarder::XdpBatched, "keepstate, bursts"),
 ];
 
-/// Streams, without GSO packets. A flood of datagrams that nobody answers offloads nothing, so tc's hooks are measured here only.
+/// Datagrams of flows that were answered.
+const KNOWN_FORWARDERS: [(Forwarder, &str); 3] = [
+    (Forwarder::Door, "arrives and is dropped"),
+    (Forwarder::Linux, "Linux, as it falls"),
+    (Forwarder::Tc, "keepstate, tc"),
+];
+
+/// Streams, without GSO packets. A flood of datagrams that nobody answers offloads nothing at tc's hooks.
 const STREAM_FORWARDERS: [(Forwarder, &str); 5] = {
     let [linux, napi, sockets, batched] = FORWARDERS;
     [linux, napi, sockets, batched, (Forwarder::Tc, "keepstate, tc")]
@@ -98,6 +110,12 @@ table inet filter {
 }
 ";
 
+const DOOR_RULESET: &str =
+    "table netdev door { chain in { type filter hook ingress device \"r0\" priority filter; policy drop; }; }";
+
+/// Connections that the kernel has room for by default.
+const DEFAULT_OFFLOAD_SIZE: u32 = 131_072;
+
 /// The result of one round with one router.
 #[derive(Clone, Copy, Debug, Default)]
 struct FloodResult {
@@ -120,6 +138,8 @@ impl GatewayBench {
                 "{tool} is missing; install with: apt-get install iproute2 ethtool nftables util-linux procps"
             );
         }
+        let limit = u64::from(self.flows.iter().copied().max().unwrap_or(0)) * 2;
+        let _limits = RaisedLimits::raise_to(limit)?;
         let stage =
             BenchTopology::new().context("cannot create namespaces and veth pairs (the benchmark needs root)")?;
         let rules = tempfile::Builder::new().prefix("keepstate-bench").suffix(".nft").tempfile()?;
@@ -143,6 +163,16 @@ impl GatewayBench {
             for flows in &self.flows {
                 let rounds = self.measure_rounds(&FORWARDERS, |way| bench.measure_flood(way, *flows))?;
                 print_flood(*flows, &rounds);
+            }
+        }
+        if has(BenchPart::Known) {
+            println!(
+                "UDP, 46-byte packets of known flows, masqueraded: processor time; medians of {} rounds of {} s\n",
+                self.rounds, self.seconds
+            );
+            for flows in &self.flows {
+                let rounds = self.measure_rounds(&KNOWN_FORWARDERS, |way| bench.measure_known(way, *flows))?;
+                print_known(*flows, &rounds);
             }
         }
         let forwarded = BenchHost::Server;
@@ -201,7 +231,7 @@ struct RunningForwarder<'a> {
 
 impl GatewayRuns {
     fn measure_flood(&self, way: Forwarder, flows: u32) -> Result<FloodResult> {
-        let running = self.start(way, true)?;
+        let running = self.start(way, flows, true)?;
         let id = running.gateway.as_ref().map(Child::id);
         let mut ticks = Vec::new();
         let rates = udp_flood::flood(&self.stage, flows, self.time, || ticks.push(id.map_or(0, cpu_ticks)))?;
@@ -211,12 +241,32 @@ impl GatewayRuns {
         Ok(FloodResult { rates, cpu_ns: spent as f64 * 1e7 / packets.max(1.0) })
     }
 
+    /// Nanoseconds of processor time a packet that has come through; where all are dropped, a packet that was sent.
+    fn measure_known(&self, way: Forwarder, flows: u32) -> Result<f64> {
+        let running = self.start(way, flows, true)?;
+        let has = |progress, pass| match (way, progress) {
+            (Forwarder::Door, _) => Ok(true),
+            (Forwarder::Tc, FlowProgress::Begun) => Ok(running.stat("entries")? >= flows),
+            (Forwarder::Tc, FlowProgress::Known) => Ok(running.stat("offloaded_flows")? >= flows),
+            _ => Ok(pass > 1),
+        };
+        let softirq = process_named("ksoftirqd/0")?;
+        let beside = || {
+            let gateway = running.gateway.as_ref().map(Child::id);
+            [Some(softirq), gateway].into_iter().flatten().map(schedstat_ns).sum()
+        };
+        let cost = udp_flood::flood_known(&self.stage, flows, self.time, has, beside)?;
+        let packets = if way == Forwarder::Door { cost.offered } else { cost.received };
+        Ok(cost.cpu_ns as f64 / packets.max(1) as f64)
+    }
+
     fn measure_streams(&self, way: Forwarder, server: BenchHost) -> Result<StreamResults> {
-        let _running = self.start(way, false)?;
+        let _running = self.start(way, 0, false)?;
         streams::measure(&self.stage, server, self.time)
     }
 
-    fn start(&self, way: Forwarder, pinned: bool) -> Result<RunningForwarder<'_>> {
+    /// Starts a router for so many connections.
+    fn start(&self, way: Forwarder, flows: u32, pinned: bool) -> Result<RunningForwarder<'_>> {
         let router = self.stage.netns(BenchHost::Router);
         let ours = matches!(way, Forwarder::XdpSockets | Forwarder::XdpBatched | Forwarder::Tun | Forwarder::Tc);
         let mut running = RunningForwarder { bench: self, gateway: None, way };
@@ -224,10 +274,13 @@ impl GatewayRuns {
         let forwards = !ours || way == Forwarder::Tc;
         run(&format!("ip netns exec {router} sysctl -qw net.ipv4.ip_forward={}", u8::from(forwards)))?;
         if ours {
-            let spin = self.spin.to_string();
+            let (spin, socket) = (self.spin.to_string(), self.control_socket());
+            let size = flows.saturating_mul(3).div_ceil(2).max(DEFAULT_OFFLOAD_SIZE).to_string();
             let devices: &[&str] = match way {
                 Forwarder::Tun => &["--device", "r2=10.0.1.1/24", "--device", "r3=10.0.2.1/24"],
-                Forwarder::Tc => &["--interface", "r0,r1", "--spin", &spin],
+                Forwarder::Tc => {
+                    &["--interface", "r0,r1", "--spin", &spin, "--offload-size", &size, "--control", &socket]
+                }
                 Forwarder::XdpBatched => &["--xdp", "r0,r1", "--spin", &spin],
                 _ => &["--xdp", "r0,r1", "--xdp-send", "sockets", "--spin", &spin],
             };
@@ -236,6 +289,7 @@ impl GatewayRuns {
                 .arg(&self.program)
                 .arg("gateway")
                 .args(devices)
+                .args(["--set", &format!("nf_conntrack_max={}", flows.saturating_mul(2).max(262_144))])
                 .arg("--ruleset")
                 .arg(if way == Forwarder::Tun { &self.tun_rules } else { &self.rules })
                 .stderr(std::process::Stdio::null())
@@ -245,11 +299,34 @@ impl GatewayRuns {
             if way == Forwarder::Tun {
                 self.stage.switch_to_tun(true)?;
             }
+        } else if way == Forwarder::Door {
+            let script = format!("echo '{DOOR_RULESET}' | nft -f -");
+            let done = Command::new("ip").args(["netns", "exec", &router, "sh", "-c", &script]).status()?;
+            ensure!(done.success(), "cannot load the rule that drops");
         } else if way != Forwarder::NoRules {
             run(&format!("ip netns exec {router} nft -f {}", self.rules.display()))?;
             set_threaded_napi(&router, way == Forwarder::LinuxThreadedNapi)?;
         }
         Ok(running)
+    }
+}
+
+impl GatewayRuns {
+    fn control_socket(&self) -> String {
+        std::env::temp_dir().join(format!("keepstate-bench{}.sock", std::process::id())).to_string_lossy().into_owned()
+    }
+}
+
+impl RunningForwarder<'_> {
+    /// A number of the gateway's statistics.
+    fn stat(&self, name: &str) -> Result<u32> {
+        let asked = Command::new(&self.bench.program)
+            .args(["control", "--socket", &self.bench.control_socket(), "stats", "--json"])
+            .output()?;
+        let stats: serde_json::Value = serde_json::from_slice(&asked.stdout)
+            .with_context(|| String::from_utf8_lossy(&asked.stderr).into_owned())?;
+        let value = stats.get(name).and_then(serde_json::Value::as_u64);
+        Ok(u32::try_from(value.with_context(|| format!("no {name} in the statistics"))?)?)
     }
 }
 
@@ -286,6 +363,23 @@ impl Drop for RunningForwarder<'_> {
     }
 }
 
+/// The id of the process of this name.
+fn process_named(name: &str) -> Result<u32> {
+    let found = Command::new("pgrep").args(["-x", name]).output().context("cannot run pgrep (package procps)")?;
+    let text = String::from_utf8_lossy(&found.stdout).into_owned();
+    text.split_whitespace().next().and_then(|id| id.parse().ok()).with_context(|| format!("no process {name}"))
+}
+
+/// Processor time of a process and its threads, in nanoseconds.
+fn schedstat_ns(id: u32) -> u64 {
+    let threads = std::fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
+    let times = threads.filter_map(|thread| {
+        let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    });
+    times.sum()
+}
+
 /// CPU time of a process and its threads, in clock ticks.
 fn cpu_ticks(id: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
@@ -319,6 +413,18 @@ fn print_flood(flows: u32, rounds: &[Vec<FloodResult>]) {
         );
     }
     println!();
+}
+
+fn print_known(flows: u32, rounds: &[Vec<f64>]) {
+    println!("{:<24} {:>12} {:>16}", format!("{flows} flows"), "ns a packet", "over the first");
+    let times: Vec<f64> = rounds.iter().map(|found| median(found.clone()).unwrap_or_default()).collect();
+    let door = times.first().copied().unwrap_or_default();
+    for ((_, name), time) in KNOWN_FORWARDERS.iter().zip(&times) {
+        println!("{name:<24} {time:>12.0} {:>16.0}", time - door);
+    }
+    if let [door, linux, ours] = times[..] {
+        println!("Linux costs {:.2} times as much, over what arrives and is dropped\n", (linux - door) / (ours - door));
+    }
 }
 
 fn print_streams(ways: &[(Forwarder, &str)], rounds: &[Vec<StreamResults>]) {

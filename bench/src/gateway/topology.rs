@@ -28,8 +28,11 @@ impl BenchTopology {
         }
         ip(&format!("link add c0 netns {c} type veth peer name r0 netns {r}"))?;
         ip(&format!("link add s0 netns {s} type veth peer name r1 netns {r}"))?;
-        // The generator's BPF program is attached here, so that the kernel need not prepare it for each run.
-        ip(&format!("link add x0 netns {c} type veth peer name x1 netns {c}"))?;
+        // The generators' BPF programs are attached here, so that the kernel need not prepare them for each run.
+        for (name, device, peer) in [(&c, "x0", "x1"), (&s, "y0", "y1")] {
+            ip(&format!("link add {device} netns {name} type veth peer name {peer} netns {name}"))?;
+            ip(&format!("-n {name} link set {device} up"))?;
+        }
         for (name, device, address) in
             [(&c, "c0", "10.0.1.2"), (&r, "r0", "10.0.1.1"), (&r, "r1", "10.0.2.1"), (&s, "s0", "10.0.2.2")]
         {
@@ -37,7 +40,6 @@ impl BenchTopology {
             ip(&format!("-n {name} link set {device} up"))?;
             run(&format!("ip netns exec {name} ethtool -K {device} gro on"))?;
         }
-        ip(&format!("-n {c} link set x0 up"))?;
         ip(&format!("-n {c} route add default via 10.0.1.1"))?;
         let neighbour = stage.mac(BenchHost::Server, "s0")?;
         ip(&format!("-n {r} neigh replace 10.0.2.2 lladdr {neighbour} dev r1"))?;
