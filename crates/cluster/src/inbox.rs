@@ -70,6 +70,12 @@ impl Inbox {
         self.sent.0.saturating_sub(self.last.0)
     }
 
+    /// Something is missing.
+    pub(crate) fn note_gap(&mut self) {
+        self.counters.gaps += 1;
+        (self.in_snapshot, self.in_step) = (false, false);
+    }
+
     /// A frame of the epoch that is followed.
     pub(crate) fn receive(&mut self, frame: StateFrame, ours: &Greeting) -> Reception {
         self.sent = self.sent.max(frame.sequence);
@@ -88,9 +94,8 @@ impl Inbox {
         // The first frames may have been deleted behind a newer snapshot: then it begins with a greeting.
         let starts_anew = is_first && frame.kind == FrameKind::Greeting;
         if frame.sequence != self.last.next() && !starts_anew {
-            self.counters.gaps += 1;
+            self.note_gap();
             reception.found_gap = true;
-            (self.in_snapshot, self.in_step) = (false, false);
         }
         if is_first {
             reception.changes.push(TableChange::NewSender);

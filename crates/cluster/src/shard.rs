@@ -15,7 +15,7 @@ mod role_change;
 mod sending;
 
 use crate::balance::HandoverRequest;
-use crate::frame::{Epoch, StateFrame};
+use crate::frame::{Epoch, Sequence, StateFrame};
 use crate::greeting::Greeting;
 use crate::inbox::Inbox;
 use crate::lease::LeaseClock;
@@ -58,6 +58,8 @@ pub struct Shard {
     demote_deadline: Duration,
     last_heartbeat: Duration,
     last_snapshot_request: Option<Duration>,
+    /// Behind its sender: what was last used, since when nothing more comes.
+    behind: Option<(Sequence, Duration)>,
     connected: bool,
     lost: u64,
     actions: VecDeque<ShardAction>,
@@ -95,6 +97,7 @@ impl Shard {
             demote_deadline: now,
             last_heartbeat: now,
             last_snapshot_request: None,
+            behind: None,
             connected: false,
             lost: 0,
             actions: VecDeque::new(),
@@ -208,6 +211,7 @@ impl Shard {
             );
             self.release(now);
         }
+        self.watch_lag(now);
         // Whoever has joined or missed something and has heard no snapshot asks again.
         if self.role == ShardRole::Standby && !self.inbox.in_step && self.inbox.sender.is_some() {
             self.request_snapshot(now);

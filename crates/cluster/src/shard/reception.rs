@@ -5,6 +5,8 @@ use crate::outbox::Outbox;
 use crate::role::{ShardAction, ShardRole};
 use std::time::Duration;
 
+/// What its sender has stored and a standby does not get within this is lost on its way: longer than NATS takes to elect a leader.
+const BEHIND_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two requests of a standby for a snapshot.
 const REQUEST_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -61,6 +63,24 @@ impl Shard {
             for difference in self.inbox.differences.clone() {
                 self.note(format!("{sender} does not run the same: {difference}"));
             }
+        }
+    }
+
+    /// A lost frame is found by the next one; if none follows, by the heartbeats, which say what was the last.
+    pub(super) fn watch_lag(&mut self, now: Duration) {
+        let last = self.inbox.last();
+        let is_behind = self.role == ShardRole::Standby && self.inbox.in_step && self.inbox.lag() > 0;
+        match self.behind {
+            _ if !is_behind => self.behind = None,
+            Some((before, since)) if before == last => {
+                if now.saturating_sub(since) >= BEHIND_TIMEOUT {
+                    self.behind = None;
+                    self.inbox.note_gap();
+                    self.note("frames that were stored do not come: asking for a new snapshot".into());
+                    self.request_snapshot(now);
+                }
+            }
+            _ => self.behind = Some((last, now)),
         }
     }
 
