@@ -39,7 +39,7 @@ pub struct Lab {
 const DEFAULT_CLIENTS: u32 = 10_000;
 /// The same of a cluster: there each pings twice a second.
 const DEFAULT_CLUSTER_CLIENTS: u32 = 2_000;
-/// Most sessions of a cluster: both ends are files of one process.
+/// Most sessions of a cluster: as many ports of four addresses carry.
 const MAX_CLUSTER_CLIENTS: u32 = 40_000;
 
 const EXAMPLES: &str = "\

@@ -1,9 +1,11 @@
-//! What goes through the gateways all the time, on threads of this process: MQTT sessions that ping, transfers that push, clients that come and go.
-use super::new_connections::{NewConnectionCounts, NewConnections};
+//! What goes through the gateways all the time, on threads of this process: MQTT sessions that ping, transfers that push, clients that come and go. The server of the sessions is a process of its own.
+use super::config::ClusterLabConfig;
+use super::mqtt_server::MqttServer;
+use super::new_connections::{GIVE_UP, NewConnectionCounts, NewConnections};
 use super::site::{ADDRESSES, ClusterSite, client_addr, server_addr};
 use super::transfers::{self, TransferCounts, Transfers};
-use crate::mqtt::{ClientPool, StubBroker, raise_file_limit};
-use anyhow::{Context, Result, ensure};
+use crate::mqtt::{ClientPool, raise_file_limit};
+use anyhow::{Context, Result, bail, ensure};
 use keepstate_linux::netns::AnonNetns;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -23,8 +25,8 @@ const PING_INTERVAL: Duration = Duration::from_millis(500);
 const SESSIONS_PER_INTERVAL: u32 = 2_000;
 /// The thread of the sessions answers so often.
 const SLICE: Duration = Duration::from_millis(50);
-/// Open files besides those of the sessions.
-const SPARE_FILES: u64 = 4_000;
+/// Open files besides those of the sessions and of connections that come and go.
+const SPARE_FILES: u64 = 500;
 
 /// What clients saw in a step.
 #[derive(Clone, Debug, Default)]
@@ -55,17 +57,23 @@ pub(super) struct Loads {
     pub(super) new: Arc<NewConnections>,
     transfers: Arc<Transfers>,
     failure: Arc<Mutex<Option<String>>>,
+    /// After the clients.
+    _server: MqttServer,
 }
 
 impl Loads {
     /// Starts servers, then opens sessions and transfers.
-    pub(super) fn start(site: &ClusterSite, sessions: u32, transfers: u8) -> Result<Loads> {
-        let files = 2 * u64::from(sessions) + SPARE_FILES;
+    pub(super) fn start(site: &ClusterSite, config: &ClusterLabConfig) -> Result<Loads> {
+        let ClusterLabConfig { clients: sessions, transfers, rate, .. } = *config;
+        // While nobody may create one, each waits as long as a client does.
+        let files = u64::from(sessions) + u64::from(rate) * GIVE_UP.as_secs() + SPARE_FILES;
         let allowed = raise_file_limit(files)?;
         ensure!(
             allowed >= files,
-            "limit of open files too low: needed {files}, allowed {allowed}. Type: ulimit -n {files} (as root), or use fewer --clients"
+            "limit of open files too low: needed {files}, allowed {allowed}. Type: ulimit -n {files} (as root), or use fewer --clients or a lower --rate"
         );
+        let servers: Vec<SocketAddr> =
+            (0..ADDRESSES).map(|number| SocketAddr::new(server_addr(number), MQTT_PORT)).collect();
         let (requests, received) = channel();
         let mut loads = Loads {
             stop: Arc::default(),
@@ -74,11 +82,8 @@ impl Loads {
             new: Arc::default(),
             transfers: Arc::default(),
             failure: Arc::default(),
+            _server: MqttServer::start(&site.servers, &servers)?,
         };
-        let servers: Vec<SocketAddr> =
-            (0..ADDRESSES).map(|number| SocketAddr::new(server_addr(number), MQTT_PORT)).collect();
-        let broker = site.servers.enter(|| StubBroker::listen(&servers))?.context("the MQTT server cannot listen")?;
-        loads.spawn(None, "broker", move |stop| broker.serve(stop, |_| ()).map(drop))?;
         loads.start_transfers(site, transfers)?;
         loads.start_sessions(&site.clients, servers, sessions, received)?;
         let new = Arc::clone(&loads.new);
@@ -178,6 +183,9 @@ impl Loads {
     pub(super) fn take(&self) -> Result<ClientView> {
         let (open, lost, mut silences) = self.ask(SessionRequest::Take)??;
         silences.sort_unstable();
+        if let Some(failure) = self.failure.lock().ok().and_then(|failure| failure.clone()) {
+            bail!("a load has ended: {failure}");
+        }
         Ok(ClientView { open, lost, silences, new: self.new.take(), transfers: self.transfers.take() })
     }
 

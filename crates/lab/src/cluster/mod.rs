@@ -2,6 +2,7 @@
 mod address_mover;
 mod config;
 mod loads;
+mod mqtt_server;
 mod new_connections;
 mod site;
 mod step_results;

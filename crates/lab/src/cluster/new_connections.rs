@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// An answer that comes later than this is late: a person has noticed.
 const LATE: Duration = Duration::from_secs(1);
 /// After so long a client gives up.
-const GIVE_UP: Duration = Duration::from_secs(20);
+pub(super) const GIVE_UP: Duration = Duration::from_secs(20);
 /// How long events are waited for.
 const TICK: Duration = Duration::from_millis(2);
 

@@ -56,7 +56,7 @@ impl<'a> ClusterScenario<'a> {
         let mover_thread = thread.spawn(move || asking.run(&sockets, &clients, &servers, &ending))?;
         let waiting = Waiting { mover: &mover, interrupted };
         waiting.until("a gateway that is active", |mover| mover.with(|state| state.current.is_some()))?;
-        let loads = Loads::start(&site, config.clients, config.transfers)?;
+        let loads = Loads::start(&site, config)?;
         loads.new.rate.store(config.rate, Ordering::Relaxed);
         let (config, results, mover_thread) = (*config, Vec::new(), Some(mover_thread));
         let mut scenario =
