@@ -1,18 +1,16 @@
 //! What is around the gateways: the stream, the lease's store, the network and its faults, clients, and what must hold at any time. All of it follows from a seed.
+mod clients;
+
 use crate::lease_store::LeaseStore;
 use crate::node::{Disk, MAX_SHARDS, Node, NodeOptions, shard_name};
 use crate::rng::Rng;
-use keepstate_cluster::{Decider, Epoch, FrameKind, LeaseRequest, ShardName, ShardRole, StateFrame, TransportEvent};
+use clients::Flow;
+use keepstate_cluster::{Decider, FrameKind, LeaseRequest, ShardName, ShardRole, StateFrame, TransportEvent};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 pub const STEP: Duration = Duration::from_millis(10);
 pub const TTL: Duration = Duration::from_secs(1);
-/// How long the two ends of a connection that the gateways have lost still live.
-const LINGER: Duration = Duration::from_secs(20);
-/// Connections at a time: fewer than a part of the ports has.
-const MAX_FLOWS: usize = 40;
-
 /// A machine, with or without a running gateway.
 struct Machine {
     node: Option<Node>,
@@ -30,20 +28,6 @@ struct Machine {
     connected: bool,
     /// By shard, when it was last seen to have all that the active one has.
     followed: [Duration; MAX_SHARDS],
-}
-
-/// A connection as its two ends see it.
-struct Flow {
-    shard: usize,
-    port: u16,
-    epoch: Epoch,
-    /// Who gave it.
-    by: usize,
-    opened: Duration,
-    lost: Option<Duration>,
-    closes: Duration,
-    /// The machines that were seen to have it, in step with the active one.
-    known_to: [bool; 3],
 }
 
 pub struct World {
@@ -361,82 +345,6 @@ impl World {
         };
         if !(self.faults && self.rng.one_in(30)) {
             self.post(from, delay, answer);
-        }
-    }
-
-    fn clients(&mut self) {
-        let at = self.at;
-        let nodes: Vec<usize> = (0..self.machines.len())
-            .filter(|index| self.machines[*index].node.is_some() && self.machines[*index].stopped_until <= at)
-            .collect();
-        if nodes.is_empty() {
-            return;
-        }
-        let node_at = nodes[usize::try_from(self.rng.below(nodes.len() as u64)).unwrap()];
-        if self.flows.values().filter(|flow| flow.lost.is_none()).count() < MAX_FLOWS && self.rng.one_in(3) {
-            self.open(node_at);
-        }
-        if let Some(client) = self.some_client() {
-            self.send(client, node_at);
-        }
-        self.flows.retain(|_, flow| flow.lost.is_none_or(|lost| at.saturating_sub(lost) < LINGER));
-    }
-
-    fn some_client(&mut self) -> Option<u16> {
-        let count = self.flows.len() as u64;
-        if count == 0 {
-            return None;
-        }
-        let at = usize::try_from(self.rng.below(count)).ok()?;
-        self.flows.keys().nth(at).copied()
-    }
-
-    fn open(&mut self, index: usize) {
-        let (at, client, decider) = (self.at, self.next_client, self.decider);
-        self.next_client = self.next_client.wrapping_add(1).max(1024);
-        let Some(node) = &mut self.machines[index].node else { return };
-        let Some((shard, port)) = node.open(client, at) else { return };
-        let epoch = node.shard(shard).status().epoch;
-        // Four parts of the ports: after so many takeovers within the life of a lost connection a port may come again, and by one that still believes after so many.
-        // Promoted by hand while they could not hear of each other, two may have one epoch: nothing tells them apart.
-        let is_twin = |flow: &Flow| decider == Decider::Hand && flow.epoch == epoch && flow.by != index;
-        let same = |flow: &Flow| flow.shard == shard && flow.port == port && !is_twin(flow);
-        let twice = self.flows.iter().find(|(_, flow)| same(flow) && epoch.0.abs_diff(flow.epoch.0) < 4);
-        if let Some((other, flow)) = twice {
-            panic!(
-                "outside port {port} was given to client {client} by {} in epoch {epoch}, and to {other} in epoch {} at {:?}, lost {:?}; now {at:?}",
-                node.name, flow.epoch, flow.opened, flow.lost
-            );
-        }
-        self.opened += 1;
-        let closes = at + self.rng.millis(500, 20_000);
-        self.flows.insert(
-            client,
-            Flow { shard, port, epoch, by: index, opened: at, lost: None, closes, known_to: [false; 3] },
-        );
-    }
-
-    fn send(&mut self, client: u16, index: usize) {
-        let at = self.at;
-        let machine = &mut self.machines[index];
-        let (Some(node), Some(flow)) = (&mut machine.node, self.flows.get_mut(&client)) else { return };
-        // Answers nothing unless active.
-        if !node.may_create(flow.shard, at) || flow.lost.is_some() {
-            return;
-        }
-        match node.send(client, at) {
-            Some(port) => {
-                assert_eq!(port, flow.port, "client {client} leaves with another port after a takeover");
-                self.survived += u64::from(node.shard(flow.shard).status().epoch > flow.epoch);
-                if flow.closes <= at {
-                    node.close(client, at);
-                    self.flows.remove(&client);
-                }
-            }
-            None => {
-                self.lost += 1;
-                flow.lost = Some(at);
-            }
         }
     }
 
