@@ -1,6 +1,7 @@
 //! rtnetlink messages: links, addresses, routes, neighbours.
 //!
 //! Each type has its own header after netlink's, whose first four bytes an [`NlMessage`] has decoded already. Unknown types and attributes are skipped.
+use super::neighbour_message::{self, NDMSG_REST, RtNeighbour};
 use crate::netlink::message::{NlBody, NlRequest, flag};
 use crate::netlink::{MalformedNetlink, NlAttrs, NlMessage};
 use std::net::IpAddr;
@@ -121,41 +122,6 @@ pub enum RtPlacement {
     Replace,
 }
 
-/// A neighbour.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RtNeighbour {
-    /// The index of the interface.
-    pub ifindex: u32,
-    /// The address.
-    pub address: IpAddr,
-    /// Its MAC address; `None` while it is not known.
-    pub mac: Option<[u8; 6]>,
-    /// Resolution failed.
-    pub failed: bool,
-}
-
-/// What is known of a neighbour.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NeighbourState {
-    /// Its MAC address.
-    Resolved([u8; 6]),
-    /// It does not answer.
-    Failed,
-    /// It is being asked, or has no such address.
-    Unknown,
-}
-
-impl RtNeighbour {
-    /// What is known of it.
-    pub fn state(&self) -> NeighbourState {
-        match (self.mac, self.failed) {
-            (Some(mac), _) => NeighbourState::Resolved(mac),
-            (None, true) => NeighbourState::Failed,
-            (None, false) => NeighbourState::Unknown,
-        }
-    }
-}
-
 /// What the kernel chooses a way by, beside addresses, interface and mark.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RouteSelectors {
@@ -190,10 +156,6 @@ pub enum RtMessage {
     Other,
 }
 
-/// States of a neighbour in which its address on the Ethernet holds: reachable, stale, delay, probe, no ARP, permanent.
-const NUD_VALID: u16 = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80;
-/// It was asked for and did not answer.
-const NUD_FAILED: u16 = 0x20;
 /// Flag of a link: it is up.
 const IFF_UP: u32 = 1;
 /// Flag of a link: it has a carrier.
@@ -213,7 +175,6 @@ const RTNH_F_DEAD: u32 = 1;
 const IFINFOMSG_REST: usize = 12;
 const IFADDRMSG_REST: usize = 4;
 pub(super) const RTMSG_REST: usize = 8;
-const NDMSG_REST: usize = 8;
 const RULE_REST: usize = 8;
 const NHMSG_REST: usize = 4;
 
@@ -259,8 +220,8 @@ pub fn decode(message: &NlMessage<'_>) -> Result<RtMessage, MalformedNetlink> {
         rtm::DEL_RULE | rtm::DEL_NEXTHOP => Ok(RtMessage::RoutingChanged(RouteSelectors::default())),
         rtm::NEW_NEXTHOP => decode_nexthop_object(attributes),
         rtm::NEW_NETCONF => decode_netconf(family, attributes),
-        rtm::NEW_NEIGHBOUR => decode_neighbour(attributes, false),
-        rtm::DEL_NEIGHBOUR => decode_neighbour(attributes, true),
+        rtm::NEW_NEIGHBOUR => neighbour_message::decode(attributes, false),
+        rtm::DEL_NEIGHBOUR => neighbour_message::decode(attributes, true),
         _ => Ok(RtMessage::Other),
     }
 }
@@ -460,43 +421,11 @@ fn decode_nexthops(mut bytes: &[u8]) -> Result<Vec<RtNextHop>, MalformedNetlink>
     Ok(found)
 }
 
-fn decode_neighbour(bytes: &[u8], gone: bool) -> Result<RtMessage, MalformedNetlink> {
-    let (header, attributes) = split_header::<NDMSG_REST>(bytes, "a neighbour")?;
-    let device = read_u32(header, 0);
-    let state = header.get(4..6).and_then(|bytes| bytes.try_into().ok()).map_or(0, u16::from_ne_bytes);
-    let (mut address, mut mac) = (None, None);
-    for attribute in NlAttrs::new(attributes) {
-        let attribute = attribute?;
-        match attribute.kind {
-            1 => address = parse_ip(attribute.payload),
-            2 => mac = attribute.payload.try_into().ok(),
-            _ => (),
-        }
-    }
-    let mac = mac.filter(|_| state & NUD_VALID != 0 && !gone);
-    // One that failed some time ago and is forgotten now says nothing of those who ask for it anew.
-    let failed = state & NUD_FAILED != 0 && !gone;
-    let decoded = |address| RtMessage::Neighbour(RtNeighbour { ifindex: device, address, mac, failed });
-    Ok(address.map_or(RtMessage::Other, decoded))
-}
-
 /// The request that dumps all objects of a type.
 pub(super) fn dump_request(kind: u16, rest: usize) -> NlRequest {
     let family = if kind == rtm::GET_NETCONF { AF_INET } else { AF_UNSPEC };
     let mut request = NlRequest::new(kind, flag::DUMP, family);
     request.append([0; 16].get(..rest).unwrap_or_default());
-    request
-}
-
-/// The request to resolve or probe a neighbour.
-pub(super) fn resolve_neighbour_request(device: u32, address: IpAddr) -> NlRequest {
-    /// `NTF_USE`: somebody uses it now.
-    const USED: u8 = 1;
-    let mut request = NlRequest::new(rtm::NEW_NEIGHBOUR, flag::CREATE | flag::ACK, family_of(address));
-    let mut header = device.to_ne_bytes().to_vec();
-    header.extend([0, 0, USED, 0]);
-    request.append(&header);
-    push_ip(&mut request, 1, address);
     request
 }
 
@@ -535,7 +464,7 @@ pub(super) fn split_header<'a, const N: usize>(
     bytes.split_at_checked(N).ok_or(MalformedNetlink { what, length: bytes.len() })
 }
 
-fn read_u32(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn read_u32(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_ne_bytes(*bytes))
 }
 

@@ -3,12 +3,12 @@
 //! [`message`] is the codec, without IO; [`RtMonitor`] dumps and monitors, [`RtRouteSocket`] asks for a packet's way, [`NeighbourResolver`] asks the kernel to resolve a neighbour. It never changes a route or an address.
 pub mod message;
 mod monitor;
+mod neighbour_message;
 mod route_message;
 mod route_query;
 
-pub use message::{
-    NeighbourState, RouteSelectors, RtAddress, RtLink, RtMessage, RtNeighbour, RtNextHop, RtPlacement, RtRoute,
-};
+pub use message::{RouteSelectors, RtAddress, RtLink, RtMessage, RtNextHop, RtPlacement, RtRoute};
 pub use monitor::{NeighbourResolver, RtChanges, RtMonitor, dump_neighbours};
+pub use neighbour_message::{NeighbourState, RtNeighbour};
 pub use route_message::{RtRouteAnswer, RtRouteQuery};
 pub use route_query::RtRouteSocket;

@@ -3,6 +3,7 @@
 //! Its life: opened in a namespace; dumped once; from then on asked for changes, one by one. It joins the groups before the dump, so that no change is missed
 //! between the two; when the receive buffer was full, everything must be dumped again.
 use super::message::{self, DUMP_KINDS, RouteSelectors, RtMessage, rtm};
+use super::neighbour_message;
 use crate::netlink::{NetlinkError, NetlinkSocket, NlMessages};
 use std::io;
 use std::net::IpAddr;
@@ -142,7 +143,7 @@ impl NeighbourResolver {
     /// # Errors
     /// What the kernel says: the device is gone, or has no neighbours.
     pub fn resolve(&mut self, device: u32, address: IpAddr) -> Result<(), NetlinkError> {
-        self.socket.request(&mut message::resolve_neighbour_request(device, address))
+        self.socket.request(&mut neighbour_message::resolve_request(device, address))
     }
 }
 
