@@ -376,7 +376,7 @@ impl Drop for TcDriver {
             return;
         }
         let undone = if self.closed_before.is_empty() {
-            TcHooks::detach_all(self.hooks.pins()).map(drop).and_then(|()| self.carrier.set_persistent(false))
+            self.hooks.give_back().map(drop).and_then(|()| self.carrier.set_persistent(false))
         } else {
             let new = self.hooks.attached().into_iter().filter(|index| !self.closed_before.contains(index));
             new.collect::<Vec<_>>().into_iter().try_for_each(|index| self.hooks.detach(index))
@@ -484,7 +484,7 @@ impl Driver for TcDriver {
                 );
             }
             OnExit::Open => {
-                TcHooks::detach_all(self.hooks.pins()).context("giving the interfaces back to the kernel")?;
+                self.hooks.give_back().context("giving the interfaces back to the kernel")?;
                 self.carrier.set_persistent(false).context("removing the carrier")?;
                 tracing::warn!("open: the kernel has {names} again, without this ruleset");
             }

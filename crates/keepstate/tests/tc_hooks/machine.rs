@@ -105,3 +105,39 @@ fn marks_of_rules_are_seen_by_the_kernel() {
     assert!(take_away(&lab, "1", "1,6 0 0 4294967295"));
     assert!(!talk.is_heard(std::time::Duration::from_millis(700)), "the filter drops everything");
 }
+
+/// What the machine sends to itself by its rules needs two settings of the loopback interface. Whoever gives the interfaces back puts them back, also after a death, and under the limits of a running gateway.
+#[test]
+fn settings_of_the_loopback_interface_are_put_back() {
+    const RULES: &str = "table ip nat { chain out { type nat hook output priority -100; ip daddr 198.51.100.1 tcp dport 80 redirect to :2222; }; }";
+    let Some(mut lab) = TcTestbed::without_gateway("lb", RULES) else { return };
+    let router = lab.netns.name("r");
+    let in_router = |script: &str| {
+        let ran = Command::new("ip").args(["netns", "exec", &router, "sh", "-c", script]).output().unwrap();
+        assert!(ran.status.success(), "{script}: {}", String::from_utf8_lossy(&ran.stderr));
+        String::from_utf8(ran.stdout).unwrap()
+    };
+    let conf = "cd /proc/sys/net/ipv4/conf/lo";
+    let settings = || in_router(&format!("{conf}; cat accept_local route_localnet"));
+    in_router("ip route add 198.51.100.0/24 via 10.0.2.2");
+    let listener = spawn_in_netns(&router, || TcpListener::bind("0.0.0.0:2222").unwrap());
+    let _listener = listener.join().unwrap();
+    for (before, on_exit) in [("0\n0\n", "closed"), ("0\n1\n", "open")] {
+        let [first, second] = [&before[..1], &before[2..3]];
+        in_router(&format!("{conf}; echo {first} > accept_local; echo {second} > route_localnet"));
+        let how = ["--interface", "r0,r1", "--on-exit", on_exit];
+        lab.start(&how);
+        assert_eq!(settings(), before, "nothing was led to the machine itself");
+        assert_eq!(lab.connect("r", "198.51.100.1:80", PATIENCE), Ok(()));
+        assert_eq!(settings(), "1\n1\n");
+        lab.kill();
+        lab.start(&how);
+        assert_eq!(lab.connect("r", "198.51.100.1:80", PATIENCE), Ok(()));
+        lab.stop();
+        if on_exit == "closed" {
+            assert_eq!(settings(), "1\n1\n", "connections to itself go on with the next gateway");
+            assert_eq!(lab.detach().code, Some(0));
+        }
+        assert_eq!(settings(), before);
+    }
+}

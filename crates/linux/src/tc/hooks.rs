@@ -5,7 +5,7 @@
 use super::carrier::Carrier;
 use super::flow_table::FlowTable;
 use super::flow_table_size::FlowTableSize;
-use super::loopback::{LOOPED_KEY_LEN, LoopbackSettings, LoopedEnds};
+use super::loopback::{self, LOOPED_KEY_LEN, LoopbackSettings, LoopedEnds};
 use super::pin_dir::PinDir;
 use crate::mapped_memory::MappedMemory;
 use crate::tun;
@@ -164,7 +164,7 @@ impl TcHooks {
             classifier(&mut ebpf, name)?.load().map_err(tc_error(format!("cannot load the BPF program {name}")))?;
         }
         let heartbeat = map_heartbeat(&ebpf)?;
-        let loopback = LoopbackSettings::open();
+        let loopback = LoopbackSettings::open(&pins);
         let mut hooks = TcHooks { ebpf, pins, config, heartbeat, size, loopback, at_loopback: false };
         hooks.beat();
         hooks.attach_at(&Place {
@@ -309,20 +309,20 @@ impl TcHooks {
         detach(&self.pins, ifindex)
     }
 
-    /// Gives all interfaces of this network namespace back to the kernel, whatever process has attached programs there. Returns their indices.
+    /// Gives all interfaces back to the kernel, also when this process may open no more files; see [`TcHooks::detach_all`].
+    ///
+    /// # Errors
+    /// A pin cannot be removed.
+    pub fn give_back(&mut self) -> io::Result<Vec<u32>> {
+        release(&self.pins, &self.loopback)
+    }
+
+    /// Gives all interfaces of this network namespace back to the kernel, whatever process has attached programs there, and the settings of the loopback interface. Returns their indices.
     ///
     /// # Errors
     /// A pin cannot be removed.
     pub fn detach_all(pins: &PinDir) -> io::Result<Vec<u32>> {
-        let attached = attached(pins);
-        for ifindex in &attached {
-            detach(pins, *ifindex)?;
-        }
-        for name in pins.names() {
-            fs::remove_file(pins.path(&name))?;
-        }
-        pins.remove()?;
-        Ok(attached)
+        release(pins, &LoopbackSettings::open(pins))
     }
 
     /// What the programs have counted since they were loaded.
@@ -378,6 +378,23 @@ fn config_left(pins: &PinDir, netns: u32) -> Option<Config> {
 fn size_left(pins: &PinDir) -> Option<FlowTableSize> {
     let lines = MapData::from_pin(pins.path(&format!("{MAP_PIN}flows"))).ok()?;
     Some(FlowTableSize::of_buckets(lines.info().ok()?.max_entries()))
+}
+
+/// Gives everything back. Returns the indices of the interfaces.
+fn release(pins: &PinDir, loopback: &LoopbackSettings) -> io::Result<Vec<u32>> {
+    let attached = attached(pins);
+    for ifindex in &attached {
+        detach(pins, *ifindex)?;
+    }
+    if pins.path(LOOPBACK_PIN).exists() {
+        loopback.put_back(pins)?;
+    }
+    loopback::forget_before(pins)?;
+    for name in pins.names() {
+        fs::remove_file(pins.path(&name))?;
+    }
+    pins.remove()?;
+    Ok(attached)
 }
 
 fn remove_map_pins(pins: &PinDir) -> io::Result<()> {
