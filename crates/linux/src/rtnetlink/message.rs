@@ -1,34 +1,11 @@
 //! rtnetlink messages: links, addresses, routes, neighbours.
 //!
 //! Each type has its own header after netlink's, whose first four bytes an [`NlMessage`] has decoded already. Unknown types and attributes are skipped.
+use super::fields::{AF_INET, AF_INET6, AF_UNSPEC, parse_ip, read_u32, rtm, split_header};
 use super::neighbour_message::{self, NDMSG_REST, RtNeighbour};
 use crate::netlink::message::{NlBody, NlRequest, flag};
 use crate::netlink::{MalformedNetlink, NlAttrs, NlMessage};
 use std::net::IpAddr;
-
-/// Message types, by the kernel's names.
-pub mod rtm {
-    #![allow(missing_docs, reason = "the names are the kernel's")]
-    pub const NEW_LINK: u16 = 16;
-    pub const DEL_LINK: u16 = 17;
-    pub const GET_LINK: u16 = 18;
-    pub const NEW_ADDRESS: u16 = 20;
-    pub const DEL_ADDRESS: u16 = 21;
-    pub const GET_ADDRESS: u16 = 22;
-    pub const NEW_ROUTE: u16 = 24;
-    pub const DEL_ROUTE: u16 = 25;
-    pub const GET_ROUTE: u16 = 26;
-    pub const NEW_NEIGHBOUR: u16 = 28;
-    pub const DEL_NEIGHBOUR: u16 = 29;
-    pub const GET_NEIGHBOUR: u16 = 30;
-    pub const NEW_RULE: u16 = 32;
-    pub const DEL_RULE: u16 = 33;
-    pub const GET_RULE: u16 = 34;
-    pub const NEW_NETCONF: u16 = 80;
-    pub const GET_NETCONF: u16 = 82;
-    pub const NEW_NEXTHOP: u16 = 104;
-    pub const DEL_NEXTHOP: u16 = 105;
-}
 
 /// An interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -220,8 +197,8 @@ pub fn decode(message: &NlMessage<'_>) -> Result<RtMessage, MalformedNetlink> {
         rtm::DEL_RULE | rtm::DEL_NEXTHOP => Ok(RtMessage::RoutingChanged(RouteSelectors::default())),
         rtm::NEW_NEXTHOP => decode_nexthop_object(attributes),
         rtm::NEW_NETCONF => decode_netconf(family, attributes),
-        rtm::NEW_NEIGHBOUR => neighbour_message::decode(attributes, false),
-        rtm::DEL_NEIGHBOUR => neighbour_message::decode(attributes, true),
+        rtm::NEW_NEIGHBOUR => Ok(other(neighbour_message::decode(attributes, false)?.map(RtMessage::Neighbour))),
+        rtm::DEL_NEIGHBOUR => Ok(other(neighbour_message::decode(attributes, true)?.map(RtMessage::Neighbour))),
         _ => Ok(RtMessage::Other),
     }
 }
@@ -429,14 +406,6 @@ pub(super) fn dump_request(kind: u16, rest: usize) -> NlRequest {
     request
 }
 
-/// Appends an attribute with an address.
-pub(super) fn push_ip(request: &mut NlRequest, kind: u16, address: IpAddr) {
-    match address {
-        IpAddr::V4(address) => request.push(kind, &address.octets()),
-        IpAddr::V6(address) => request.push(kind, &address.octets()),
-    };
-}
-
 /// The lengths of the headers' rest, for [`dump`].
 pub(super) const DUMP_KINDS: [(u16, usize); 6] = [
     (rtm::GET_RULE, RULE_REST),
@@ -446,29 +415,3 @@ pub(super) const DUMP_KINDS: [(u16, usize); 6] = [
     (rtm::GET_ROUTE, RTMSG_REST),
     (rtm::GET_NEIGHBOUR, NDMSG_REST),
 ];
-
-/// Families, as of sockets.
-const AF_UNSPEC: u8 = 0;
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
-
-/// The family of an address.
-pub(super) fn family_of(address: IpAddr) -> u8 {
-    if address.is_ipv4() { AF_INET } else { AF_INET6 }
-}
-
-pub(super) fn split_header<'a, const N: usize>(
-    bytes: &'a [u8],
-    what: &'static str,
-) -> Result<(&'a [u8], &'a [u8]), MalformedNetlink> {
-    bytes.split_at_checked(N).ok_or(MalformedNetlink { what, length: bytes.len() })
-}
-
-pub(super) fn read_u32(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_ne_bytes(*bytes))
-}
-
-pub(super) fn parse_ip(bytes: &[u8]) -> Option<IpAddr> {
-    let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from).ok();
-    four.or_else(|| <[u8; 16]>::try_from(bytes).map(IpAddr::from).ok())
-}

@@ -1,6 +1,7 @@
 //! rtnetlink: the kernel's interfaces, addresses, routes and neighbours; dumped, then monitored.
 //!
 //! [`message`] is the codec, without IO; [`RtMonitor`] dumps and monitors, [`RtRouteSocket`] asks for a packet's way, [`NeighbourResolver`] asks the kernel to resolve a neighbour. It never changes a route or an address.
+mod fields;
 pub mod message;
 mod monitor;
 mod neighbour_message;

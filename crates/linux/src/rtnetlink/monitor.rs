@@ -2,7 +2,8 @@
 //!
 //! Its life: opened in a namespace; dumped once; from then on asked for changes, one by one. It joins the groups before the dump, so that no change is missed
 //! between the two; when the receive buffer was full, everything must be dumped again.
-use super::message::{self, DUMP_KINDS, RouteSelectors, RtMessage, rtm};
+use super::fields::rtm;
+use super::message::{self, DUMP_KINDS, RouteSelectors, RtMessage};
 use super::neighbour_message;
 use crate::netlink::{NetlinkError, NetlinkSocket, NlMessages};
 use std::io;

@@ -1,5 +1,5 @@
 //! rtnetlink's messages of neighbours: decoded, and the one that has the kernel resolve an address.
-use super::message::{RtMessage, family_of, parse_ip, push_ip, read_u32, rtm, split_header};
+use super::fields::{family_of, parse_ip, push_ip, read_u32, rtm, split_header};
 use crate::netlink::message::{NlRequest, flag};
 use crate::netlink::{MalformedNetlink, NlAttrs};
 use std::net::IpAddr;
@@ -46,11 +46,11 @@ const NUD_FAILED: u16 = 0x20;
 /// Of its header, the bytes behind the first four.
 pub(super) const NDMSG_REST: usize = 8;
 
-/// Decodes one, known or gone.
+/// Decodes one, known or gone; `None` without an address.
 ///
 /// # Errors
 /// It is cut off.
-pub(super) fn decode(bytes: &[u8], gone: bool) -> Result<RtMessage, MalformedNetlink> {
+pub(super) fn decode(bytes: &[u8], gone: bool) -> Result<Option<RtNeighbour>, MalformedNetlink> {
     let (header, attributes) = split_header::<NDMSG_REST>(bytes, "a neighbour")?;
     let device = read_u32(header, 0);
     let state = header.get(4..6).and_then(|bytes| bytes.try_into().ok()).map_or(0, u16::from_ne_bytes);
@@ -66,8 +66,7 @@ pub(super) fn decode(bytes: &[u8], gone: bool) -> Result<RtMessage, MalformedNet
     let mac = mac.filter(|_| state & NUD_VALID != 0 && !gone);
     // One that failed some time ago and is forgotten now says nothing of those who ask for it anew.
     let failed = state & NUD_FAILED != 0 && !gone;
-    let decoded = |address| RtMessage::Neighbour(RtNeighbour { ifindex: device, address, mac, failed });
-    Ok(address.map_or(RtMessage::Other, decoded))
+    Ok(address.map(|address| RtNeighbour { ifindex: device, address, mac, failed }))
 }
 
 /// The request to resolve or probe a neighbour.

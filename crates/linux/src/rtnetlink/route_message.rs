@@ -1,5 +1,6 @@
 //! The messages that ask for a packet's way, and answer it.
-use super::message::{RTMSG_REST, family_of, parse_ip, push_ip, rtm, split_header};
+use super::fields::{family_of, parse_ip, push_ip, rtm, split_header};
+use super::message::RTMSG_REST;
 use crate::netlink::message::{NlBody, NlRequest};
 use crate::netlink::{MalformedNetlink, NlAttrs, NlMessage};
 use std::net::IpAddr;
