@@ -34,8 +34,7 @@ impl<'de> Deserialize<'de> for Sysctl {
 }
 
 fn find_sysctl<E: Error>(name: &str) -> Result<Sysctl, E> {
-    let found = Sysctl::ALL.iter().copied().find(|sysctl| sysctl.name() == name);
-    found.ok_or_else(|| E::custom("unknown sysctl"))
+    Sysctl::any_by_name(name).ok_or_else(|| E::custom("unknown sysctl"))
 }
 
 /// A map from names to values.

@@ -3,18 +3,22 @@ use core::ops::Index;
 use thiserror::Error;
 
 macro_rules! sysctls {
-    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $default:literal, $kind:ident;)*) => {
-        /// One sysctl. Its [name](Sysctl::name) is the last part of the key.
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $default:literal, $kind:ident;)*
+     without a file in Linux: $($(#[doc = $own_doc:literal])+ $own:ident = $own_name:literal, $own_default:literal, $own_kind:ident;)*) => {
+        /// One sysctl, or a timeout that only policies change. Its [name](Sysctl::name) is the last part of the key.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(usize)]
         #[non_exhaustive]
-        pub enum Sysctl { $($(#[doc = $doc])+ $variant,)* }
+        pub enum Sysctl { $($(#[doc = $doc])+ $variant,)* $($(#[doc = $own_doc])+ $own,)* }
 
         impl Sysctl {
             /// Every sysctl, sorted by name.
             pub const ALL: &'static [Sysctl] = &[$(Sysctl::$variant,)*];
-            const TABLE: [(&'static str, u32, ValueKind); Sysctl::ALL.len()] = [$(($name, $default, ValueKind::$kind),)*];
-            const HELP: [&'static str; Sysctl::ALL.len()] = [$(concat!($($doc),+),)*];
+            /// Also what Linux has no file for.
+            pub(crate) const EVERY: &'static [Sysctl] = &[$(Sysctl::$variant,)* $(Sysctl::$own,)*];
+            const TABLE: [(&'static str, u32, ValueKind); Sysctl::EVERY.len()] =
+                [$(($name, $default, ValueKind::$kind),)* $(($own_name, $own_default, ValueKind::$own_kind),)*];
+            const HELP: [&'static str; Sysctl::EVERY.len()] = [$(concat!($($doc),+),)* $(concat!($($own_doc),+),)*];
         }
     };
 }
@@ -119,6 +123,10 @@ sysctls! {
     UdpTimeout = "nf_conntrack_udp_timeout", 30, Seconds;
     /// Seconds for a UDP stream.
     UdpTimeoutStream = "nf_conntrack_udp_timeout_stream", 120, Seconds;
+
+    without a file in Linux:
+    /// Seconds in SYN_SENT2, of a simultaneous open: only a timeout policy changes it.
+    TcpTimeoutSynSent2 = "nf_conntrack_tcp_timeout_syn_sent2", 120, Seconds;
 }
 
 /// The longest timeout: Linux stores timeouts as an `int` of ticks (CONFIG_HZ=250) and rejects longer ones.
@@ -136,6 +144,10 @@ impl Sysctl {
     /// What it does, in one sentence.
     pub fn help(self) -> &'static str {
         Sysctl::HELP[self as usize].trim()
+    }
+    /// The one of this name, with those that Linux has no file for.
+    pub(crate) fn any_by_name(name: &str) -> Option<Sysctl> {
+        Sysctl::EVERY.iter().copied().find(|sysctl| sysctl.name() == name)
     }
     /// Its unit, for display: `seconds`, or empty.
     pub const fn unit(self) -> &'static str {
@@ -197,7 +209,7 @@ pub enum SysctlError {
 
 /// The value of every sysctl.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sysctls([u32; Sysctl::ALL.len()]);
+pub struct Sysctls([u32; Sysctl::EVERY.len()]);
 
 impl Default for Sysctls {
     fn default() -> Self {

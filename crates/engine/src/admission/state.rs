@@ -129,7 +129,7 @@ impl AdmissionState {
     pub(super) fn sysctls_in_force(&self) -> Sysctls {
         let mut sysctls = self.configured.clone();
         if self.adaptive.step < STEPS {
-            let timeouts = Sysctl::ALL.iter().filter(|sysctl| sysctl.unit() == "seconds");
+            let timeouts = Sysctl::EVERY.iter().filter(|sysctl| sysctl.unit() == "seconds");
             for sysctl in timeouts.filter(|sysctl| **sysctl != Sysctl::Frag6Timeout) {
                 let whole = u64::from(self.configured[*sysctl]);
                 let shorter = (whole * u64::from(self.adaptive.step) / u64::from(STEPS)).max(whole.min(1));

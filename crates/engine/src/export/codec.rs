@@ -309,7 +309,7 @@ fn read_sctp(value: &[u8]) -> Option<Sctp> {
 fn read_timeout(value: &[u8]) -> Option<(Sysctl, u32)> {
     let (seconds, name) = value.split_first_chunk::<4>()?;
     let name = core::str::from_utf8(name).ok().filter(|name| name.contains("_timeout"))?;
-    Some((Sysctl::from_name(name)?, u32::from_be_bytes(*seconds)))
+    Some((Sysctl::any_by_name(name)?, u32::from_be_bytes(*seconds)))
 }
 
 const fn zone_direction(number: u8) -> Option<ZoneDirection> {

@@ -16,7 +16,7 @@ const TCP_STATES: [(&str, Sysctl); 11] = [
     ("last_ack", Sysctl::TcpTimeoutLastAck),
     ("time_wait", Sysctl::TcpTimeoutTimeWait),
     ("close", Sysctl::TcpTimeoutClose),
-    ("syn_sent2", Sysctl::TcpTimeoutSynSent),
+    ("syn_sent2", Sysctl::TcpTimeoutSynSent2),
     ("retrans", Sysctl::TcpTimeoutMaxRetrans),
     ("unack", Sysctl::TcpTimeoutUnacknowledged),
 ];

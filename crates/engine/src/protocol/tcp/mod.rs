@@ -484,5 +484,5 @@ const STATE_TIMEOUT_SYSCTLS: [Sysctl; 10] = [
     Sysctl::TcpTimeoutLastAck,
     Sysctl::TcpTimeoutTimeWait,
     Sysctl::TcpTimeoutClose,
-    Sysctl::TcpTimeoutSynSent,
+    Sysctl::TcpTimeoutSynSent2,
 ];
