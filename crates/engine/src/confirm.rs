@@ -99,9 +99,15 @@ impl Engine {
         self.admission_added(&fresh.original, true, now);
         if fresh.has_extension() {
             self.insert_extension(slot, fresh);
+            if fresh.expected.is_some() {
+                self.insert_expectations(fresh, self.conn_id(slot), now);
+            }
         }
         self.insert_bysource(fresh, slot, now);
         self.dirty.mark_dirty(slot);
+        if let Some(told) = fresh.event_bits {
+            self.events.choose(slot, told);
+        }
         if self.wants_event(EventKind::New) {
             self.emit_event(EventKind::New, slot, now);
         }
@@ -131,7 +137,8 @@ impl Engine {
     #[cold]
     fn insert_extension(&mut self, slot: u32, fresh: &Unconfirmed) {
         let extension = fresh.extension.as_deref().copied().unwrap_or_default();
-        *self.extensions.find_or_insert(slot) = Extension { labels: fresh.labels, ..extension };
+        *self.extensions.find_or_insert(slot) =
+            Extension { labels: fresh.labels, expects: fresh.expected.is_some(), ..extension };
         if let Some(master) = &extension.master {
             self.add_child(master);
         }

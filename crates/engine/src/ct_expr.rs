@@ -1,4 +1,5 @@
 //! Read and set attributes of a packet's connection, for nftables' `ct` expression.
+use crate::event_bits::EventBits;
 use crate::packet_ctx::Pending;
 use crate::table::record::RecordKind;
 use crate::{Accounting, ConnId, Connection, Engine, Instant, PacketCtx, Status, Sysctl};
@@ -62,7 +63,7 @@ impl Engine {
                 let done = self.table.records.set_mark(conn_id.slot, mark);
                 if changed && done {
                     self.dirty.mark_dirty(conn_id.slot);
-                    self.note_change(conn_id.slot, false);
+                    self.note_change(conn_id.slot, EventBits::MARK);
                     // Rules may judge its packets by it.
                     self.revoke(conn_id);
                 }
@@ -99,7 +100,7 @@ impl Engine {
                 join(known);
                 if *known != before {
                     self.dirty.mark_dirty(conn_id.slot);
-                    self.note_change(conn_id.slot, false);
+                    self.note_change(conn_id.slot, EventBits::LABEL);
                 }
             }
             _ => return false,

@@ -1,4 +1,5 @@
 //! Conntrack events: changes of the table, queued for the driver.
+use crate::event_bits::EventBits;
 use crate::{Entry, EventKind};
 use alloc::collections::VecDeque;
 
@@ -34,7 +35,7 @@ pub struct Event {
 }
 
 #[allow(clippy::disallowed_types, reason = "keyed by slot, which no peer chooses")]
-type ChangesBySlot = hashbrown::HashMap<u32, bool>;
+type BitsBySlot = hashbrown::HashMap<u32, EventBits>;
 
 /// A bounded queue of events. When it is full, new events are discarded and counted in `lost`.
 #[derive(Clone, Default)]
@@ -43,9 +44,11 @@ pub(crate) struct EventQueue {
     mask: EventMask,
     capacity: usize,
     lost: u64,
-    /// Changes that packets made and that no event has told yet, by slot: has the protocol state changed? An event is sent when the packet has
+    /// Changes that packets made and that no event has told yet, by slot. An event is sent when the packet has
     /// passed the last rule; if it is dropped, when a later packet of the connection has (`nf_ct_deliver_cached_events`).
-    undelivered: ChangesBySlot,
+    undelivered: BitsBySlot,
+    /// The connections of which rules have chosen what is told, by slot.
+    chosen: BitsBySlot,
     /// Events are of changes that another node has decided.
     pub(crate) is_replicated: bool,
 }
@@ -67,8 +70,34 @@ impl EventQueue {
     }
 
     /// Notes a change of a connection, for the next delivery.
-    pub(crate) fn note_change(&mut self, slot: u32, state_changed: bool) {
-        *self.undelivered.entry(slot).or_default() |= state_changed;
+    pub(crate) fn note_change(&mut self, slot: u32, changed: EventBits) {
+        let known = self.undelivered.entry(slot).or_default();
+        *known = known.union(changed);
+    }
+
+    /// From now on only these are told of a connection.
+    pub(crate) fn choose(&mut self, slot: u32, told: EventBits) {
+        self.chosen.insert(slot, told);
+    }
+
+    /// What is told of a connection, if a rule has chosen it.
+    pub(crate) fn chosen(&self, slot: u32) -> Option<EventBits> {
+        self.chosen.get(&slot).copied()
+    }
+
+    /// Is something of this told of a connection?
+    pub(crate) fn tells(&self, slot: u32, what: EventBits) -> bool {
+        self.chosen.is_empty() || self.chosen(slot).is_none_or(|told| told.intersects(what))
+    }
+
+    /// A connection has ended: its slot may have another one next.
+    pub(crate) fn forget(&mut self, slot: u32) {
+        if !self.undelivered.is_empty() {
+            self.undelivered.remove(&slot);
+        }
+        if !self.chosen.is_empty() {
+            self.chosen.remove(&slot);
+        }
     }
 
     /// Has any connection a change that was not delivered?
@@ -83,8 +112,8 @@ impl EventQueue {
         self.has_undelivered() && self.undelivered.contains_key(&slot)
     }
 
-    /// Takes the change of a connection: has its protocol state changed?
-    pub(crate) fn take_change(&mut self, slot: u32) -> Option<bool> {
+    /// Takes the change of a connection.
+    pub(crate) fn take_change(&mut self, slot: u32) -> Option<EventBits> {
         self.undelivered.remove(&slot)
     }
 

@@ -1,6 +1,7 @@
 //! Removal of connections: expiry, and [`Engine::destroy`], which every removal goes through.
 //!
 //! Removing a connection releases everything that belongs to it: index entries, extension, expectations, offload, NAT source entry.
+use crate::event_bits::EventBits;
 use crate::table::record::RecordKind;
 use crate::table::{BLOCK, BlockScan};
 use crate::time::Ticks;
@@ -53,9 +54,7 @@ impl Engine {
         if self.wants_event(EventKind::Destroy) {
             self.emit_event(EventKind::Destroy, slot, now);
         }
-        if self.events.has_undelivered() {
-            self.events.take_change(slot);
-        }
+        self.events.forget(slot);
         self.dirty.mark_dirty(slot);
         self.held.take(slot);
         self.admission_removed(slot, now);
@@ -79,11 +78,14 @@ impl Engine {
         self.events.is_subscribed(kind) && self.sysctls.is_enabled(Sysctl::Events)
     }
 
-    /// Emits an UPDATE event. It carries the protocol state only if `state_changed`: a first reply or becoming assured alone is no such change.
+    /// Emits an UPDATE event. It carries the protocol state only if that has changed: a first reply or becoming assured alone is no such change.
     #[cold]
-    pub(crate) fn emit_update(&mut self, slot: u32, state_changed: bool, now: Instant) {
+    pub(crate) fn emit_update(&mut self, slot: u32, changed: EventBits, now: Instant) {
+        if !self.events.tells(slot, changed) {
+            return;
+        }
         if let Some(mut entry) = self.dump_entry(slot, now) {
-            if !state_changed {
+            if !changed.intersects(EventBits::PROTOINFO) {
                 entry.protocol = ProtocolInfo::Stateless;
             }
             self.events.push(Event {
@@ -97,22 +99,28 @@ impl Engine {
 
     /// Notes that a packet has changed a connection; [`Engine::deliver_change`] tells it.
     #[inline(always)]
-    pub(crate) fn note_change(&mut self, slot: u32, state_changed: bool) {
+    pub(crate) fn note_change(&mut self, slot: u32, changed: EventBits) {
         if self.wants_event(EventKind::Update) {
-            self.events.note_change(slot, state_changed);
+            self.events.note_change(slot, changed);
         }
     }
 
     /// A packet of this connection has passed the last rule: emits an UPDATE event if it, or one before it that was dropped, has changed it.
     #[cold]
     pub(crate) fn deliver_change(&mut self, slot: u32, now: Instant) {
-        if let Some(state_changed) = self.events.take_change(slot) {
-            self.emit_update(slot, state_changed, now);
+        if let Some(changed) = self.events.take_change(slot) {
+            self.emit_update(slot, changed, now);
         }
     }
 
     #[cold]
     pub(crate) fn emit_event(&mut self, kind: EventKind, slot: u32, now: Instant) {
+        if self.events.chosen(slot).is_some() {
+            let what = if kind == EventKind::Destroy { EventBits::DESTROY } else { self.bits_of_new(slot) };
+            if !self.events.tells(slot, what) {
+                return;
+            }
+        }
         let at = now.to_unix(self.wall_clock_offset);
         if let Some(mut entry) = self.dump_entry(slot, now) {
             if kind == EventKind::Destroy {

@@ -23,6 +23,8 @@ pub(crate) struct Extension {
     pub(crate) lenient_segments_left: Option<[u8; 2]>,
     /// Sequence number offsets, if a helper changed the length of its payload.
     pub(crate) seqadj: Option<SeqAdj>,
+    /// A rule expects connections of it.
+    pub(crate) expects: bool,
     /// The number of its existing child connections.
     pub(crate) children: u32,
     /// Its own timeout policy.
@@ -36,7 +38,7 @@ impl Extension {
     pub(crate) const fn is_empty(&self) -> bool {
         let no_data =
             self.labels.is_none() && self.ignored_syn.is_none() && self.helper_state.is_none() && self.seqadj.is_none();
-        let no_relations = self.master.is_none() && self.children == 0 && self.synproxy.is_none();
+        let no_relations = !self.expects && self.master.is_none() && self.children == 0 && self.synproxy.is_none();
         no_data && no_relations && self.lenient_segments_left.is_none() && self.timeout_policy.is_none()
     }
 }

@@ -62,7 +62,7 @@ impl Engine {
     #[cold]
     pub(crate) fn release_extension(&mut self, slot: u32) {
         let Some(extension) = self.extensions.remove(slot) else { return };
-        if extension.helper_state.is_some() {
+        if extension.helper_state.is_some() || extension.expects {
             let removed = self.expectations.remove_master(self.conn_id(slot));
             self.counters.expect_delete += removed.len() as u64;
         }
@@ -79,7 +79,12 @@ impl Engine {
             let slot = expected.master.slot;
             let same = self.table.records.hot(slot).is_some_and(HotRecord::is_confirmed)
                 && self.conn_id(slot) == expected.master;
-            if !same || self.extensions.find(slot).is_none_or(|extension| extension.helper_state.is_none()) {
+            if !same
+                || self
+                    .extensions
+                    .find(slot)
+                    .is_none_or(|extension| extension.helper_state.is_none() && !extension.expects)
+            {
                 return Err(alloc::format!("expected by nobody: {expected:?}"));
             }
         }

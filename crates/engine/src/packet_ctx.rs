@@ -1,4 +1,6 @@
 //! The tracking context of a packet between tracking and confirmation, while the ruleset processes it (as `skb->_nfct` in Linux).
+use crate::event_bits::EventBits;
+use crate::expectation::PendingExpectations;
 use crate::extension::Extension;
 use crate::helper::HelperState;
 use crate::helper_packet::HelperPacket;
@@ -112,6 +114,10 @@ pub struct Unconfirmed {
     pub(crate) hashes: [u64; 2],
     /// Helper, master and other extensions, if it has any.
     pub(crate) extension: Option<Box<Extension>>,
+    /// What rules expect of it.
+    pub(crate) expected: Option<Box<PendingExpectations>>,
+    /// Which of its events are told, if a rule has chosen them.
+    pub(crate) event_bits: Option<EventBits>,
     /// The mark of the connection.
     pub mark: u32,
     /// The labels of the connection, bit 0 first.
@@ -132,7 +138,7 @@ impl Unconfirmed {
         self.status
     }
     pub(crate) const fn has_extension(&self) -> bool {
-        self.labels.is_some() || self.extension.is_some()
+        self.labels.is_some() || self.extension.is_some() || self.expected.is_some()
     }
     /// Attaches a helper, as nftables' `ct helper set` does. No effect if the connection has another protocol than the helper.
     pub fn attach_helper(&mut self, helper: Helper) {

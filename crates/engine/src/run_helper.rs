@@ -125,7 +125,7 @@ impl Engine {
             mask: ExpectMask { source: full_address_mask(other.source), source_key: 0 },
             zone: self.table.records.zone(slot).id,
             class: 0,
-            helper,
+            helper: Some(helper),
             flags: ExpectFlags::default(),
             nat: None,
             deadline: now.after_ticks(seconds_to_ticks(helper.expect_timeout_seconds())),
@@ -161,9 +161,9 @@ impl Engine {
         }
     }
 
-    fn add_expectation(&mut self, fresh: Expectation, now: Instant) -> Result<(), Reason> {
+    pub(crate) fn add_expectation(&mut self, fresh: Expectation, now: Instant) -> Result<(), Reason> {
         let before = self.expectations.len() as u64;
-        let limits = fresh.helper.expect_limits(&self.sysctls);
+        let limits = self.expect_limits(fresh.helper);
         let error = self.expectations.expect_related(fresh, limits, now).err();
         let created = u64::from(error.is_none());
         self.counters.expect_create += created;
@@ -172,10 +172,14 @@ impl Engine {
             None => Ok(()),
             Some(ExpectError::Clash) => Err(Reason::ExpectClash),
             Some(ExpectError::Full) => {
-                self.log.push_ratelimited(now, || String::from("nf_conntrack: expectation table full"));
+                self.log_expectations_full(now);
                 Err(Reason::ExpectFull)
             }
         }
+    }
+
+    pub(crate) fn log_expectations_full(&mut self, now: Instant) {
+        self.log.push_ratelimited(now, || String::from("nf_conntrack: expectation table full"));
     }
 }
 
@@ -192,7 +196,7 @@ const fn is_translated(status: Status) -> bool {
 }
 
 /// The mask that compares every bit of an address.
-const fn full_address_mask(address: IpAddr) -> IpAddr {
+pub(crate) const fn full_address_mask(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::BROADCAST),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::from_bits(u128::MAX)),

@@ -3,6 +3,7 @@
 //! The protocol tracker returns a [`TrackResult`], which is applied here: status, timeout, counters, events. A new connection is only returned
 //! as [`Unconfirmed`]; this module must never insert one into the table.
 use crate::ct_timeout::timeouts_of;
+use crate::event_bits::EventBits;
 use crate::expectation::ExpectNat;
 use crate::extension::Master;
 use crate::nat::ack_offset;
@@ -145,16 +146,18 @@ impl Engine {
         let outcome = Outcome::tracked(info, direction, ConnId { slot, generation });
         let TrackResult::Pass { timeout, changed, assured } = result else {
             if changed_by_invalid {
-                self.note_change(slot, true);
+                self.note_change(slot, EventBits::PROTOINFO);
             }
             return self.apply_track_result(packet, reference, result, outcome, now);
         };
+        let mut news = EventBits::PROTOINFO.when(changed).union(EventBits::ASSURED.when(assured));
         let mut update = changed || assured;
         if assured {
             hot.add_status(Status::ASSURED);
         }
         if direction == Direction::Reply && !hot.status().contains(Status::SEEN_REPLY) {
             hot.add_status(Status::SEEN_REPLY);
+            news = news.union(EventBits::REPLY);
             update = true;
         }
         let is_tcp = packet.protocol() == ipproto::TCP;
@@ -183,7 +186,7 @@ impl Engine {
         }
         if update {
             self.dirty.mark_dirty(slot);
-            self.note_change(slot, changed);
+            self.note_change(slot, news);
         }
         Some(outcome)
     }
@@ -210,7 +213,8 @@ impl Engine {
                 }
                 if answered || changed {
                     self.dirty.mark_dirty(slot);
-                    self.note_change(slot, changed);
+                    let news = EventBits::PROTOINFO.when(changed).union(EventBits::REPLY.when(answered));
+                    self.note_change(slot, news);
                 }
                 Some(Outcome { reason, ..outcome })
             }
@@ -311,6 +315,8 @@ impl Engine {
                 reply_free_epoch: u64::MAX,
                 hashes: [probe.hash, probe.reply_hash],
                 extension: None,
+                expected: None,
+                event_bits: None,
                 mark: 0,
                 labels: None,
             }),

@@ -88,7 +88,7 @@ fn expectation_lists_as_proc_nf_conntrack_expect() {
     world.advance_ms(10_500);
     let all: Vec<_> = world.engine.expectations(world.now).collect();
     let [one] = all[..] else { unreachable!("{all:?}") };
-    assert_eq!((one.helper, one.class, one.zone, one.timeout), (Helper::Ftp, 0, 0, 289));
+    assert_eq!((one.helper, one.class, one.zone, one.timeout), (Some(Helper::Ftp), 0, 0, 289));
     assert_eq!((one.tuple.protocol, one.tuple.source_key, one.source_key_mask), (6, 0, 0));
     assert_eq!(one.source_mask.to_string(), "255.255.255.255");
     assert_eq!(one.master, world.entry(control.conn_id(&world)).original);

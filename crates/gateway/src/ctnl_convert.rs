@@ -62,7 +62,7 @@ pub(super) fn to_ctnl_expectation(expected: &keepstate_engine::ExpectationEntry)
         expected: tuple,
         mask,
         timeout: Some(expected.timeout),
-        helper: Some(expected.helper.name().into()),
+        helper: expected.helper.map(|helper| helper.name().into()),
         zone: (expected.zone != 0).then_some(expected.zone),
         flags: Some(0),
         class: Some(expected.class.into()),

@@ -112,7 +112,7 @@ impl RulesetOptions {
     pub fn load_checked(&self, path: &Path) -> Result<LoadedRuleset> {
         match self.load(path)? {
             Ok(loaded) => {
-                for diagnostic in &loaded.tree.not_governed {
+                for diagnostic in &loaded.tree.notes {
                     tracing::warn!("{}", loaded.note(diagnostic));
                 }
                 for diagnostic in &loaded.left_out {

@@ -16,25 +16,25 @@ table netdev early {
 }
 table inet filter {
 	ct helper sip {
-		type \"sip\" protocol udp
+		type \"own\" protocol udp
 	}
 	chain forward {
 		type filter hook forward priority filter; policy drop;
 		meta skuid nobody accept
-		ip saddr 10.0.0.0/8 queue num 3
+		ip saddr 10.0.0.0/8 tunnel id 3
 		tcp dport 22 accept
 		udp dport 5060 ct helper set \"sip\"
-		ip daddr 10.0.0.1 osf name \"Linux\"
+		ip daddr 10.0.0.1 vxlan vni 4
 	}
 }
 ";
 
 /// What has to be said about each part of `MIXED` that is left out.
 const LEFT_OUT: [&str; 4] = [
-    ":9:8: helper \"sip\" is not supported: only FTP is followed",
-    ":14:23: `queue` is not supported: packets go to no other program, since the router is itself in user space: ip saddr 10.0.0.0/8 queue num 3",
+    ":9:8: helper \"own\" is not known",
+    ":14:23: `tunnel` is not supported: packets carry no metadata of tunnels here: ip saddr 10.0.0.0/8 tunnel id 3",
     ":16:3: the rule names sip, which is left out: udp dport 5060 ct helper set \"sip\"",
-    ":17:21: `osf` is not supported: there is no database of fingerprints: ip daddr 10.0.0.1 osf name \"Linux\"",
+    ":17:21: `vxlan` is not supported: the packet inside of a tunnel's packet is not looked at: ip daddr 10.0.0.1 vxlan vni 4",
 ];
 const NOTE: &str = ":1:7: table netdev early is not governed here: the kernel applies it to what passes the kernel";
 

@@ -12,7 +12,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// The files whose document in nft's words differs, and why. Each is read back nevertheless.
-const REWORDED: [(&str, &str); 5] = [
+const REWORDED: [(&str, &str); 6] = [
+    (
+        "real_world/json-forms.nft",
+        "nft 1.0.6 writes `add @map` as text, and leaves out the family of a connection's address",
+    ),
     ("real_world/inet-ingress.nft", "nft 1.0.6 leaves out the device of the chain"),
     ("rulesets/kubernetes-iptables.nft", "a number below 1 is 0"),
     ("rulesets/link-types.nft", "marks below a prefix are a range, no flag below the first is 0"),

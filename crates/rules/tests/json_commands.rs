@@ -145,7 +145,7 @@ fn errors_name_their_place() {
 fn a_wrong_statement_is_named() {
     for (statement, expected) in [
         (r#"{"acept": null}"#, "expr[1]: the statement `acept` is unknown"),
-        (r#"{"queue": {"num": 3}}"#, "expr[1]: the statement `queue` is not supported"),
+        (r#"{"tproxy": {"port": 3}}"#, "expr[1]: the statement `tproxy` is not supported"),
         (r#"{"xt": null}"#, "expr[1]: the statement `xt` is not supported"),
         (
             r#"{"match": {"left": 1}}"#,

@@ -10,7 +10,7 @@ const RULESET: &str = "table netdev early {
 	}
 }
 table inet filter {
-	ct expectation voice { protocol udp; dport 9876; timeout 2m; size 8; l3proto ip; }
+	tunnel far { id 100; }
 	set macs { typeof ether saddr; elements = { 00:11:22:33:44:55 } }
 	set addresses { type ipv4_addr; elements = { 10.0.0.1 } }
 	chain early {
@@ -21,16 +21,17 @@ table inet filter {
 		type filter hook forward priority filter; policy drop;
 		ether saddr 00:11:22:33:44:55 drop
 		ether saddr @macs drop
-		ct expectation set \"voice\"
+		tunnel id 3 drop
 		ip saddr @addresses tcp dport { 22,
 			80 } accept
 		tcp dport 80 queue num 3; tcp dport 443 accept
 		osf name \"Linux\" drop
+		meta l4proto tcp tproxy to :50080; udp dport 67 queue num 3 bypass
 	}
 }
 table bridge b { chain c { accept; }; }
-add rule inet filter forward udp dport 53 queue num 4
-add rule inet filter forward udp dport 53 accept
+add rule inet filter forward udp dport 53 vxlan vni 4 drop
+add rule inet filter forward udp dport 53 queue num 5
 ";
 
 #[test]
@@ -44,20 +45,34 @@ fn each_thing_left_out_is_named_and_the_rest_is_in_force() {
     assert_eq!(
         places,
         [
-            "8 objects of type `ct expectation` are not supported: only helpers expect connections",
+            "8 tunnel is not supported: packets carry no metadata of tunnels here",
             "12 hook egress is not supported: it belongs to a device, behind everything that is done here",
-            "19 `ct expectation` is not supported: only helpers expect connections",
-            "22 `queue` is not supported: packets go to no other program, since the router is itself in user space",
-            "23 `osf` is not supported: there is no database of fingerprints",
-            "27 `queue` is not supported: packets go to no other program, since the router is itself in user space",
+            "19 `tunnel` is not supported: packets carry no metadata of tunnels here",
+            "24 `tproxy` is not supported: there are no sockets to give a packet to",
+            "28 `vxlan` is not supported: the packet inside of a tunnel's packet is not looked at",
         ]
     );
     assert_eq!(tree.tables.len(), 1);
     let rules: Vec<usize> = tree.tables[0].chains.iter().map(|chain| chain.rules.len()).collect();
-    assert_eq!(rules, [1, 5]);
-    let notes: Vec<&str> = tree.not_governed.iter().map(|note| note.message.as_str()).collect();
-    let note = |table| format!("table {table} is not governed here: the kernel applies it to what passes the kernel");
-    assert_eq!(notes, [note("netdev early"), note("bridge b")]);
+    assert_eq!(rules, [1, 8]);
+    let notes: Vec<String> =
+        tree.notes.iter().map(|note| format!("{} {}", sources.position(note.span).line, note.message)).collect();
+    let governed = "is not governed here: the kernel applies it to what passes the kernel";
+    let queue = |does| {
+        format!(
+            "no program can listen on a queue here: a packet that reaches this rule {does}, as in Linux without a listener"
+        )
+    };
+    assert_eq!(
+        notes,
+        [
+            format!("1 table netdev early {governed}"),
+            format!("22 {}", queue("is dropped")),
+            "23 no fingerprints of systems are loaded: every SYN is \"unknown\" for osf".to_owned(),
+            format!("24 {}", queue("passes this chain")),
+            format!("27 table bridge b {governed}"),
+        ]
+    );
     assert!(tree.tables[0].chains[0].base.is_none(), "the chain of the egress hook sees no packets");
     compile(&tree, &sources).unwrap();
 }
@@ -67,19 +82,16 @@ fn rules_that_name_something_left_out_are_left_out_too() {
     let text = "table ip t {\n\tset macs { type secret; }\n}\n";
     assert!(parse_skipping_unsupported("r.nft", text, &NoIncludes, &[]).is_err(), "a mistake is never left out");
     let text = "table ip t {
-	ct helper sip { type \"sip\" protocol udp; }
+	ct helper own { type \"own\" protocol udp; }
 	chain c {
-		udp dport 5060 ct helper set \"sip\"
+		udp dport 5060 ct helper set \"own\"
 		udp dport 53 accept
 	}
 }
 ";
     let (tree, _, left_out) = parse_skipping_unsupported("r.nft", text, &NoIncludes, &[]).unwrap();
     let messages: Vec<&str> = left_out.iter().map(|diagnostic| diagnostic.message.as_str()).collect();
-    assert_eq!(
-        messages,
-        ["helper \"sip\" is not supported: only FTP is followed", "the rule names sip, which is left out"]
-    );
+    assert_eq!(messages, ["helper \"own\" is not known", "the rule names own, which is left out"]);
     assert_eq!(tree.tables[0].chains[0].rules.len(), 1);
 }
 
@@ -101,7 +113,7 @@ add rule ip t c accept
 ";
     let (tree, sources) = parse_with("r.nft", text, &NoIncludes, &[]).unwrap();
     let notes: Vec<String> = tree
-        .not_governed
+        .notes
         .iter()
         .map(|note| format!("{} {}", sources.position(note.span).line, note.message.split(" is ").next().unwrap()))
         .collect();

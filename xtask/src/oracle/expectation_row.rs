@@ -25,7 +25,7 @@ impl From<&ExpectationEntry> for ExpectationRow {
             tuple: one.tuple,
             mask: (one.source_mask, one.source_key_mask),
             master: one.master,
-            helper: one.helper.name().to_owned(),
+            helper: one.helper.map_or_else(String::new, |helper| helper.name().to_owned()),
             class: one.class,
             timeout: one.timeout,
         }

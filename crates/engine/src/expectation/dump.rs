@@ -22,8 +22,8 @@ pub struct ExpectationEntry {
     pub timeout: u32,
     /// The original tuple of the master connection.
     pub master: Tuple,
-    /// The helper that created it.
-    pub helper: Helper,
+    /// The helper of the connection that announced it, if it has one.
+    pub helper: Option<Helper>,
     /// Its expectation class within the helper.
     pub class: u8,
 }

@@ -1,14 +1,17 @@
-//! Expectations: connections announced to a helper. An expectation lives until the connection arrives, it times out, or its master ends.
+//! Expectations: connections announced to a helper, or expected by a rule. An expectation lives until the connection arrives, it times out, or its master ends.
 //!
 //! An [`Expectation`] belongs to the connection that announced it, its master. The first packet of a new connection matches it if its
 //! destination equals the announced one and its source matches under the mask. A match consumes the expectation, unless it is
 //! permanent, even if that packet is dropped later. A master's expectations are limited per class: a new one replaces the oldest.
 //! An expectation must never replace another master's: if the two overlap, the new one is refused. The total never exceeds the limit.
 mod dump;
+mod policy;
 #[cfg(test)]
 mod tests;
 
 pub use dump::ExpectationEntry;
+pub(crate) use policy::PendingExpectations;
+pub use policy::{ExpectResult, ExpectationPolicy};
 
 use crate::helper::ExpectLimits;
 use crate::{ConnId, Helper, Instant, Tuple};
@@ -58,8 +61,8 @@ pub(crate) struct Expectation {
     pub(crate) zone: u16,
     /// Its expectation class within the helper; each class has a limit.
     pub(crate) class: u8,
-    /// The helper that created it.
-    pub(crate) helper: Helper,
+    /// The helper of the connection that announced it; a rule may have expected it for one without.
+    pub(crate) helper: Option<Helper>,
     pub(crate) flags: ExpectFlags,
     /// How the connection is translated, if its master is.
     pub(crate) nat: Option<ExpectNat>,
@@ -215,6 +218,13 @@ impl ExpectationTable {
         lost.map_or(Ok(()), |lost| Err(alloc::format!("not everywhere: {lost:?}")))
     }
 
+    /// Is there an expectation that matches packets that this one matches too?
+    pub(crate) fn overlaps_any(&mut self, one: &Expectation, now: Instant) -> bool {
+        let at = destination_key(&one.tuple);
+        self.drop_expired_at(at, now);
+        self.by_destination.get(&at).is_some_and(|known| known.iter().any(|known| known.overlaps(one)))
+    }
+
     fn of_same_class(&self, fresh: &Expectation) -> impl Iterator<Item = &Expectation> {
         let class = fresh.class;
         let all = self.by_master.get(&fresh.master).map_or(&[][..], Vec::as_slice);
@@ -264,7 +274,7 @@ impl Expectation {
     }
 
     /// Is it identical: the same master, matching the same packets?
-    fn is_same(&self, other: &Expectation) -> bool {
+    pub(crate) fn is_same(&self, other: &Expectation) -> bool {
         let same = self.master == other.master && self.class == other.class && self.zone == other.zone;
         same && self.mask == other.mask && self.tuple == other.tuple
     }

@@ -26,7 +26,7 @@ fn expectation(slot: u32, port: u16) -> Expectation {
         mask: ExpectMask { source: EXACT, source_key: 0 },
         zone: 0,
         class: 0,
-        helper: Helper::Ftp,
+        helper: Some(Helper::Ftp),
         flags: ExpectFlags::default(),
         nat: None,
         deadline: Instant::from_secs(300),

@@ -123,7 +123,7 @@ fn a_step_removes_a_bounded_number_of_expectations() {
             mask: crate::expectation::ExpectMask { source: [255; 4].into(), source_key: 0 },
             zone: 0,
             class: 0,
-            helper: crate::Helper::Ftp,
+            helper: Some(crate::Helper::Ftp),
             flags: crate::expectation::ExpectFlags::default(),
             nat: None,
             deadline: Instant::from_secs(5),

@@ -132,6 +132,8 @@ impl Engine {
             reply_free_epoch: u64::MAX,
             hashes: [0; 2],
             extension: None,
+            expected: None,
+            event_bits: None,
             mark: new.attributes.mark.unwrap_or(0),
             labels: new.attributes.labels.map(|[labels, mask]| {
                 let mut set = labels;

@@ -8,6 +8,7 @@ mod create;
 #[cfg(test)]
 mod tests;
 
+use crate::event_bits::EventBits;
 use crate::protocol::sctp::Sctp;
 use crate::protocol::{Tcp, seconds_to_ticks};
 use crate::table::record::{HotRecord, RecordKind};
@@ -151,7 +152,7 @@ impl Engine {
         }
         self.dirty.mark_dirty(slot);
         if self.wants_event(EventKind::Update) {
-            self.emit_update(slot, true, now);
+            self.emit_update(slot, EventBits::REQUEST, now);
         }
         Ok(())
     }

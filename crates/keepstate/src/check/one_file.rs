@@ -17,7 +17,7 @@ pub(super) fn check_ruleset(file: &Path, options: &RulesetOptions) -> Result<Fil
             let tables = loaded.tree.tables.len();
             let counts = vec![("table", tables), ("chain", chains), ("rule", rules), ("element", elements)];
             let mut report = FileReport::ok_report(file, counts);
-            for diagnostic in &loaded.tree.not_governed {
+            for diagnostic in &loaded.tree.notes {
                 report.text += &format!("note: {}\n", loaded.note(diagnostic));
                 let at = loaded.sources.position(diagnostic.span);
                 report

@@ -25,6 +25,7 @@ pub(crate) const OBJECTS: &str = "
     quota q { over 1000 mbytes }
     limit l { rate 100000/second }
     ct timeout t { protocol udp; policy = { replied : 100 }; }
+    ct expectation e { protocol udp; dport 9; timeout 1h; size 1; l3proto ip; }
     chain other { accept; }
 ";
 
@@ -60,6 +61,10 @@ pub(crate) const RULES: &[(&str, Hold)] = &[
     ("ct status assured counter", Hold::empty()),
     ("ct mark 9 drop", Hold::empty()),
     ("ct mark set 9", Hold::empty()),
+    // Every packet of the connection chooses the same.
+    ("ct event set new,destroy", Hold::empty()),
+    // Of new connections only.
+    ("ct expectation set e", Hold::empty()),
     ("ct zone 7 drop", Hold::empty()),
     ("ct helper \"ftp\" drop", Hold::empty()),
     ("ct original ip saddr 203.0.113.1 drop", Hold::empty()),

@@ -126,6 +126,35 @@ impl Kernel {
         counters.collect()
     }
 
+    /// The connections that are expected, sorted: protocol, source, destination and port, and the connection that expects them.
+    #[allow(dead_code, reason = "not every test wants it")]
+    pub fn expected_connections(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for family in ["ipv4", "ipv6"] {
+            let output = Command::new("conntrack").args(["-L", "expect", "-f", family]).output().unwrap();
+            for line in String::from_utf8_lossy(&output.stdout).lines() {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                let nth = |name: &str, at: usize| {
+                    words.iter().filter_map(|word| word.strip_prefix(name)).nth(at).unwrap_or_default()
+                };
+                // The ports of the expected tuple, of the mask, of the master.
+                lines.push(format!(
+                    "{} {} > {}:{} of {}:{} > {}:{}",
+                    nth("proto=", 0),
+                    nth("src=", 0),
+                    nth("dst=", 0),
+                    nth("dport=", 0),
+                    nth("master-src=", 0),
+                    nth("sport=", 2),
+                    nth("master-dst=", 0),
+                    nth("dport=", 2)
+                ));
+            }
+        }
+        lines.sort();
+        lines
+    }
+
     /// The tuples of the connection table: `protocol original | reply`, sorted.
     pub fn table(&self) -> Vec<String> {
         let mut lines = Vec::new();

@@ -1,8 +1,11 @@
 //! Compares our router with Linux and nft: the same ruleset and the same packets on both; the packets that leave and the connection tables must be equal.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
 
+mod collisions;
+mod concat_ranges;
 mod copies;
 mod element_timeouts;
+mod expectations;
 mod fib;
 mod header_changes;
 mod ingress;

@@ -73,6 +73,10 @@ pub fn compare_rule_counters(ruleset: &str, additions: &Additions, arrivals: &[A
         }
         (ours_before, theirs_before) = (ours, theirs);
     }
+    let (ours, theirs) = (expected_connections(&router), kernel.expected_connections());
+    if ours != theirs {
+        wrong.push(format!("expected at the end: Linux {theirs:#?}, ours {ours:#?}"));
+    }
     assert!(
         wrong.is_empty(),
         "{} differences:\n{}",
@@ -80,6 +84,27 @@ pub fn compare_rule_counters(ruleset: &str, additions: &Additions, arrivals: &[A
         wrong.iter().take(25).cloned().collect::<Vec<_>>().join("\n")
     );
     true
+}
+
+/// The connections that are expected, as [`Kernel::expected_connections`] has them.
+fn expected_connections(router: &Router) -> Vec<String> {
+    let line = |one: keepstate_engine::ExpectationEntry| {
+        let (tuple, master) = (one.tuple, one.master);
+        format!(
+            "{} {} > {}:{} of {}:{} > {}:{}",
+            tuple.protocol,
+            tuple.source,
+            tuple.destination,
+            tuple.destination_key,
+            master.source,
+            master.source_key,
+            master.destination,
+            master.destination_key
+        )
+    };
+    let mut lines: Vec<String> = router.engine().expectations(now()).map(line).collect();
+    lines.sort();
+    lines
 }
 
 /// Waits until the kernel's clock has moved on: the coarse clock shows its last tick.

@@ -49,6 +49,8 @@ pub enum StatefulSpec {
 pub struct Log {
     /// Prefix of the line.
     pub prefix: String,
+    /// A record for the audit log.
+    pub audit: bool,
     /// Level, by syslog's number; 4 is a warning.
     pub level: Option<u8>,
     /// The nfnetlink_log group.
@@ -74,6 +76,15 @@ pub struct LogFlags {
     pub ether: bool,
     /// The socket's user. It adds nothing: the packets of a router have no socket.
     pub skuid: bool,
+}
+
+/// Which way a security mark is copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecMarkCopy {
+    /// From the packet to its connection.
+    ToConnection,
+    /// From the connection to the packet.
+    FromConnection,
 }
 
 /// How a packet is rejected.
@@ -150,6 +161,7 @@ pub enum AssignTarget {
     /// The zone, in both directions or in one.
     CtZone(ZoneDirection),
     CtLabel,
+    CtEvents,
     /// Of IPv6, or of IPv4.
     Dscp {
         v6: bool,

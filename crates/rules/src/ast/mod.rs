@@ -5,6 +5,7 @@
 mod action;
 mod expression;
 mod object;
+mod queue;
 mod ruleset;
 mod script;
 mod selector;
@@ -15,6 +16,7 @@ pub use crate::datatype::ObjectKind;
 pub use action::*;
 pub use expression::*;
 pub use object::*;
+pub use queue::*;
 pub use ruleset::*;
 pub use script::*;
 pub use selector::*;

@@ -1,7 +1,7 @@
 //! Named objects that rules share.
 use super::action::Limit;
 use crate::source::Span;
-use keepstate_engine::Sysctl;
+use keepstate_engine::{ExpectationPolicy, Sysctl};
 
 /// A named object.
 #[derive(Clone, Debug)]
@@ -39,6 +39,10 @@ pub enum ObjectBody {
     CtHelper(String, u8),
     /// A timeout policy.
     CtTimeout(CtTimeoutPolicy),
+    /// A connection that is expected of another.
+    CtExpectation(ExpectationPolicy),
+    /// A security context.
+    SecMark(String),
     /// Options of a SYN proxy.
     Synproxy(SynproxyInfo),
 }
@@ -52,6 +56,8 @@ impl ObjectBody {
             ObjectBody::Limit(_) => "limit",
             ObjectBody::CtHelper(..) => "ct helper",
             ObjectBody::CtTimeout(_) => "ct timeout",
+            ObjectBody::CtExpectation(_) => "ct expectation",
+            ObjectBody::SecMark(_) => "secmark",
             ObjectBody::Synproxy(_) => "synproxy",
         }
     }

@@ -49,8 +49,9 @@ pub struct Ruleset {
     pub table_handles: u64,
     /// The text empties the ruleset first (`flush ruleset`).
     pub flushed: bool,
-    /// Tables of families arp, bridge and netdev in the text, each once: the kernel's, no packet meets them here. Whoever loads a ruleset shows them.
-    pub not_governed: Vec<Diagnostic>,
+    /// What the text has and is not in force here as it is in the kernel, each once: tables of families arp, bridge and netdev, and statements whose note says what they do here. Whoever loads a
+    /// ruleset shows them.
+    pub notes: Vec<Diagnostic>,
 }
 
 impl Ruleset {

@@ -69,7 +69,9 @@ pub enum QueryKind {
     Limits,
     CtHelpers,
     CtTimeouts,
+    CtExpectations,
     Synproxies,
+    SecMarks,
     /// Always empty: there are none here.
     Flowtables,
     /// The rules, without anything else (`reset rules`).

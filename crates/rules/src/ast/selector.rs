@@ -30,8 +30,31 @@ pub enum Selector {
     Socket(SocketKey),
     /// The route of the packet, once there is one.
     Route(RouteKey),
+    /// The system that a SYN of IPv4 seems to come from.
+    OsFingerprint(OsFingerprintKey),
     /// What IPsec has done to the packet, or is to do. The kernel does that, so the match fails, as in Linux for a packet without IPsec.
     Xfrm(XfrmKey, XfrmDirection),
+}
+
+/// The system that a SYN seems to come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OsFingerprintKey {
+    /// With its version.
+    pub version: bool,
+    /// How the TTL is compared.
+    pub ttl: OsTtlCheck,
+}
+
+/// How the TTL of a fingerprint is compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OsTtlCheck {
+    /// Equal in a network of this machine, else at least as small.
+    #[default]
+    Local,
+    /// At least as small.
+    Loose,
+    /// Not compared.
+    Skip,
 }
 
 /// Properties of the socket that a packet belongs to.
@@ -374,6 +397,7 @@ impl Selector {
                 SocketKey::Cgroup => DataType::Number(32),
                 SocketKey::CgroupV2 => DataType::CgroupV2,
             },
+            Selector::OsFingerprint(_) => DataType::OsName,
             Selector::Route(RouteKey::ClassId) => DataType::Realm,
             Selector::Route(RouteKey::Ipsec) => DataType::Boolean,
             Selector::Route(RouteKey::NextHop4) => DataType::Address4,

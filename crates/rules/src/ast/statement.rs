@@ -1,7 +1,8 @@
 //! Rules and their statements: matches, NAT, set updates, and everything else a rule consists of.
-use super::action::{AssignTarget, Limit, Log, NftVerdict, Reject, StatefulSpec};
+use super::action::{AssignTarget, Limit, Log, NftVerdict, Reject, SecMarkCopy, StatefulSpec};
 use super::expression::Expression;
 use super::object::SynproxyInfo;
+use super::queue::QueueSpec;
 use super::set::SetRef;
 use crate::datatype::ObjectKind;
 use crate::source::Span;
@@ -96,6 +97,8 @@ pub enum Statement {
     CtHelper(String, Span),
     /// Attaches the timeout policy of this named object.
     CtTimeout(String, Span),
+    /// Expects the connection of this named object.
+    CtExpectation(String, Span),
     /// Gives the connection to a flowtable: the fast path does that by itself.
     FlowOffload(String, Span),
     /// Remembers when it was reached last; no packet is treated differently.
@@ -104,6 +107,10 @@ pub enum Statement {
     Nat(Nat),
     /// Drops the packet and sends an error.
     Reject(Reject),
+    /// Copies a security mark; there are none here.
+    SecMark(SecMarkCopy),
+    /// Gives the packet to a program.
+    Queue(QueueSpec),
     /// Sends a copy of the packet to a gateway.
     Dup {
         /// The gateway's address.

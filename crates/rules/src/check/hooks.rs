@@ -4,7 +4,7 @@ use super::chain_graph::reachable_chains;
 use super::refusal::{Refusal, place};
 use crate::ast::{
     AssignTarget, BaseChainSpec, Chain, Expression, FibExpr, FibResult, Hook, MetaKey, NatTarget, RouteKey, Selector,
-    SocketKey, Statement, Table, XfrmDirection,
+    SocketKey, Statement, Table, TableFamily, XfrmDirection,
 };
 use crate::diagnostic::Diagnostic;
 use keepstate_engine::Manip;
@@ -99,6 +99,14 @@ const SOCKET: Placement = Placement {
     help: "use a chain at hook prerouting, input or output",
 };
 
+const OS_FINGERPRINT: Placement = Placement { what: "osf", ..IPSEC };
+const OS_FINGERPRINT_6: Placement = Placement {
+    what: "osf, which knows IPv4 alone,",
+    nat_only: false,
+    hooks: &[],
+    help: "use a table of family ip or inet",
+};
+
 /// Checks all rules of a table against the hooks from which they can be reached.
 pub(super) fn check_hooks(table: &Table) -> Vec<Diagnostic> {
     let mut found = Vec::new();
@@ -112,7 +120,9 @@ pub(super) fn check_hooks(table: &Table) -> Vec<Diagnostic> {
             };
             for (rule_at, rule) in chain.all_rules().enumerate() {
                 let statements = rule.statements.iter().enumerate();
-                let first = statements.filter_map(|(at, statement)| Some((at, misplaced(statement, &base)?))).next();
+                let first = statements
+                    .filter_map(|(at, statement)| Some((at, misplaced(statement, &base, table.family)?)))
+                    .next();
                 if let Some((statement, placement)) = first
                     && refused.insert((at, rule_at))
                 {
@@ -133,6 +143,9 @@ pub(super) fn check_hooks(table: &Table) -> Vec<Diagnostic> {
 fn refusal(placement: &Placement, chain: &str, base: &BaseChainSpec) -> Refusal {
     let hooks: Vec<String> = placement.hooks.iter().map(Hook::to_string).collect();
     let kind = if placement.nat_only { "chains of type nat at " } else { "" };
+    if placement.hooks.is_empty() {
+        return Refusal::new(format!("{} is not possible in this table", placement.what), placement.help);
+    }
     let message = format!(
         "{} is possible at {kind}hook {} only; base chain {chain} is at hook {}",
         placement.what,
@@ -143,7 +156,7 @@ fn refusal(placement: &Placement, chain: &str, base: &BaseChainSpec) -> Refusal 
 }
 
 /// The first thing in a statement that is not possible for packets of this base chain.
-fn misplaced(statement: &Statement, base: &BaseChainSpec) -> Option<&'static Placement> {
+fn misplaced(statement: &Statement, base: &BaseChainSpec, family: TableFamily) -> Option<&'static Placement> {
     let of_statement = match statement {
         Statement::Nat(nat) => Some(match (&nat.target, nat.manip) {
             (NatTarget::Masquerade, _) => &MASQUERADE,
@@ -164,6 +177,8 @@ fn misplaced(statement: &Statement, base: &BaseChainSpec) -> Option<&'static Pla
         Selector::Fib(FibExpr { result: FibResult::Oif | FibResult::OifName, .. }) => Some(&FIB_RECEIVED),
         Selector::Fib(FibExpr { iif: true, .. }) => Some(&FIB_RECEIVED),
         Selector::Fib(FibExpr { oif: true, .. }) => Some(&FIB_SENT),
+        Selector::OsFingerprint(_) if family == TableFamily::Ip6 => Some(&OS_FINGERPRINT_6),
+        Selector::OsFingerprint(_) => Some(&OS_FINGERPRINT),
         Selector::Meta(MetaKey::Ipsec) => Some(&IPSEC),
         Selector::Xfrm(_, XfrmDirection::In) => Some(&XFRM_IN),
         Selector::Xfrm(_, XfrmDirection::Out) => Some(&XFRM_OUT),

@@ -12,12 +12,25 @@ use crate::datatype::DataType;
 /// Protocol number of TCP.
 const TCP: u8 = 6;
 
+/// Bits of an Ethernet header without a tag.
+const LINK_HEADER_BITS: u16 = 112;
+/// Types of frames with a VLAN tag.
+const VLAN_TYPES: [u128; 2] = [0x8100, 0x88a8];
+
 /// What is known about a rule's packets after the statements so far.
 pub(crate) struct ProtocolContext {
     /// Of the table.
     family: TableFamily,
     /// Is the packet IPv6 (with `false`: IPv4)?
     pub(crate) v6: Option<bool>,
+    /// A field of the network's header has told the family, so nft has tied the packet to an untagged frame.
+    network_told: bool,
+    /// The family that the frame's type tells.
+    link_v6: Option<bool>,
+    /// The frame's type that a match has asked for.
+    ether_type: Option<u128>,
+    /// A field of the VLAN tag was read.
+    tagged: bool,
     /// The transport protocols that it can have, the one learned last at the end; empty if nothing is known.
     pub(super) protocols: Vec<u8>,
 }
@@ -30,7 +43,15 @@ impl ProtocolContext {
             TableFamily::Ip6 => Some(true),
             TableFamily::Inet => None,
         };
-        ProtocolContext { family, v6, protocols: Vec::new() }
+        ProtocolContext {
+            family,
+            v6,
+            network_told: false,
+            link_v6: None,
+            ether_type: None,
+            tagged: false,
+            protocols: Vec::new(),
+        }
     }
 
     /// Learns from the next statement while the rule is parsed; a contradiction is an error once the whole ruleset is checked.
@@ -123,11 +144,37 @@ impl ProtocolContext {
         }
     }
 
+    /// A field of the VLAN tag: nft refuses it behind what has told that the frame has none.
+    fn tag(&mut self) -> Result<(), Refusal> {
+        if self.tagged || self.ether_type.is_some_and(|kind| VLAN_TYPES.contains(&kind)) {
+            self.tagged = true;
+            return Ok(());
+        }
+        if self.family == TableFamily::Inet && self.network_told {
+            return Err(Refusal::new(
+                "the rule has selected packets of untagged frames: a field of the network's header stands before that of the VLAN",
+                "write the VLAN first: `vlan id 5 ip saddr 192.0.2.1`",
+            ));
+        }
+        if self.ether_type.is_some() {
+            return Err(Refusal::new(
+                "the rule has already selected frames of another type, which have no VLAN tag",
+                "remove one of the two matches",
+            ));
+        }
+        self.tagged = true;
+        Ok(())
+    }
+
     fn payload(&mut self, field: PayloadField) -> Result<(), Refusal> {
+        if field.base == PayloadBase::Link && field.bits.offset >= LINK_HEADER_BITS {
+            return self.tag();
+        }
         let Some(protocol) = field.protocol else { return Ok(()) };
         self.imply_protocol(protocol)?;
         // Fields of icmp in an IPv6 packet are a contradiction that nft takes.
         self.v6 = self.v6.or(field.v6);
+        self.network_told |= field.v6.is_some();
         Ok(())
     }
 
@@ -198,17 +245,20 @@ impl ProtocolContext {
                 const NFPROTO_IPV6: u128 = 10;
                 if let Some(last) = values.last() {
                     self.v6 = Some(*last == NFPROTO_IPV6);
+                    self.network_told = true;
                 }
             }
             // As nft, the value written last; an address of the other family contradicts it.
-            Selector::Payload(field)
-                if field.base == PayloadBase::Link && field.data_type == DataType::EtherType && self.v6.is_none() =>
-            {
-                self.v6 = match values.last() {
+            Selector::Payload(field) if field.base == PayloadBase::Link && field.data_type == DataType::EtherType => {
+                if field.bits.offset < LINK_HEADER_BITS {
+                    self.ether_type = values.last().copied();
+                }
+                self.link_v6 = match values.last() {
                     Some(0x0800) => Some(false),
                     Some(0x86dd) => Some(true),
-                    _ => None,
+                    _ => self.link_v6,
                 };
+                self.v6 = self.v6.or(self.link_v6);
             }
             _ => (),
         }
@@ -222,6 +272,7 @@ impl ProtocolContext {
     /// The field exists in packets of this family only.
     fn imply_family(&mut self, v6: bool) -> Result<(), Refusal> {
         self.require_family(v6)?;
+        self.network_told |= self.v6.is_none();
         self.v6 = Some(v6);
         Ok(())
     }
@@ -232,6 +283,10 @@ impl ProtocolContext {
             Some(known) if known != v6 && self.family != TableFamily::Inet => Err(Refusal::new(
                 format!("this is for {} packets, which a table of family {} never sees", name(v6), self.family),
                 format!("use a table of family {} or inet", if v6 { "ip6" } else { "ip" }),
+            )),
+            Some(_) if self.link_v6.is_some_and(|told| told != v6) => Err(Refusal::new(
+                format!("this is for {} packets, but the rule has already selected frames of {}", name(v6), name(!v6)),
+                "remove one of the two matches",
             )),
             Some(known) if known != v6 => Err(Refusal::new(
                 format!("this is for {} packets, but the rule has already selected {} packets", name(v6), name(known)),

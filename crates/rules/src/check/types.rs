@@ -19,6 +19,7 @@ fn check_assignment(table: &Table, target: AssignTarget, value: &Expression) -> 
         AssignTarget::MetaPriority => DataType::ClassId,
         AssignTarget::CtZone(_) => DataType::Number(16),
         AssignTarget::CtLabel => DataType::CtLabel,
+        AssignTarget::CtEvents => DataType::CtEvent,
         AssignTarget::Dscp { .. } => DataType::Dscp,
         AssignTarget::Ttl { .. } => DataType::Number(8),
         AssignTarget::Address { v6: false, .. } => DataType::Address4,

@@ -10,7 +10,11 @@ impl DataType {
         match self {
             DataType::Address4 => Ipv4Addr::from(u32::try_from(value).unwrap_or(u32::MAX)).to_string(),
             DataType::Address6 => Ipv6Addr::from(value).to_string(),
-            DataType::InterfaceName | DataType::InterfaceIndex | DataType::InterfaceKind | DataType::CtHelper => {
+            DataType::InterfaceName
+            | DataType::InterfaceIndex
+            | DataType::InterfaceKind
+            | DataType::CtHelper
+            | DataType::OsName => {
                 let bytes = value.to_be_bytes();
                 let name = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
                 format!("\"{}\"", String::from_utf8_lossy(name))

@@ -10,8 +10,8 @@ pub(crate) use format::format_duration;
 use protocols::PROTOCOLS;
 use services::SERVICES;
 use symbols::{
-    ADDRESS_TYPES, CT_STATES, CT_STATUS, DAYS, DCCP_TYPES, DSCP, ETHER_TYPES, ICMP_CODES, ICMP_TYPES, ICMP6_CODES,
-    ICMP6_TYPES, IGMP_TYPES, LINK_TYPES, MOBILITY_TYPES, TCP_FLAGS,
+    ADDRESS_TYPES, CT_EVENTS, CT_STATES, CT_STATUS, DAYS, DCCP_TYPES, DSCP, ETHER_TYPES, ICMP_CODES, ICMP_TYPES,
+    ICMP6_CODES, ICMP6_TYPES, IGMP_TYPES, LINK_TYPES, MOBILITY_TYPES, TCP_FLAGS,
 };
 pub use symbols::{CT_STATE_ESTABLISHED, CT_STATE_INVALID, CT_STATE_NEW, CT_STATE_RELATED, CT_STATE_UNTRACKED};
 
@@ -26,6 +26,8 @@ pub enum ObjectKind {
     Synproxy,
     CtHelper,
     CtTimeout,
+    CtExpectation,
+    SecMark,
 }
 
 /// Type of a value.
@@ -76,6 +78,8 @@ pub enum DataType {
     EtherType,
     /// Seconds.
     Duration,
+    /// Events of a connection, a bitmask.
+    CtEvent,
     /// A connection label, by its bit.
     CtLabel,
     /// A helper's name.
@@ -114,6 +118,8 @@ pub enum DataType {
     Realm,
     /// The kind of an interface.
     InterfaceKind,
+    /// The name of an operating system.
+    OsName,
     /// A control group, by its path.
     CgroupV2,
     /// A named object, by its index.
@@ -128,12 +134,14 @@ impl DataType {
             | DataType::InterfaceName
             | DataType::InterfaceKind
             | DataType::CtLabel
+            | DataType::OsName
             | DataType::CtHelper => 128,
             DataType::Address4
             | DataType::Mark
             | DataType::InterfaceIndex
             | DataType::CtState
             | DataType::CtStatus
+            | DataType::CtEvent
             | DataType::Duration => 32,
             DataType::Object(_)
             | DataType::AddressType
@@ -168,14 +176,21 @@ impl DataType {
 
     /// Is it a bitmask, where a list without braces means any of the bits?
     pub const fn is_bitmask(self) -> bool {
-        matches!(self, DataType::CtState | DataType::CtStatus | DataType::CtLabel | DataType::TcpFlags)
+        matches!(
+            self,
+            DataType::CtState | DataType::CtStatus | DataType::CtEvent | DataType::CtLabel | DataType::TcpFlags
+        )
     }
 
     /// Is it written as a name, so that an operator cannot follow?
     pub const fn is_name(self) -> bool {
         matches!(
             self,
-            DataType::InterfaceName | DataType::InterfaceIndex | DataType::InterfaceKind | DataType::CtHelper
+            DataType::InterfaceName
+                | DataType::InterfaceIndex
+                | DataType::InterfaceKind
+                | DataType::CtHelper
+                | DataType::OsName
         )
     }
 
@@ -204,6 +219,7 @@ impl DataType {
             DataType::EtherType => "an Ethernet type",
             DataType::Duration => "a duration",
             DataType::CtLabel => "a ct label",
+            DataType::CtEvent => "an event of connections",
             DataType::CtHelper => "a ct helper",
             DataType::PacketType => "a packet type",
             DataType::AddressType => "an address type",
@@ -222,6 +238,7 @@ impl DataType {
             DataType::GroupId => "a group id",
             DataType::Realm => "a realm",
             DataType::InterfaceKind => "the kind of an interface",
+            DataType::OsName => "the name of a system",
             DataType::CgroupV2 => "the path of a control group",
             DataType::Object(ObjectKind::Counter) => "a counter",
             DataType::Object(ObjectKind::Quota) => "a quota",
@@ -229,6 +246,8 @@ impl DataType {
             DataType::Object(ObjectKind::Synproxy) => "a synproxy",
             DataType::Object(ObjectKind::CtHelper) => "a ct helper",
             DataType::Object(ObjectKind::CtTimeout) => "a ct timeout",
+            DataType::Object(ObjectKind::CtExpectation) => "a ct expectation",
+            DataType::Object(ObjectKind::SecMark) => "a security mark",
         }
     }
 
@@ -246,6 +265,7 @@ impl DataType {
             }
             DataType::CtState => CT_STATES,
             DataType::CtStatus => CT_STATUS,
+            DataType::CtEvent => CT_EVENTS,
             DataType::CtDirection => &[("original", 0), ("reply", 1)],
             DataType::TcpFlags => TCP_FLAGS,
             DataType::Dscp => DSCP,
@@ -271,7 +291,7 @@ impl DataType {
 
     /// Value of a named constant.
     pub fn symbol_value(self, name: &str) -> Option<u128> {
-        if matches!(self, DataType::InterfaceName | DataType::InterfaceKind | DataType::CtHelper) {
+        if matches!(self, DataType::InterfaceName | DataType::InterfaceKind | DataType::CtHelper | DataType::OsName) {
             return encode_name(name);
         }
         self.symbols().iter().find(|(known, _)| *known == name).map(|(_, value)| *value)

@@ -1,5 +1,5 @@
 //! The names of constants, as nft has them.
-use keepstate_engine::Status;
+use keepstate_engine::{EventBits, Status};
 
 /// Bit of `ct state invalid`.
 pub const CT_STATE_INVALID: u128 = 1;
@@ -30,6 +30,20 @@ pub(super) const CT_STATUS: &[(&str, u128)] = &[
     ("dying", Status::DYING.bits() as u128),
 ];
 
+pub(super) const CT_EVENTS: &[(&str, u128)] = &[
+    ("new", EventBits::NEW.0 as u128),
+    ("related", EventBits::RELATED.0 as u128),
+    ("destroy", EventBits::DESTROY.0 as u128),
+    ("reply", EventBits::REPLY.0 as u128),
+    ("assured", EventBits::ASSURED.0 as u128),
+    ("protoinfo", EventBits::PROTOINFO.0 as u128),
+    ("helper", EventBits::HELPER.0 as u128),
+    ("mark", EventBits::MARK.0 as u128),
+    ("seqadj", 1 << 8),
+    ("secmark", 1 << 9),
+    ("label", EventBits::LABEL.0 as u128),
+];
+
 pub(super) const TCP_FLAGS: &[(&str, u128)] =
     &[("fin", 1), ("syn", 2), ("rst", 4), ("psh", 8), ("ack", 16), ("urg", 32), ("ecn", 64), ("cwr", 128)];
 
@@ -38,7 +52,7 @@ pub(super) const LINK_TYPES: &[(&str, u128)] =
     &[("ether", 1), ("ppp", 512), ("ipip", 768), ("ipip6", 769), ("loopback", 772), ("sit", 776), ("ipgre", 778)];
 
 pub(super) const ETHER_TYPES: &[(&str, u128)] =
-    &[("ip", 0x0800), ("arp", 0x0806), ("ip6", 0x86dd), ("vlan", 0x8100), ("8021q", 0x8100), ("8021ad", 0x88a8)];
+    &[("ip", 0x0800), ("arp", 0x0806), ("ip6", 0x86dd), ("8021q", 0x8100), ("vlan", 0x8100), ("8021ad", 0x88a8)];
 
 pub(super) const ICMP_TYPES: &[(&str, u128)] = &[
     ("echo-reply", 0),

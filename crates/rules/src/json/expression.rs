@@ -50,6 +50,7 @@ pub(super) enum JsonTerm {
     Rt(JsonKey),
     Ct(JsonKey),
     Socket(JsonKey),
+    Osf(JsonOsf),
     Fib(JsonFib),
     Numgen(JsonNumgen),
     Jhash(JsonHash),
@@ -126,6 +127,14 @@ pub(super) struct JsonKey {
     /// The number of a policy's transformation, of `ipsec`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) spnum: Option<u8>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct JsonOsf {
+    pub(super) key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ttl: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

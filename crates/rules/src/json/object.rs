@@ -30,6 +30,9 @@ pub(super) enum JsonObject {
     CtHelper(JsonCtHelper),
     #[serde(rename = "ct timeout")]
     CtTimeout(JsonCtTimeout),
+    Secmark(JsonSecmark),
+    #[serde(rename = "ct expectation")]
+    CtExpectation(JsonCtExpectation),
     Flowtable(JsonFlowtable),
     // What is listed or reset as a whole.
     Tables(Option<JsonPlace>),
@@ -243,6 +246,28 @@ pub(super) struct JsonCtTimeout {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) l3proto: Option<String>,
     pub(super) policy: BTreeMap<String, u32>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct JsonSecmark {
+    #[serde(flatten)]
+    pub(super) place: JsonObjectPlace,
+    pub(super) context: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct JsonCtExpectation {
+    #[serde(flatten)]
+    pub(super) place: JsonObjectPlace,
+    pub(super) protocol: String,
+    pub(super) dport: u16,
+    /// In milliseconds.
+    pub(super) timeout: u32,
+    pub(super) size: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) l3proto: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

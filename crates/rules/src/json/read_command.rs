@@ -81,7 +81,7 @@ fn wrong_statement(json: &Value) -> Option<String> {
         .find(|(_, statement)| JsonStatement::deserialize(*statement).is_err())?;
     let name = statement.as_object().and_then(|fields| fields.keys().next());
     Some(match name.map(String::as_str) {
-        Some(name @ ("queue" | "tproxy" | "fwd" | "xt" | "tc" | "secmark" | "osf" | "ct expectation")) => {
+        Some(name @ ("tproxy" | "fwd" | "xt" | "tc")) => {
             format!(
                 "rule: expr[{at}]: the statement `{name}` is not supported; docs/nftables.md says why, and what to write"
             )
@@ -193,6 +193,25 @@ fn act(verb: &str, kind: &str, object: JsonObject) -> Text {
             object_line(verb, "ct timeout", &one.place, block(body))?
         }
         JsonObject::CtTimeout(one) => object_line(verb, "ct timeout", &one.place, String::new())?,
+        JsonObject::Secmark(one) if adds => {
+            let body = format!("{}; {}", quoted(&one.context)?, comment_of(&one.place)?);
+            object_line(verb, "secmark", &one.place, block(body))?
+        }
+        JsonObject::Secmark(one) => object_line(verb, "secmark", &one.place, String::new())?,
+        JsonObject::CtExpectation(one) if adds => {
+            let l3proto =
+                one.l3proto.as_deref().map_or(Ok(String::new()), |l3| word(l3).map(|l3| format!("l3proto {l3};")))?;
+            let body = format!(
+                "protocol {}; dport {}; timeout {}ms; size {}; {l3proto} {}",
+                word(&one.protocol)?,
+                one.dport,
+                one.timeout,
+                one.size,
+                comment_of(&one.place)?
+            );
+            object_line(verb, "ct expectation", &one.place, block(body))?
+        }
+        JsonObject::CtExpectation(one) => object_line(verb, "ct expectation", &one.place, String::new())?,
         JsonObject::Flowtable(one) => {
             let devices = one.dev.as_ref().map_or(Ok(String::new()), |devices| {
                 let names = devices.words().iter().map(|name| quoted(name)).collect::<Result<Vec<_>, _>>()?;

@@ -127,6 +127,10 @@ fn term(term: &JsonTerm) -> Text {
         JsonTerm::Meta(key) => format!("meta {}", word(&key.key)?),
         JsonTerm::Rt(key) => format!("rt {}", with_family(key)?),
         JsonTerm::Socket(key) => format!("socket {}", word(&key.key)?),
+        JsonTerm::Osf(osf) => {
+            let ttl = osf.ttl.as_deref().map_or(Ok(String::new()), |ttl| word(ttl).map(|ttl| format!("ttl {ttl} ")))?;
+            format!("osf {ttl}{}", word(&osf.key)?)
+        }
         JsonTerm::Ct(key) => ct(key)?,
         JsonTerm::Fib(fib) => {
             let flags = fib.flags.words().iter().map(|flag| word(flag)).collect::<Result<Vec<_>, _>>()?;
@@ -230,6 +234,13 @@ pub(super) fn header(what: &str, header: &JsonHeader) -> Text {
 fn exthdr(header: &JsonHeader) -> Text {
     let name = word(named(header, "exthdr")?)?;
     match &header.field {
+        // `sid[1]`: an address by its number.
+        Some(field) if field.ends_with(']') => {
+            let known = field.trim_end_matches(']').split_once('[');
+            let known = known.filter(|(_, number)| number.chars().all(|c| c.is_ascii_digit()));
+            let (field, number) = known.ok_or_else(|| JsonScriptError::new(format!("{field:?} is not a field")))?;
+            Ok(format!("{name} {}[{number}]", word(field)?))
+        }
         Some(field) => Ok(format!("{name} {}", word(field)?)),
         None => Ok(format!("exthdr {name}")),
     }

@@ -1,9 +1,12 @@
 //! Statements of a document, as text.
 use super::JsonScriptError;
-use super::expression::{JsonTerm, JsonValue};
+use super::expression::{JsonHeader, JsonKey, JsonTerm, JsonValue};
 use super::read_expression::{comma_list, element, header, joined, lookup, quoted, value, word};
 use super::stateful::{JsonLimit, JsonQuota};
-use super::statement::{JsonCounter, JsonLog, JsonMatch, JsonNamed, JsonNat, JsonReject, JsonStatement, JsonSynproxy};
+use super::statement::{
+    JsonCounter, JsonLog, JsonMatch, JsonNamed, JsonNat, JsonQueue, JsonReject, JsonReset, JsonStatement, JsonSynproxy,
+};
+use std::net::IpAddr;
 
 type Text = Result<String, JsonScriptError>;
 
@@ -30,11 +33,13 @@ fn statement(statement: &JsonStatement) -> Text {
         JsonStatement::Counter(JsonCounter::Map(term)) => format!("counter name {}", map(term)?),
         JsonStatement::Quota(named) => of_object("quota", named, quota)?,
         JsonStatement::Limit(named) => of_object("limit", named, limit)?,
-        JsonStatement::Synproxy(named) => of_object("synproxy", named, synproxy)?,
+        JsonStatement::Synproxy(None) => "synproxy".to_owned(),
+        JsonStatement::Synproxy(Some(named)) => of_object("synproxy", named, synproxy)?,
         JsonStatement::Mangle(mangle) => format!("{} set {}", value(&mangle.key)?, value(&mangle.value)?),
         JsonStatement::CtCount(count) => format!("ct count {}{}", over(count.inv), count.val),
         JsonStatement::CtHelper(name) => format!("ct helper set {}", object_name(name)?),
         JsonStatement::CtTimeout(name) => format!("ct timeout set {}", object_name(name)?),
+        JsonStatement::CtExpectation(name) => format!("ct expectation set {}", object_name(name)?),
         JsonStatement::Log(log) => log.as_ref().map_or(Ok("log".to_owned()), self::log)?,
         JsonStatement::Reject(reject) => reject.as_ref().map_or(Ok("reject".to_owned()), self::reject)?,
         JsonStatement::Notrack(()) => "notrack".to_owned(),
@@ -65,8 +70,13 @@ fn statement(statement: &JsonStatement) -> Text {
             format!("meter {}{size} {{ {} {stateful} }}", word(&meter.name)?, value(&meter.key)?)
         }
         JsonStatement::Flow(flow) => format!("flow {} {}", word(&flow.op)?, set_name(&flow.flowtable)?),
+        JsonStatement::Reset(JsonReset { tcp_option: JsonHeader { base: Some(number), len: Some(0), .. } }) => {
+            format!("reset tcp option {number}")
+        }
         JsonStatement::Reset(reset) => format!("reset {}", header("tcp option", &reset.tcp_option)?),
         JsonStatement::Last(_) => "last".to_owned(),
+        JsonStatement::Secmark(name) => format!("meta secmark set {}", object_name(name)?),
+        JsonStatement::Queue(queue) => queue.as_ref().map_or(Ok("queue".to_owned()), self::queue)?,
         JsonStatement::Accept(()) => "accept".to_owned(),
         JsonStatement::Drop(()) => "drop".to_owned(),
         JsonStatement::Continue(()) => "continue".to_owned(),
@@ -77,9 +87,9 @@ fn statement(statement: &JsonStatement) -> Text {
     })
 }
 
-/// `jump { … }` or `goto { … }`: the text of one statement, no more.
+/// `jump { … }`, `goto { … }` or `add @map { … }`: the text of one statement, no more.
 fn anonymous_chain(text: &str) -> Text {
-    if crate::parse::is_anonymous_chain(text) {
+    if crate::parse::is_anonymous_chain(text) || crate::parse::is_map_change(text) {
         return Ok(text.to_owned());
     }
     Err(JsonScriptError::new(format!(
@@ -88,7 +98,10 @@ fn anonymous_chain(text: &str) -> Text {
 }
 
 fn matching(one: &JsonMatch) -> Text {
-    let left = value(&one.left)?;
+    let left = match address_key(one) {
+        Some(key) => value(&JsonTerm::Ct(key).into())?,
+        None => value(&one.left)?,
+    };
     let right = match (&one.right, one.op.as_str()) {
         // All of these bits, not any of them.
         (JsonValue::List(_), "==" | "!=") => {
@@ -112,6 +125,31 @@ fn matching(one: &JsonMatch) -> Text {
         "==" | "!=" | "<" | ">" | "<=" | ">=" | "!" => format!("{left} {} {right}", one.op),
         other => return Err(JsonScriptError::new(format!("unknown operator {other:?}"))),
     })
+}
+
+/// nft leaves out the family of a connection's address where the rule has told it, and leaves out what has told it too: the value has it.
+fn address_key(one: &JsonMatch) -> Option<JsonKey> {
+    let JsonValue::Term(term) = &one.left else { return None };
+    let JsonTerm::Ct(key) = term.as_ref() else { return None };
+    if key.family.is_some() || !matches!(key.key.as_str(), "saddr" | "daddr") {
+        return None;
+    }
+    let family = if first_address(&one.right)?.is_ipv6() { "ip6" } else { "ip" };
+    Some(JsonKey { family: Some(family.to_owned()), ..key.clone() })
+}
+
+/// The first address in a value.
+fn first_address(json: &JsonValue) -> Option<IpAddr> {
+    match json {
+        JsonValue::Text(text) => text.parse().ok(),
+        JsonValue::List(values) => values.iter().find_map(first_address),
+        JsonValue::Term(term) => match term.as_ref() {
+            JsonTerm::Set(values) | JsonTerm::Range(values) => values.iter().find_map(first_address),
+            JsonTerm::Prefix(prefix) => first_address(&prefix.addr),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 fn over(inverted: bool) -> &'static str {
@@ -201,6 +239,13 @@ fn log(log: &JsonLog) -> Text {
         text += &format!(" flags {flag}");
     }
     Ok(text)
+}
+
+fn queue(queue: &JsonQueue) -> Text {
+    let flags = queue.flags.as_ref().map_or(Ok(String::new()), comma_list)?;
+    let flags = if flags.is_empty() { flags } else { format!(" flags {flags}") };
+    let Some(number) = &queue.num else { return Ok(format!("queue{flags} num 0")) };
+    Ok(format!("queue{flags} to {}", value(number)?))
 }
 
 fn reject(reject: &JsonReject) -> Text {

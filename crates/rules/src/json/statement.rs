@@ -18,6 +18,8 @@ pub(super) enum JsonStatement {
     CtHelper(JsonValue),
     #[serde(rename = "ct timeout")]
     CtTimeout(JsonValue),
+    #[serde(rename = "ct expectation")]
+    CtExpectation(JsonValue),
     Log(Option<JsonLog>),
     Reject(Option<JsonReject>),
     Notrack(()),
@@ -30,10 +32,12 @@ pub(super) enum JsonStatement {
     Set(JsonSetChange),
     Map(JsonMapChange),
     Meter(JsonMeter),
-    Synproxy(JsonNamed<JsonSynproxy>),
+    Synproxy(Option<JsonNamed<JsonSynproxy>>),
     Flow(JsonFlow),
     Reset(JsonReset),
     Last(JsonIgnored),
+    Queue(Option<JsonQueue>),
+    Secmark(JsonValue),
     Accept(()),
     Drop(()),
     Continue(()),
@@ -43,6 +47,16 @@ pub(super) enum JsonStatement {
     /// What has no form in the schema, as nft writes it: a chain without a name, as text.
     #[serde(untagged)]
     AnonymousChain(String),
+}
+
+/// A queue: its number, a range, or what gives one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct JsonQueue {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) num: Option<JsonValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) flags: Option<OneOrMore>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

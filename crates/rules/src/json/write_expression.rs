@@ -1,15 +1,15 @@
 //! Expressions, values and sets of the syntax tree, in the JSON schema.
 use super::expression::{
-    JsonDccpOption, JsonElement, JsonFib, JsonHash, JsonHeader, JsonKey, JsonLookup, JsonNumgen, JsonPayload,
+    JsonDccpOption, JsonElement, JsonFib, JsonHash, JsonHeader, JsonKey, JsonLookup, JsonNumgen, JsonOsf, JsonPayload,
     JsonPrefix, JsonTarget, JsonTerm, JsonValue, OneOrMore,
 };
 use crate::ast::{
     BitOperator, CtCounterKey, CtKey, CtTupleField, ElementData, Endpoint, Expression, ExthdrField, ExthdrOp, FibExpr,
-    FibResult, IpField, MetaKey, NftVerdict, PayloadBase, PayloadField, RouteKey, Selector, Set, SetElement, SetRef,
-    SocketKey, XfrmDirection, XfrmKey,
+    FibResult, IpField, MetaKey, NftVerdict, OsTtlCheck, PayloadBase, PayloadField, RouteKey, Selector, Set,
+    SetElement, SetRef, SocketKey, XfrmDirection, XfrmKey,
 };
 use crate::datatype::DataType;
-use crate::parse::{exthdr_names, payload_field_names};
+use crate::parse::{exthdr_names, payload_field_names, srh_names};
 use keepstate_engine::Direction;
 
 /// A value of a type.
@@ -31,7 +31,7 @@ pub(super) fn literal(kind: DataType, value: u128) -> JsonValue {
             JsonValue::text(text.strip_suffix(":00").unwrap_or(&text))
         }
         DataType::Timestamp => JsonValue::Text(date(value)),
-        DataType::CtState | DataType::CtStatus | DataType::TcpFlags => bits(kind, value),
+        DataType::CtState | DataType::CtStatus | DataType::CtEvent | DataType::TcpFlags => bits(kind, value),
         _ => {
             let written = kind.format_value(value);
             match written.parse() {
@@ -293,6 +293,14 @@ pub(super) fn selector(selector: Selector) -> JsonValue {
             SocketKey::Cgroup => JsonTerm::Meta(keyed("cgroup")),
         }
         .into(),
+        Selector::OsFingerprint(of) => {
+            let ttl = match of.ttl {
+                OsTtlCheck::Local => None,
+                OsTtlCheck::Loose => Some("loose".to_owned()),
+                OsTtlCheck::Skip => Some("skip".to_owned()),
+            };
+            JsonTerm::Osf(JsonOsf { key: if of.version { "version" } else { "name" }.to_owned(), ttl }).into()
+        }
         Selector::Route(RouteKey::ClassId) => JsonTerm::Rt(keyed("classid")).into(),
         Selector::Route(RouteKey::Ipsec) => JsonTerm::Rt(keyed("ipsec")).into(),
         Selector::Route(RouteKey::Mss) => JsonTerm::Rt(keyed("mtu")).into(),
@@ -365,10 +373,8 @@ pub(super) fn payload(of: &PayloadField) -> JsonValue {
 }
 
 fn exthdr(of: &ExthdrField) -> JsonValue {
-    let header = match exthdr_names(of) {
-        Some((name, field)) => {
-            JsonHeader { name: Some(name.to_owned()), field: field.map(str::to_owned), ..JsonHeader::default() }
-        }
+    let header = match srh_names(of).or_else(|| exthdr_names(of).map(own_field)) {
+        Some((name, field)) => JsonHeader { name: Some(name.to_owned()), field, ..JsonHeader::default() },
         None => JsonHeader {
             base: Some(of.number),
             offset: Some(of.bits.map_or(0, |bits| bits.offset)),
@@ -384,6 +390,10 @@ fn exthdr(of: &ExthdrField) -> JsonValue {
         ExthdrOp::DccpOptions => JsonTerm::DccpOption(JsonDccpOption { kind: of.number }),
     }
     .into()
+}
+
+fn own_field((name, field): (&'static str, Option<&str>)) -> (&'static str, Option<String>) {
+    (name, field.map(str::to_owned))
 }
 
 pub(super) fn meta_key(key: MetaKey) -> &'static str {

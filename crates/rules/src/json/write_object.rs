@@ -1,8 +1,8 @@
 //! Named objects of the syntax tree, in the JSON schema.
 use super::expression::OneOrMore;
 use super::object::{
-    JsonCounterObject, JsonCtHelper, JsonCtTimeout, JsonFlowtable, JsonLimitObject, JsonObject, JsonObjectPlace,
-    JsonQuotaObject, JsonSynproxyObject,
+    JsonCounterObject, JsonCtExpectation, JsonCtHelper, JsonCtTimeout, JsonFlowtable, JsonLimitObject, JsonObject,
+    JsonObjectPlace, JsonQuotaObject, JsonSecmark, JsonSynproxyObject,
 };
 use super::write_statement::{limit, synproxy};
 use crate::ast::{Object, ObjectBody, Table};
@@ -35,22 +35,33 @@ pub(super) fn object(table: &Table, object: &Object, state: ObjectState) -> Json
         }
         ObjectBody::Limit(one) => {
             let json = limit(one);
+            // Unlike of the statement, nft leaves out a burst of no bytes.
+            let has_burst = one.burst > 0 || !one.per_byte;
             JsonObject::Limit(JsonLimitObject {
                 place,
                 rate: json.rate,
                 per: Some(json.per),
                 rate_unit: json.rate_unit,
                 inv: json.inv,
-                burst: json.burst,
-                burst_unit: json.burst_unit,
+                burst: json.burst.filter(|_| has_burst),
+                burst_unit: json.burst_unit.filter(|_| has_burst),
             })
         }
         ObjectBody::Synproxy(options) => JsonObject::Synproxy(JsonSynproxyObject { place, options: synproxy(options) }),
-        ObjectBody::CtHelper(kind, _) => JsonObject::CtHelper(JsonCtHelper {
+        ObjectBody::CtHelper(kind, protocol) => JsonObject::CtHelper(JsonCtHelper {
             kind: kind.clone(),
-            protocol: "tcp".to_owned(),
+            protocol: if *protocol == 6 { "tcp" } else { "udp" }.to_owned(),
             l3proto: Some(property(&object.text, "l3proto").unwrap_or_else(|| table.family.to_string())),
             place,
+        }),
+        ObjectBody::SecMark(context) => JsonObject::Secmark(JsonSecmark { place, context: context.clone() }),
+        ObjectBody::CtExpectation(policy) => JsonObject::CtExpectation(JsonCtExpectation {
+            place,
+            protocol: if policy.protocol == 6 { "tcp" } else { "udp" }.to_owned(),
+            dport: policy.port,
+            timeout: policy.timeout_millis,
+            size: policy.size,
+            l3proto: Some(if policy.v6 { "ip6" } else { "ip" }.to_owned()),
         }),
         ObjectBody::CtTimeout(policy) => {
             let protocol = policy.protocol;

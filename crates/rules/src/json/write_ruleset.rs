@@ -70,6 +70,8 @@ fn handle_of(object: &JsonObject) -> Option<u64> {
         JsonObject::Synproxy(one) => one.place.handle,
         JsonObject::CtHelper(one) => one.place.handle,
         JsonObject::CtTimeout(one) => one.place.handle,
+        JsonObject::CtExpectation(one) => one.place.handle,
+        JsonObject::Secmark(one) => one.place.handle,
         _ => None,
     }
 }

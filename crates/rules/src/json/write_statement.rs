@@ -1,17 +1,17 @@
 //! Statements of the syntax tree, in the JSON schema.
-use super::expression::{JsonHeader, JsonLookup, JsonTarget, JsonValue, OneOrMore};
+use super::expression::{JsonHeader, JsonKey, JsonLookup, JsonTarget, JsonTerm, JsonValue, OneOrMore};
 use super::stateful::{JsonCounts, JsonLimit, JsonQuota};
 use super::statement::{
     JsonCounter, JsonCtCount, JsonDup, JsonFlow, JsonIgnored, JsonLog, JsonMangle, JsonMapChange, JsonMatch, JsonMeter,
-    JsonNamed, JsonNat, JsonReject, JsonReset, JsonSetChange, JsonStatement, JsonSynproxy,
+    JsonNamed, JsonNat, JsonQueue, JsonReject, JsonReset, JsonSetChange, JsonStatement, JsonSynproxy,
 };
 use super::write_expression::{
     concat, expression, field, key, literal, lookup, payload, range, selector, set_ref, transport_name,
 };
 use crate::ast::{
     AssignTarget, CtKey, Dynset, DynsetOp, Endpoint, Expression, ExthdrField, ExthdrOp, FibResult, Icmpx, Limit, Log,
-    Match, MatchRhs, MetaKey, Nat, NatPorts, NatTarget, NftVerdict, ObjectKind, Order, Reject, Selector, SetRef,
-    StatefulSpec, Statement, SynproxyInfo, TableFamily,
+    Match, MatchRhs, MetaKey, Nat, NatPorts, NatTarget, NftVerdict, ObjectKind, Order, QueueNumber, QueueSpec, Reject,
+    SecMarkCopy, Selector, SetRef, StatefulSpec, Statement, SynproxyInfo, TableFamily,
 };
 use crate::datatype::DataType;
 use crate::parse::exthdr_names;
@@ -46,11 +46,7 @@ fn statement(one: &Statement, family: TableFamily, counts: &mut impl Iterator<It
             value: match (target, value) {
                 // A constant 0 stands for the route's MTU.
                 (AssignTarget::TcpMss, Expression::Constant(0, _)) => {
-                    super::expression::JsonTerm::Rt(super::expression::JsonKey {
-                        key: "mtu".into(),
-                        ..Default::default()
-                    })
-                    .into()
+                    JsonTerm::Rt(JsonKey { key: "mtu".into(), ..Default::default() }).into()
                 }
                 (_, value) => expression(value),
             },
@@ -58,12 +54,26 @@ fn statement(one: &Statement, family: TableFamily, counts: &mut impl Iterator<It
         Statement::TcpOptStrip(number) => {
             let known =
                 ExthdrField { op: ExthdrOp::TcpOptions, number: *number, bits: None, data_type: DataType::Boolean };
-            let name = exthdr_names(&known).map_or_else(|| number.to_string(), |(name, _)| name.to_owned());
-            let tcp_option = JsonHeader { name: Some(name), ..JsonHeader::default() };
+            let tcp_option = match exthdr_names(&known) {
+                Some((name, _)) => JsonHeader { name: Some(name.to_owned()), ..JsonHeader::default() },
+                None => JsonHeader { base: Some(*number), offset: Some(0), len: Some(0), ..JsonHeader::default() },
+            };
             JsonStatement::Reset(JsonReset { tcp_option })
         }
         Statement::CtHelper(name, _) => JsonStatement::CtHelper(JsonValue::text(name)),
+        Statement::SecMark(copy) => {
+            let key = |name: fn(JsonKey) -> JsonTerm| {
+                JsonValue::from(name(JsonKey { key: "secmark".into(), ..Default::default() }))
+            };
+            let (key, value) = match copy {
+                SecMarkCopy::ToConnection => (key(JsonTerm::Ct), key(JsonTerm::Meta)),
+                SecMarkCopy::FromConnection => (key(JsonTerm::Meta), key(JsonTerm::Ct)),
+            };
+            JsonStatement::Mangle(JsonMangle { key, value })
+        }
+        Statement::Queue(one) => JsonStatement::Queue(queue(one)),
         Statement::CtTimeout(name, _) => JsonStatement::CtTimeout(JsonValue::text(name)),
+        Statement::CtExpectation(name, _) => JsonStatement::CtExpectation(JsonValue::text(name)),
         Statement::FlowOffload(name, _) => {
             JsonStatement::Flow(JsonFlow { op: "add".to_owned(), flowtable: format!("@{name}") })
         }
@@ -71,7 +81,9 @@ fn statement(one: &Statement, family: TableFamily, counts: &mut impl Iterator<It
         Statement::Nat(one) => nat(one),
         Statement::Reject(one) => JsonStatement::Reject(Some(reject(*one, family))),
         Statement::Dup { to, device } => JsonStatement::Dup(JsonDup { addr: expression(to), dev: device.clone() }),
-        Statement::Synproxy(options) => JsonStatement::Synproxy(JsonNamed::Own(synproxy(options))),
+        Statement::Synproxy(options) => {
+            JsonStatement::Synproxy((*options != SynproxyInfo::default()).then(|| JsonNamed::Own(synproxy(options))))
+        }
         Statement::Vmap(parts, map) => JsonStatement::Vmap(JsonLookup { key: key(parts), data: set_ref(map) }),
         Statement::Dynset(change) => dynset(change),
         Statement::AnonymousChain(chain) => JsonStatement::AnonymousChain(anonymous_chain_text(chain, counts)),
@@ -129,9 +141,11 @@ fn object_ref(kind: ObjectKind, name: &str) -> JsonStatement {
         ObjectKind::Counter => JsonStatement::Counter(JsonCounter::Name(name)),
         ObjectKind::Quota => JsonStatement::Quota(JsonNamed::Name(name)),
         ObjectKind::Limit => JsonStatement::Limit(JsonNamed::Name(name)),
-        ObjectKind::Synproxy => JsonStatement::Synproxy(JsonNamed::Name(name)),
+        ObjectKind::Synproxy => JsonStatement::Synproxy(Some(JsonNamed::Name(name))),
         ObjectKind::CtHelper => JsonStatement::CtHelper(JsonValue::Text(name)),
         ObjectKind::CtTimeout => JsonStatement::CtTimeout(JsonValue::Text(name)),
+        ObjectKind::CtExpectation => JsonStatement::CtExpectation(JsonValue::Text(name)),
+        ObjectKind::SecMark => JsonStatement::Secmark(JsonValue::Text(name)),
     }
 }
 
@@ -141,9 +155,11 @@ fn object_map(kind: ObjectKind, key: &[Expression], map: &SetRef) -> JsonStateme
         ObjectKind::Counter => JsonStatement::Counter(JsonCounter::Map(map)),
         ObjectKind::Quota => JsonStatement::Quota(JsonNamed::Map(map)),
         ObjectKind::Limit => JsonStatement::Limit(JsonNamed::Map(map)),
-        ObjectKind::Synproxy => JsonStatement::Synproxy(JsonNamed::Map(map)),
+        ObjectKind::Synproxy => JsonStatement::Synproxy(Some(JsonNamed::Map(map))),
         ObjectKind::CtHelper => JsonStatement::CtHelper(map.into()),
         ObjectKind::CtTimeout => JsonStatement::CtTimeout(map.into()),
+        ObjectKind::CtExpectation => JsonStatement::CtExpectation(map.into()),
+        ObjectKind::SecMark => JsonStatement::Secmark(map.into()),
     }
 }
 
@@ -227,10 +243,24 @@ fn log(one: &Log) -> Option<JsonLog> {
         group: one.group,
         snaplen: one.snaplen,
         queue_threshold: one.queue_threshold,
-        level: level.and_then(|level| LEVELS.get(usize::from(level))).map(|name| (*name).to_owned()),
+        level: match one.audit {
+            true => Some("audit".to_owned()),
+            false => level.and_then(|level| LEVELS.get(usize::from(level))).map(|name| (*name).to_owned()),
+        },
         flags: OneOrMore::short(flags),
     };
     (log != JsonLog::default()).then_some(log)
+}
+
+fn queue(one: &QueueSpec) -> Option<JsonQueue> {
+    let flags = [(one.bypass, "bypass"), (one.fanout, "fanout")];
+    let flags = flags.into_iter().filter(|(given, _)| *given).map(|(_, flag)| flag.to_owned()).collect();
+    let num = one.number.as_ref().map(|of| match of {
+        QueueNumber::Range(first, last) => range(DataType::Number(16), ((*first).into(), (*last).into())),
+        QueueNumber::Value(value) => expression(value),
+    });
+    let queue = JsonQueue { num, flags: OneOrMore::short(flags) };
+    (queue != JsonQueue::default()).then_some(queue)
 }
 
 fn reject(one: Reject, family: TableFamily) -> JsonReject {
@@ -265,11 +295,8 @@ fn assign_key(target: &AssignTarget) -> JsonValue {
         AssignTarget::MetaMark => selector(Selector::Meta(MetaKey::Mark)),
         AssignTarget::MetaPriority => selector(Selector::Meta(MetaKey::Priority)),
         AssignTarget::PacketType => selector(Selector::Meta(MetaKey::PacketType)),
-        AssignTarget::NfTrace => super::expression::JsonTerm::Meta(super::expression::JsonKey {
-            key: "nftrace".into(),
-            ..Default::default()
-        })
-        .into(),
+        AssignTarget::CtEvents => JsonTerm::Ct(JsonKey { key: "event".into(), ..Default::default() }).into(),
+        AssignTarget::NfTrace => JsonTerm::Meta(JsonKey { key: "nftrace".into(), ..Default::default() }).into(),
         AssignTarget::CtMark => selector(Selector::Ct(CtKey::Mark)),
         AssignTarget::CtZone(direction) => selector(Selector::Ct(CtKey::Zone(match direction {
             ZoneDirection::Both => None,
@@ -361,7 +388,7 @@ fn dynset(change: &Dynset) -> JsonStatement {
     };
     let mut elem = key(&change.key);
     if change.timeout.is_some() {
-        elem = super::expression::JsonTerm::Elem(Box::new(super::expression::JsonElement {
+        elem = JsonTerm::Elem(Box::new(super::expression::JsonElement {
             val: elem,
             timeout: change.timeout,
             expires: None,

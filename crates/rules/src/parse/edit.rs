@@ -46,8 +46,11 @@ impl Parser<'_> {
     /// After `add chain`, `add set` and so on.
     fn parse_add_item(&mut self, what: &str, span: Span) -> ParseResult<()> {
         // `add ct helper ip filter name { … }`: the object type precedes the table.
-        let kind = if what == "ct" { Some(self.expect_word("helper or timeout")?) } else { None };
-        if !matches!(what, "chain" | "set" | "map" | "counter" | "quota" | "limit" | "synproxy" | "ct" | "flowtable") {
+        let kind = if what == "ct" { Some(self.expect_word("helper, timeout or expectation")?) } else { None };
+        if !matches!(
+            what,
+            "chain" | "set" | "map" | "counter" | "quota" | "limit" | "synproxy" | "secmark" | "ct" | "flowtable"
+        ) {
             return Err(Diagnostic::new(span, format!("cannot add `{what}`")).with_help(
                 "use table, chain, rule, set, map, element, flowtable, counter, quota, limit, synproxy or ct",
             ));
@@ -65,15 +68,14 @@ impl Parser<'_> {
             ("chain", _) => self.parse_chain(table),
             ("set" | "map", _) => self.parse_named_set(table, what == "map"),
             ("synproxy", _) => self.parse_synproxy_object(table),
+            ("secmark", _) => self.parse_secmark_object(table),
             ("flowtable", _) => self.parse_flowtable(table),
             (_, None) => self.parse_object(table, what),
             (_, Some((kind, _))) if kind == "timeout" => self.parse_ct_timeout(table),
+            (_, Some((kind, _))) if kind == "expectation" => self.parse_ct_expectation(table),
             (_, Some((kind, _))) if kind == "helper" => self.parse_ct_helper(table),
-            (_, Some((kind, at))) => Err(Diagnostic::unsupported(
-                at,
-                format!("objects of type `ct {kind}` are not supported: only helpers expect connections"),
-            )
-            .with_help("use ct helper or ct timeout")),
+            (_, Some((kind, at))) => Err(Diagnostic::new(at, format!("there are no objects of type `ct {kind}`"))
+                .with_help("use ct helper, ct timeout or ct expectation")),
         }
     }
 
@@ -212,10 +214,21 @@ impl Parser<'_> {
 
     /// After `delete chain`, `delete set` and so on.
     fn parse_delete_item(&mut self, what: &str, span: Span, must_exist: bool) -> ParseResult<()> {
-        let kind = if what == "ct" { self.expect_word("helper or timeout")?.0 } else { what.to_owned() };
+        let kind = if what == "ct" { self.expect_word("helper, timeout or expectation")?.0 } else { what.to_owned() };
         if !matches!(
             kind.as_str(),
-            "chain" | "set" | "map" | "flowtable" | "counter" | "quota" | "limit" | "synproxy" | "helper" | "timeout"
+            "chain"
+                | "set"
+                | "map"
+                | "flowtable"
+                | "counter"
+                | "quota"
+                | "limit"
+                | "synproxy"
+                | "secmark"
+                | "helper"
+                | "timeout"
+                | "expectation"
         ) {
             return Err(Diagnostic::new(span, format!("cannot delete `{what}`")).with_help(
                 "use table, chain, rule, set, map, element, flowtable, counter, quota, limit, synproxy or ct",

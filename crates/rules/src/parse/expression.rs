@@ -102,11 +102,19 @@ impl Parser<'_> {
     /// The parts of a concatenation, separated by `.`; empty if none is next.
     pub(super) fn parse_key(&mut self) -> ParseResult<Vec<Expression>> {
         let mut key: Vec<Expression> = self.parse_operand()?.into_iter().collect();
+        let start = self.last_span;
         while !key.is_empty() && self.eat_punct(".") {
             match self.parse_operand()? {
                 Some(next) => key.push(next),
                 None => return Err(self.unexpected("the next part of the concatenation")),
             }
+        }
+        if key.len() > 1 && key.iter().any(|part| part.data_type() == DataType::OsName) {
+            return Err(Diagnostic::new(
+                start.to(self.last_span),
+                "the name of a system is no part of a concatenation",
+            )
+            .with_help("match it by itself"));
         }
         Ok(key)
     }

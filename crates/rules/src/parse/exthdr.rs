@@ -169,6 +169,19 @@ pub(crate) fn exthdr_names(field: &ExthdrField) -> Option<(&'static str, Option<
     })
 }
 
+/// The field of a segment routing header, as nft calls what both kinds of routing headers have at the same place: its number is that of the others.
+#[cfg(feature = "json")]
+pub(crate) fn srh_names(field: &ExthdrField) -> Option<(&'static str, Option<String>)> {
+    let bits = field.bits.filter(|_| field.op == ExthdrOp::Ipv6ExtHeaders && field.number == ROUTING_HEADER)?;
+    if bits.count == 128 && bits.offset >= 64 {
+        return Some(("srh", Some(format!("sid[{}]", (bits.offset - 64) / 128 + 1))));
+    }
+    let (name, _, fields) = ROUTING_HEADERS.iter().find(|(name, ..)| *name == "srh")?;
+    let known = fields.iter().find(|(_, from, count, _)| (*from, *count) == (bits.offset, bits.count))?;
+    let is_rt = exthdr_names(field).is_some();
+    (!is_rt).then(|| (*name, Some(known.0.to_owned())))
+}
+
 /// Is it the name of an IPv6 extension header?
 pub(super) fn is_ipv6_ext_header(word: &str) -> bool {
     IPV6_EXT_HEADERS.iter().chain(ROUTING_HEADERS).any(|(name, ..)| *name == word)

@@ -24,11 +24,10 @@ impl Parser<'_> {
             } else if self.eat_keyword("level") {
                 let (level, span) = self.expect_name("a log level")?;
                 if level == "audit" {
-                    return Err(Diagnostic::unsupported(
-                        span,
-                        "log level audit is not supported: there is no audit log here",
-                    )
-                    .with_help("use a log level of syslog (`log level info`), or `log group N`"));
+                    log.audit = true;
+                    let what = "log level audit writes its records to the gateway's log: the audit log is the kernel's";
+                    self.note(Diagnostic::new(span, what).with_help("look for `type=NETFILTER_PKT` there"));
+                    continue;
                 }
                 let found = LOG_LEVELS.iter().find(|(name, _)| *name == level);
                 let Some((_, number)) = found else {
@@ -48,6 +47,9 @@ impl Parser<'_> {
                 log.snaplen = Some(self.expect_u32("a number of bytes")?);
             } else if self.eat_keyword("queue-threshold") {
                 log.queue_threshold = Some(self.expect_u32("a number of packets")?);
+            } else if log.audit && (Log { audit: true, ..Log::default() }) != log {
+                return Err(Diagnostic::new(span, "log level audit has no further options")
+                    .with_help("write a second log statement for them"));
             } else if let (Some(_), Some(_)) = (log.group, log.level) {
                 return Err(
                     Diagnostic::new(span, "log group and log level exclude each other").with_help("remove one of them")

@@ -3,6 +3,7 @@ mod anonymous_chain;
 mod auto_merge;
 mod chain;
 mod command;
+mod ct_expectation;
 mod ct_timeout;
 mod dynset;
 mod edit;
@@ -17,7 +18,9 @@ mod object_ref;
 mod parser;
 mod payload;
 mod query;
+mod queue;
 mod relational;
+mod secmark;
 mod selector;
 mod set;
 mod skip;
@@ -30,7 +33,7 @@ mod value;
 #[cfg(feature = "json")]
 pub(crate) use ct_timeout::timeout_state_name;
 #[cfg(feature = "json")]
-pub(crate) use exthdr::exthdr_names;
+pub(crate) use exthdr::{exthdr_names, srh_names};
 #[cfg(feature = "json")]
 pub(crate) use payload::payload_field_names;
 #[cfg(feature = "json")]
@@ -135,8 +138,21 @@ pub fn find_includes(text: &str) -> Vec<String> {
 pub(crate) fn is_anonymous_chain(text: &str) -> bool {
     let tokens = tokenize(0, text).unwrap_or_default();
     let begins = matches!(tokens.as_slice(), [Token { kind: TokenKind::Ident(word), .. }, Token { kind: TokenKind::Punct("{"), .. }, ..] if word == "jump" || word == "goto");
+    begins && ends_with_its_brace(&tokens)
+}
+
+/// Is the text one statement `add @map { … }`, `update @map { … }` or `delete @map { … }`? nft 1.0.6 has no other form for it.
+#[cfg(feature = "json")]
+pub(crate) fn is_map_change(text: &str) -> bool {
+    let tokens = tokenize(0, text).unwrap_or_default();
+    let begins = matches!(tokens.as_slice(), [Token { kind: TokenKind::Ident(word), .. }, Token { kind: TokenKind::SetName(_), .. }, Token { kind: TokenKind::Punct("{"), .. }, ..] if matches!(word.as_str(), "add" | "update" | "delete"));
+    begins && ends_with_its_brace(&tokens)
+}
+
+/// Does the first brace close with the last token before the end?
+#[cfg(feature = "json")]
+fn ends_with_its_brace(tokens: &[Token]) -> bool {
     let mut depth = 0_usize;
-    // The first brace closes with the last token before the end.
     let closes = tokens.iter().position(|token| {
         match token.kind {
             TokenKind::Punct("{") => depth += 1,
@@ -145,7 +161,7 @@ pub(crate) fn is_anonymous_chain(text: &str) -> bool {
         }
         depth == 0
     });
-    begins && closes.is_some_and(|at| at + 2 == tokens.len())
+    closes.is_some_and(|at| at + 2 == tokens.len())
 }
 
 /// A script that was parsed: the tree as it makes it, and what else it asks.
@@ -157,8 +173,8 @@ pub(crate) struct ParsedScript {
     pub(crate) changes: Vec<SetChange>,
     pub(crate) queries: Vec<Query>,
     pub(crate) added: Vec<AddedItem>,
-    /// Tables that are the kernel's.
-    pub(crate) not_governed: Vec<Diagnostic>,
+    /// What is not in force here as it is in the kernel.
+    pub(crate) notes: Vec<Diagnostic>,
 }
 
 /// Parses a script of commands on a running ruleset, whose tree and texts are `tree` and `sources`.
@@ -170,7 +186,7 @@ pub(crate) fn parse_script(
 ) -> Result<ParsedScript, RulesetError> {
     let mut parser = Parser::new(includes);
     parser.ruleset = tree;
-    parser.ruleset.not_governed.clear();
+    parser.ruleset.notes.clear();
     parser.sources = sources;
     parser.script.active = true;
     parser.index_chains();
@@ -181,7 +197,7 @@ pub(crate) fn parse_script(
         return Err(RulesetError { diagnostics: parser.diagnostics, sources: parser.sources });
     }
     let parser::ScriptState { tree_changed, changes, queries, added, .. } = parser.script;
-    let not_governed = std::mem::take(&mut parser.ruleset.not_governed);
+    let notes = std::mem::take(&mut parser.ruleset.notes);
     let (tree, sources) = (parser.ruleset, parser.sources);
-    Ok(ParsedScript { tree, sources, tree_changed, changes, queries, added, not_governed })
+    Ok(ParsedScript { tree, sources, tree_changed, changes, queries, added, notes })
 }

@@ -31,16 +31,17 @@ impl Parser<'_> {
         Ok(Some(Statement::ObjectMap(kind, key, map)))
     }
 
-    /// After `ct helper set` or `ct timeout set`.
+    /// After `ct helper set`, `ct timeout set` or `ct expectation set`.
     pub(super) fn parse_ct_object_set(&mut self, kind: ObjectKind) -> ParseResult<Statement> {
         if let Some(mapped) = self.parse_object_map(kind)? {
             return Ok(mapped);
         }
         let (name, span) = self.expect_name("the name of an object")?;
-        Ok(if kind == ObjectKind::CtHelper {
-            Statement::CtHelper(name, span)
-        } else {
-            Statement::CtTimeout(name, span)
+        Ok(match kind {
+            ObjectKind::CtHelper => Statement::CtHelper(name, span),
+            ObjectKind::CtExpectation => Statement::CtExpectation(name, span),
+            ObjectKind::SecMark => Statement::ObjectRef(kind, name, span),
+            _ => Statement::CtTimeout(name, span),
         })
     }
 

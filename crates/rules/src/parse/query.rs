@@ -28,12 +28,16 @@ impl Parser<'_> {
             "limits" => (QueryKind::Limits, false),
             "synproxy" => (QueryKind::Synproxies, true),
             "synproxys" => (QueryKind::Synproxies, false),
+            "secmark" => (QueryKind::SecMarks, true),
+            "secmarks" => (QueryKind::SecMarks, false),
             "flowtables" => (QueryKind::Flowtables, false),
             "rules" => (QueryKind::Rules, false),
-            "ct" => match self.expect_word("helper or timeout")?.0.as_str() {
+            "ct" => match self.expect_word("helper, timeout or expectation")?.0.as_str() {
                 "helper" => (QueryKind::CtHelpers, true),
                 "helpers" => (QueryKind::CtHelpers, false),
                 "timeout" => (QueryKind::CtTimeouts, true),
+                "expectation" => (QueryKind::CtExpectations, true),
+                "expectations" => (QueryKind::CtExpectations, false),
                 _ => (QueryKind::CtTimeouts, false),
             },
             _ => {

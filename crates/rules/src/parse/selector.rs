@@ -1,10 +1,10 @@
 //! Selectors: `ip saddr`, `tcp dport`, `meta mark`, `ct state`, `fib`, `@th,0,16`.
 use super::exthdr::is_ipv6_ext_header;
 use super::parser::{ParseResult, Parser};
-use super::unsupported::{SECMARK_REASON, UNSUPPORTED_SELECTORS};
+use super::unsupported::UNSUPPORTED_SELECTORS;
 use crate::ast::{
-    BitRange, CtCounterKey, CtKey, CtTupleField, Endpoint, FibExpr, FibResult, IpField, MetaKey, PayloadBase,
-    PayloadField, RouteKey, Selector, SocketKey, XfrmDirection, XfrmKey,
+    BitRange, CtCounterKey, CtKey, CtTupleField, Endpoint, FibExpr, FibResult, IpField, MetaKey, OsFingerprintKey,
+    OsTtlCheck, PayloadBase, PayloadField, RouteKey, Selector, SocketKey, XfrmDirection, XfrmKey,
 };
 use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;
@@ -43,9 +43,9 @@ const META_KEYS: &str = "iif, oif, iifname, oifname, iifgroup, oifgroup, iiftype
                          pkttype, skuid, skgid, cgroup, rtclassid, random, cpu, ipsec, hour, day, time, sdif, sdifname, iifkind, oifkind";
 
 /// Keywords that start a selector and are followed by a field.
-const SELECTOR_KEYWORDS: [&str; 22] = [
+const SELECTOR_KEYWORDS: [&str; 23] = [
     "ip", "ip6", "tcp", "udp", "udplite", "sctp", "dccp", "th", "icmp", "icmpv6", "igmp", "ah", "esp", "comp",
-    "exthdr", "meta", "ct", "fib", "socket", "ether", "vlan", "ipsec",
+    "exthdr", "meta", "ct", "fib", "socket", "ether", "vlan", "ipsec", "osf",
 ];
 
 /// Does this keyword start a selector?
@@ -92,6 +92,7 @@ impl Parser<'_> {
             "sctp" if self.eat_keyword("chunk") => self.parse_sctp_chunk().map(|piece| Some(Selector::Exthdr(piece))),
             "dccp" if self.eat_keyword("option") => self.parse_dccp_option().map(|piece| Some(Selector::Exthdr(piece))),
             "ipsec" => self.parse_xfrm().map(Some),
+            "osf" => self.parse_osf(span).map(Some),
             "exthdr" => self.parse_exthdr().map(|piece| Some(Selector::Exthdr(piece))),
             "ip" => self.parse_ip_field(true).map(|field| Some(Selector::Ip(field))),
             "ip6" => self.parse_ip_field(false).map(|field| Some(Selector::Ip6(field))),
@@ -184,6 +185,34 @@ impl Parser<'_> {
             _ => return Err(Diagnostic::new(span, format!("expected reqid, spi, ip or ip6, found `{word}`"))),
         };
         Ok(Selector::Xfrm(key, direction))
+    }
+
+    /// After `osf`: `[ttl loose|skip] name|version`.
+    fn parse_osf(&mut self, start: Span) -> ParseResult<Selector> {
+        let mut key = OsFingerprintKey { version: false, ttl: OsTtlCheck::default() };
+        if self.eat_keyword("ttl") {
+            let (word, span) = self.expect_word("loose or skip")?;
+            key.ttl = match word.as_str() {
+                "loose" => OsTtlCheck::Loose,
+                "skip" => OsTtlCheck::Skip,
+                _ => {
+                    return Err(Diagnostic::new(span, format!("`{word}` is no way to compare the TTL"))
+                        .with_help("use loose or skip, or leave it out"));
+                }
+            };
+        }
+        let (word, span) = self.expect_word("name or version")?;
+        key.version = match word.as_str() {
+            "name" => false,
+            "version" => true,
+            _ => {
+                return Err(Diagnostic::new(span, format!("osf has no key `{word}`")).with_help("use name or version"));
+            }
+        };
+        let what = "no fingerprints of systems are loaded: every SYN is \"unknown\" for osf";
+        let help = "the rule does what it does in Linux without nft's file pf.os; match TCP options, or addresses";
+        self.note(Diagnostic::new(start.to(span), what).with_help(help));
+        Ok(Selector::OsFingerprint(key))
     }
 
     /// After `socket`.
@@ -321,10 +350,13 @@ impl Parser<'_> {
             "sdifname" => MetaKey::SdifName,
             "iifkind" => MetaKey::Kind(Endpoint::Source),
             "oifkind" => MetaKey::Kind(Endpoint::Destination),
-            "nftrace" | "secmark" | "ibrname" | "obrname" | "ibrpvid" | "ibrvproto" => {
+            "secmark" => {
+                return Err(Diagnostic::new(span, "a security mark is compared with nothing")
+                    .with_help("write `meta secmark set ct secmark`, or leave it out"));
+            }
+            "nftrace" | "ibrname" | "obrname" | "ibrpvid" | "ibrvproto" => {
                 let (why, help) = match word.as_str() {
                     "nftrace" => ("only setting it is", "write `meta nftrace set 1` where the tracing is to begin"),
-                    "secmark" => (SECMARK_REASON, "leave it out"),
                     _ => (
                         "what passes between the ports of a bridge is the kernel's",
                         "match the bridge itself by iifname or oifname",
@@ -381,10 +413,6 @@ impl Parser<'_> {
             ("helper", None) => Selector::Ct(CtKey::Helper),
             ("label", None) => Selector::Ct(CtKey::Label),
             ("id", None) => Selector::Ct(CtKey::Id),
-            ("secmark", None) => {
-                return Err(Diagnostic::unsupported(span, format!("ct secmark is not supported: {SECMARK_REASON}"))
-                    .with_help("leave it out"));
-            }
             _ => {
                 return Err(Diagnostic::new(span, format!("unknown ct key `{word}`")).with_help(
                     "supported: state, direction, status, mark, zone, expiration, helper, label, id, packets, bytes, avgpkt, and original or reply with saddr, daddr, proto-src, proto-dst",

@@ -1,7 +1,6 @@
 //! Named and anonymous sets and maps, and their elements.
 use super::auto_merge::merge_elements;
 use super::parser::{ParseResult, Parser};
-use super::unsupported::SECMARK_REASON;
 use crate::ast::{ElementData, Expression, ObjectKind, Set, SetChangeKind, SetElement};
 use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;
@@ -59,12 +58,15 @@ fn is_stateful(word: &str) -> bool {
 pub(crate) fn type_name(kind: DataType) -> String {
     let named = TYPE_NAMES.iter().find(|(_, known)| *known == kind).map(|(name, _)| (*name).to_owned());
     let object = match kind {
+        DataType::OsName => "string",
         DataType::Object(ObjectKind::Counter) => "counter",
         DataType::Object(ObjectKind::Quota) => "quota",
         DataType::Object(ObjectKind::Limit) => "limit",
         DataType::Object(ObjectKind::Synproxy) => "synproxy",
         DataType::Object(ObjectKind::CtHelper) => "ct helper",
         DataType::Object(ObjectKind::CtTimeout) => "ct timeout",
+        DataType::Object(ObjectKind::CtExpectation) => "ct expectation",
+        DataType::Object(ObjectKind::SecMark) => "secmark",
         _ => "integer",
     };
     named.unwrap_or_else(|| object.to_owned())
@@ -221,20 +223,22 @@ impl Parser<'_> {
             ("quota", ObjectKind::Quota),
             ("limit", ObjectKind::Limit),
             ("synproxy", ObjectKind::Synproxy),
+            ("secmark", ObjectKind::SecMark),
         ];
         if let Some((_, kind)) = objects.into_iter().find(|(word, _)| self.eat_keyword(word)) {
             return Ok(Some(kind));
         }
-        for (word, kind) in [("helper", ObjectKind::CtHelper), ("timeout", ObjectKind::CtTimeout)] {
+        let of_ct = [
+            ("helper", ObjectKind::CtHelper),
+            ("timeout", ObjectKind::CtTimeout),
+            ("expectation", ObjectKind::CtExpectation),
+        ];
+        for (word, kind) in of_ct {
             if matches!(self.peek(), TokenKind::Ident(first) if first == "ct") && self.is_keyword_ahead(1, word) {
                 self.next_token();
                 self.next_token();
                 return Ok(Some(kind));
             }
-        }
-        if matches!(self.peek(), TokenKind::Ident(word) if word == "secmark") {
-            let what = format!("secmark is not supported: {SECMARK_REASON}");
-            return Err(Diagnostic::unsupported(self.span(), what).with_help("leave the map out"));
         }
         Ok(None)
     }

@@ -16,14 +16,19 @@ impl Parser<'_> {
 
     /// Remembers a table that is the kernel's, once, and leaves out what is said about it.
     pub(super) fn note_not_governed(&mut self, diagnostic: Diagnostic, depth: usize) -> ParseResult<()> {
-        let known = &mut self.ruleset.not_governed;
-        if !known.iter().any(|one| one.message == diagnostic.message) {
-            known.push(diagnostic);
-        }
+        self.note(diagnostic);
         self.skip_line(depth)
     }
 
-    /// The same for an item of a table's block, which rules may name.
+    /// Remembers what is not in force here as it is in the kernel, once, at its first place.
+    pub(super) fn note(&mut self, diagnostic: Diagnostic) {
+        let known = &mut self.ruleset.notes;
+        if !known.iter().any(|one| one.message == diagnostic.message) {
+            known.push(diagnostic);
+        }
+    }
+
+    /// As [`Parser::leave_out`], for an item of a table's block, which rules may name.
     pub(super) fn leave_out_item(
         &mut self,
         table: usize,

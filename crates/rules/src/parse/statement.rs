@@ -1,6 +1,6 @@
 //! Statements.
 use super::parser::{ParseResult, Parser};
-use super::unsupported::{SECMARK_REASON, UNSUPPORTED_STATEMENTS};
+use super::unsupported::UNSUPPORTED_STATEMENTS;
 use super::value::byte_unit;
 use crate::ast::{
     AssignTarget, BitRange, CtKey, Endpoint, Expression, ExthdrField, Icmpx, IpField, Limit, MetaKey, NftVerdict,
@@ -111,6 +111,10 @@ impl Parser<'_> {
                 self.next_token();
                 self.parse_dup()
             }
+            "queue" => {
+                self.next_token();
+                self.parse_queue(span).map(Statement::Queue)
+            }
             "synproxy" => {
                 self.next_token();
                 self.parse_synproxy()
@@ -155,11 +159,10 @@ impl Parser<'_> {
                     let value = self.parse_value(kind)?;
                     return Ok(Statement::Assign(AssignTarget::PacketType, Expression::Constant(value, kind)));
                 }
-                if key != "nftrace" {
-                    let what = format!("`meta {key} set` is not supported: {SECMARK_REASON}");
-                    return Err(Diagnostic::unsupported(span, what).with_help("leave it out"));
-                }
                 self.expect_keyword("set")?;
+                if key == "secmark" {
+                    return self.parse_set_secmark(span);
+                }
                 let value = self.parse_value(DataType::Number(8))?;
                 Ok(Statement::Assign(AssignTarget::NfTrace, Expression::Constant(value, DataType::Number(8))))
             }
@@ -211,27 +214,43 @@ impl Parser<'_> {
                 let over = self.eat_keyword("over");
                 Ok(Statement::ConnLimit { over, count: self.expect_u32("a number of connections")? })
             }
-            "timeout" | "helper" if self.is_keyword_ahead(2, "set") => {
-                let kind = if second == "helper" { ObjectKind::CtHelper } else { ObjectKind::CtTimeout };
+            "timeout" | "helper" | "expectation" if self.is_keyword_ahead(2, "set") => {
+                let kind = match second.as_str() {
+                    "helper" => ObjectKind::CtHelper,
+                    "timeout" => ObjectKind::CtTimeout,
+                    _ => ObjectKind::CtExpectation,
+                };
                 (0..3).for_each(|_| drop(self.next_token()));
                 self.parse_ct_object_set(kind)
             }
-            "event" | "expectation" | "secmark" => {
-                let (why, help) = match second.as_str() {
-                    "secmark" => (SECMARK_REASON, "leave it out"),
-                    "event" => (
-                        "who listens chooses the events",
-                        "leave it out, and listen with `keepstate conntrack -E -e NEW,DESTROY`",
-                    ),
-                    _ => (
-                        "only helpers expect connections",
-                        "use `ct helper set` for FTP; for others accept the port that they open",
-                    ),
-                };
-                Err(Diagnostic::unsupported(span, format!("`ct {second}` is not supported: {why}")).with_help(help))
+            "event" => {
+                (0..2).for_each(|_| drop(self.next_token()));
+                self.parse_ct_events()
+            }
+            "secmark" => {
+                (0..2).for_each(|_| drop(self.next_token()));
+                self.parse_ct_secmark(span)
             }
             _ => self.parse_match_or_assign(span),
         }
+    }
+
+    /// After `ct event`: `set new,destroy`, or `set new | destroy`.
+    fn parse_ct_events(&mut self) -> ParseResult<Statement> {
+        let span = self.span();
+        if !self.eat_keyword("set") {
+            return Err(
+                Diagnostic::new(span, "`ct event` can only be set").with_help("write `ct event set new,destroy`")
+            );
+        }
+        let kind = DataType::CtEvent;
+        let Expression::Constant(mut bits, _) = self.parse_expression_of(kind)? else {
+            return Err(Diagnostic::new(span, "events are constant").with_help("write `ct event set new,destroy`"));
+        };
+        while self.eat_punct(",") {
+            bits |= self.parse_constant(kind)?;
+        }
+        Ok(Statement::Assign(AssignTarget::CtEvents, Expression::Constant(bits, kind)))
     }
 
     fn parse_assignment(&mut self, selector: Selector, span: Span) -> ParseResult<Statement> {

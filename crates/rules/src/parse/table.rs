@@ -1,11 +1,28 @@
 //! Tables, and commands about them.
 use super::parser::{ParseResult, Parser};
-use super::unsupported::SECMARK_REASON;
 use crate::ast::{Chain, Hook, Object, ObjectBody, Set, Table, TableFamily};
 use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;
 use crate::lexer::TokenKind;
 use crate::source::Span;
+use keepstate_engine::Helper;
+
+/// The kernel's helpers by name, with the protocols that each is for.
+const HELPERS: [(&str, u8); 13] = [
+    ("ftp", 6),
+    ("amanda", 17),
+    ("H.245", 6),
+    ("irc", 6),
+    ("netbios-ns", 17),
+    ("pptp", 6),
+    ("Q.931", 6),
+    ("RAS", 17),
+    ("sane", 6),
+    ("sip", 6),
+    ("sip", 17),
+    ("snmp", 17),
+    ("tftp", 17),
+];
 
 impl Parser<'_> {
     /// After the keyword `table`.
@@ -86,12 +103,14 @@ impl Parser<'_> {
             "flags" => self.parse_table_flags(table),
             "flowtable" => self.parse_flowtable(table),
             "synproxy" => self.parse_synproxy_object(table),
-            "secmark" | "tunnel" => {
-                let why = if word == "secmark" { SECMARK_REASON } else { "packets carry no metadata of tunnels here" };
-                Err(Diagnostic::unsupported(span, format!("{word} is not supported: {why}")).with_help("leave it out"))
+            "secmark" => self.parse_secmark_object(table),
+            "tunnel" => {
+                let what = "tunnel is not supported: packets carry no metadata of tunnels here";
+                Err(Diagnostic::unsupported(span, what).with_help("leave it out"))
             }
-            _ => Err(Diagnostic::new(span, format!("unknown table item `{word}`"))
-                .with_help("use chain, set, map, counter, quota, limit, synproxy, ct helper or ct timeout")),
+            _ => Err(Diagnostic::new(span, format!("unknown table item `{word}`")).with_help(
+                "use chain, set, map, counter, quota, limit, synproxy, ct helper, ct timeout or ct expectation",
+            )),
         }
     }
 
@@ -206,19 +225,14 @@ impl Parser<'_> {
 
     /// After the keyword `ct`: `helper NAME { type "ftp" protocol tcp; }`.
     fn parse_ct_object(&mut self, table: usize, start: Span) -> ParseResult<()> {
-        let (what, span) = self.expect_word("helper or timeout")?;
+        let (what, span) = self.expect_word("helper, timeout or expectation")?;
         match what.as_str() {
-            "helper" => (),
-            "timeout" => return self.parse_ct_timeout(table),
-            _ => {
-                return Err(Diagnostic::unsupported(
-                    start.to(span),
-                    format!("objects of type `ct {what}` are not supported: only helpers expect connections"),
-                )
-                .with_help("use ct helper or ct timeout"));
-            }
+            "helper" => self.parse_ct_helper(table),
+            "timeout" => self.parse_ct_timeout(table),
+            "expectation" => self.parse_ct_expectation(table),
+            _ => Err(Diagnostic::new(start.to(span), format!("there are no objects of type `ct {what}`"))
+                .with_help("use ct helper, ct timeout or ct expectation")),
         }
-        self.parse_ct_helper(table)
     }
 
     pub(super) fn parse_ct_helper(&mut self, table: usize) -> ParseResult<()> {
@@ -242,16 +256,16 @@ impl Parser<'_> {
                 return Err(self.unexpected("type, l3proto, comment or `}`"));
             }
         }
-        let Some(kind) = kind else {
+        let Some((kind, protocol)) = kind else {
             return Err(Diagnostic::new(span, format!("ct helper {name} has no type"))
                 .with_help("write `type \"ftp\" protocol tcp;`"));
         };
         let text = self.recorded_text(recording, ";");
-        self.add_object(table, Object { name, span, body: ObjectBody::CtHelper(kind, 6), text, handle: 0 })
+        self.add_object(table, Object { name, span, body: ObjectBody::CtHelper(kind, protocol), text, handle: 0 })
     }
 
     /// Does a helper's `l3proto` fit the table?
-    fn check_l3proto(&self, table: usize, family: &str, span: Span) -> ParseResult<()> {
+    pub(super) fn check_l3proto(&self, table: usize, family: &str, span: Span) -> ParseResult<()> {
         let of_table = self.ruleset.tables.get(table).map(|table| table.family);
         let fits = match (family, of_table) {
             ("ip", of_table) => of_table != Some(TableFamily::Ip6),
@@ -270,23 +284,33 @@ impl Parser<'_> {
             .with_help("leave l3proto out, or use a table of family inet"))
     }
 
-    /// After `type`: `"ftp" protocol tcp`.
-    fn parse_helper_type(&mut self) -> ParseResult<String> {
+    /// After `type`: `"ftp" protocol tcp`. Connections of a protocol that is not followed are noted: none of them is expected.
+    fn parse_helper_type(&mut self) -> ParseResult<(String, u8)> {
         let TokenKind::Quoted(_) = self.peek() else { return Err(self.unexpected("a helper name in quotation marks")) };
         let (kind, span) = self.expect_name("a helper name in quotation marks")?;
         self.expect_keyword("protocol")?;
-        let (protocol, protocol_span) = self.expect_word("tcp")?;
-        if kind != "ftp" {
-            return Err(Diagnostic::unsupported(
-                span,
-                format!("helper \"{kind}\" is not supported: only FTP is followed"),
-            )
-            .with_help("leave it out, and accept the ports that the protocol opens"));
+        let (protocol, protocol_span) = self.expect_word("tcp or udp")?;
+        let number = match protocol.as_str() {
+            "tcp" => 6,
+            "udp" => 17,
+            _ => {
+                return Err(Diagnostic::new(protocol_span, format!("no helper is of protocol {protocol}"))
+                    .with_help("use tcp or udp"));
+            }
+        };
+        let of_kind: Vec<u8> = HELPERS.iter().filter(|(name, _)| *name == kind).map(|(_, number)| *number).collect();
+        if of_kind.is_empty() {
+            return Err(Diagnostic::unsupported(span, format!("helper \"{kind}\" is not known"))
+                .with_help("leave it out, and accept the ports that the protocol opens"));
         }
-        if protocol != "tcp" {
-            return Err(Diagnostic::new(protocol_span, "helper \"ftp\" needs protocol tcp"));
+        if !of_kind.contains(&number) {
+            return Err(Diagnostic::new(protocol_span, format!("helper \"{kind}\" is not of protocol {protocol}")));
         }
-        Ok(kind)
+        if Helper::from_name(&kind).is_none() {
+            let what = format!("helper \"{kind}\" expects no connections here: only FTP is followed");
+            self.note(Diagnostic::new(span, what).with_help("accept the ports that the protocol opens"));
+        }
+        Ok((kind, number))
     }
 
     pub(super) fn add_object(&mut self, table: usize, object: Object) -> ParseResult<()> {

@@ -1,12 +1,7 @@
 //! What of the language is not supported: why, and what to write instead.
 
 /// Statements that are not supported: why, and a hint.
-pub(super) const UNSUPPORTED_STATEMENTS: [(&str, &str, &str); 6] = [
-    (
-        "queue",
-        "packets go to no other program, since the router is itself in user space",
-        "write accept or drop; a copy goes to a program by `log group N`, or to a machine by `dup to ADDRESS`",
-    ),
+pub(super) const UNSUPPORTED_STATEMENTS: [(&str, &str, &str); 4] = [
     (
         "tproxy",
         "there are no sockets to give a packet to",
@@ -14,7 +9,6 @@ pub(super) const UNSUPPORTED_STATEMENTS: [(&str, &str, &str); 6] = [
     ),
     ("fwd", "it belongs to the ingress of a device in a table of family netdev", "use a route, or `dup to`"),
     ("tc", "classes are those of the kernel's queueing disciplines", "use `meta priority set`, or tc in the kernel"),
-    ("secmark", SECMARK_REASON, "leave it out"),
     (
         "xt",
         "extensions of iptables are the kernel's modules",
@@ -22,18 +16,14 @@ pub(super) const UNSUPPORTED_STATEMENTS: [(&str, &str, &str); 6] = [
     ),
 ];
 
-/// Why nothing can be done about security marks.
-pub(super) const SECMARK_REASON: &str = "packets have no security marks here (SELinux labels)";
-
 /// Selectors that are not supported, with a hint.
-pub(super) const UNSUPPORTED_SELECTORS: [(&str, &str, &str); 10] = [
+pub(super) const UNSUPPORTED_SELECTORS: [(&str, &str, &str); 9] = [
     ("arp", "ARP is the kernel's", "use a table of family arp there"),
     ("vxlan", INNER_REASON, "match the VXLAN interface: iifname \"vxlan0\""),
     ("geneve", INNER_REASON, "match the Geneve interface: iifname \"geneve0\""),
     ("gre", INNER_REASON, "match the tunnel interface, or meta l4proto gre"),
     ("gretap", INNER_REASON, "match the tunnel interface"),
     ("xfrm", "nft calls it ipsec", "write `ipsec in reqid 1`, match esp, or the tunnel interface"),
-    ("osf", "there is no database of fingerprints", "match addresses, ports or TCP options"),
     ("tunnel", "packets carry no metadata of tunnels here", "match the tunnel interface"),
     ("rt2", "the header's fields are read as those of rt", "use rt type 2"),
     ("rt4", "the header's fields are read as those of rt", "use rt type 4"),

@@ -33,8 +33,14 @@ impl Parser<'_> {
             let mask = 1_u128.checked_shl(free).map_or(u128::MAX, |bit| bit - 1) & kind.max_value();
             return Ok((first & !mask, first | mask));
         }
-        let by_name =
-            matches!(kind, DataType::InterfaceName | DataType::InterfaceKind | DataType::CtHelper | DataType::CgroupV2);
+        let by_name = matches!(
+            kind,
+            DataType::InterfaceName
+                | DataType::InterfaceKind
+                | DataType::CtHelper
+                | DataType::OsName
+                | DataType::CgroupV2
+        );
         if self.eat_punct("-") {
             if by_name {
                 return Err(Diagnostic::new(start.to(self.last_span), "names have no ranges")
@@ -333,6 +339,11 @@ fn path_value(path: &str) -> u128 {
 
 /// `1d2h3m4s500ms` in seconds, rounded up.
 pub(crate) fn parse_duration(text: &str) -> Option<u64> {
+    parse_duration_millis(text).map(|millis| millis.div_ceil(1000))
+}
+
+/// The same in milliseconds.
+pub(super) fn parse_duration_millis(text: &str) -> Option<u64> {
     let mut total: u64 = 0;
     let mut rest = text;
     while !rest.is_empty() {
@@ -351,5 +362,5 @@ pub(crate) fn parse_duration(text: &str) -> Option<u64> {
         total = total.checked_add(number.checked_mul(milliseconds)?)?;
         rest = behind.get(letters..)?;
     }
-    (!text.is_empty()).then(|| total.div_ceil(1000))
+    (!text.is_empty()).then_some(total)
 }

@@ -20,7 +20,6 @@ use crate::datatype::DataType;
 use crate::datatype::encode_name;
 use crate::diagnostic::{Diagnostic, RulesetError};
 use crate::source::{Sources, Span};
-use keepstate_engine::Helper;
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -74,7 +73,6 @@ pub(super) struct TableScope {
     pub(super) sets: HashMap<String, NamedSet>,
     pub(super) counters: HashMap<String, usize>,
     pub(super) stateful: HashMap<(String, bool), usize>,
-    pub(super) helpers: HashMap<String, Helper>,
     pub(super) timeouts: HashMap<String, ast::CtTimeoutPolicy>,
     pub(super) synproxies: HashMap<String, ast::SynproxyInfo>,
     /// What the objects of some kinds do, by kind and name: a map's elements name them by their places.
@@ -259,7 +257,11 @@ impl Compiler {
                 match kind {
                     ObjectKind::Counter => Instr::CounterMap(key, place),
                     ObjectKind::Quota | ObjectKind::Limit => Instr::StatefulMap(key, place),
-                    ObjectKind::Synproxy | ObjectKind::CtHelper | ObjectKind::CtTimeout => {
+                    ObjectKind::Synproxy
+                    | ObjectKind::CtHelper
+                    | ObjectKind::CtTimeout
+                    | ObjectKind::CtExpectation
+                    | ObjectKind::SecMark => {
                         let choices = self.scope.choices.iter().filter(|(known, ..)| known == kind);
                         Instr::ObjectMap { key, map: place, choices: choices.map(|(.., does)| does.clone()).collect() }
                     }
@@ -275,14 +277,12 @@ impl Compiler {
             Statement::Log(log) => Instr::Log(log.clone()),
             Statement::Notrack => Instr::Notrack,
             Statement::Assign(target, value) => Instr::Assign(*target, self.compile_expr(value)?, value.data_type()),
-            Statement::CtHelper(name, span) => match self.scope.helpers.get(name) {
-                Some(helper) => Instr::CtHelper(*helper),
-                None => {
-                    return Err(Diagnostic::new(*span, format!("no ct helper named {name} in this table")).with_help(
-                        format!("write `ct helper {name} {{ type \"ftp\" protocol tcp; }}` above the chain"),
-                    ));
-                }
-            },
+            Statement::CtHelper(name, span) => {
+                self.compile_object_ref(ObjectKind::CtHelper, name, *span).map_err(|_| {
+                    Diagnostic::new(*span, format!("no ct helper named {name} in this table"))
+                        .with_help(format!("write `ct helper {name} {{ type \"ftp\" protocol tcp; }}` above the chain"))
+                })?
+            }
             Statement::CtTimeout(name, span) => match self.scope.timeouts.get(name) {
                 Some(timeout) => Instr::CtTimeout(timeout.clone()),
                 None => {
@@ -290,12 +290,17 @@ impl Compiler {
                         .with_help(format!("write `ct timeout {name} {{ protocol tcp; policy = {{ established : 3600 }}; }}` above the chain")));
                 }
             },
+            Statement::CtExpectation(name, span) => self.compile_object_ref(ObjectKind::CtExpectation, name, *span)?,
             Statement::FlowOffload(name, _) if self.scope.flowtables.contains(name) => Instr::FlowOffload,
             Statement::FlowOffload(name, span) => {
                 return Err(Diagnostic::new(*span, format!("no flowtable named {name} in this table"))
                     .with_help(format!("write `flowtable {name} {{ hook ingress priority filter; devices = {{ … }}; }}` above the chain")));
             }
-            Statement::Last => Instr::Nop,
+            Statement::Last | Statement::SecMark(_) => Instr::Nop,
+            // Nobody listens.
+            Statement::Queue(queue) => {
+                Instr::Verdict(if queue.bypass { CompiledVerdict::Accept } else { CompiledVerdict::Drop })
+            }
             Statement::Nat(nat) => {
                 if !self.scope.allows_nat {
                     return Err(Diagnostic::new(span, "NAT statements are only possible in chains of type nat")

@@ -24,16 +24,19 @@ impl Compiler {
                 self.scope.stateful.insert((name, false), at);
             }
             ObjectBody::CtHelper(kind, _) => {
-                if let Some(helper) = Helper::from_name(kind) {
-                    self.scope.choices.push((ObjectKind::CtHelper, name.clone(), Instr::CtHelper(helper)));
-                    self.scope.helpers.insert(name, helper);
-                }
+                // The others are noted: they follow nothing.
+                let instr = Helper::from_name(kind).map_or(Instr::Nop, Instr::CtHelper);
+                self.scope.choices.push((ObjectKind::CtHelper, name, instr));
             }
             ObjectBody::CtTimeout(timeout) => {
                 let choice = Instr::CtTimeout(timeout.clone());
                 self.scope.choices.push((ObjectKind::CtTimeout, name.clone(), choice));
                 self.scope.timeouts.insert(name, timeout.clone());
             }
+            ObjectBody::CtExpectation(policy) => {
+                self.scope.choices.push((ObjectKind::CtExpectation, name, Instr::CtExpectation(*policy)));
+            }
+            ObjectBody::SecMark(_) => self.scope.choices.push((ObjectKind::SecMark, name, Instr::Nop)),
             ObjectBody::Synproxy(proxy) => {
                 self.scope.choices.push((ObjectKind::Synproxy, name.clone(), Instr::Synproxy(*proxy)));
                 self.scope.synproxies.insert(name, *proxy);
@@ -65,8 +68,12 @@ impl Compiler {
             ObjectKind::Quota => self.scope.stateful.get(&(name.to_owned(), true)).map(|at| Instr::Stateful(*at)),
             ObjectKind::Limit => self.scope.stateful.get(&(name.to_owned(), false)).map(|at| Instr::Stateful(*at)),
             ObjectKind::Synproxy => self.scope.synproxies.get(name).map(|proxy| Instr::Synproxy(*proxy)),
-            // `ct helper set` and `ct timeout set` have statements of their own.
-            ObjectKind::CtHelper | ObjectKind::CtTimeout => None,
+            ObjectKind::CtExpectation | ObjectKind::CtHelper | ObjectKind::SecMark => {
+                let mut choices = self.scope.choices.iter();
+                choices.find(|(of, known, _)| *of == kind && known == name).map(|(.., does)| does.clone())
+            }
+            // `ct timeout set` has a statement of its own.
+            ObjectKind::CtTimeout => None,
         };
         instr.ok_or_else(|| Diagnostic::new(span, format!("no object named {name} of this type in this table")))
     }

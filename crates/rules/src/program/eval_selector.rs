@@ -45,6 +45,12 @@ pub(super) fn eval_selector(selector: Selector, ctx: &EvalCtx<'_, '_>, state: &m
         // Forwarded packets belong to no socket.
         Selector::Socket(SocketKey::UserId) => ctx.meta.socket_uid.map(u128::from),
         Selector::Socket(_) => None,
+        // No fingerprints are loaded: in Linux too every SYN is of an unknown system then.
+        Selector::OsFingerprint(_) => {
+            const SYN: u8 = 2;
+            let is_syn = packet.protocol() == 6 && packet.transport().get(13).is_some_and(|flags| flags & SYN != 0);
+            datatype::encode_name("unknown").filter(|_| is_syn && packet.family() == Family::V4)
+        }
         // Realms and IPsec are not there; packets have a route from the routing decision on.
         Selector::Route(RouteKey::ClassId | RouteKey::Ipsec) => ctx.meta.oif.map(|_| 0),
         Selector::Route(RouteKey::NextHop4) => next_hop(packet, ctx).filter(IpAddr::is_ipv4).map(address_value),

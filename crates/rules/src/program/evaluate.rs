@@ -14,9 +14,8 @@ use super::nat::apply_nat;
 use super::rule_trace::Decision;
 use super::set::ElementValue;
 use super::trace::HoldReasons;
-use crate::ast::{AssignTarget, Hook, Reject};
-use crate::datatype::DataType;
-use keepstate_engine::{Instant, Manip, Zone};
+use crate::ast::{Hook, Reject};
+use keepstate_engine::{ExpectResult, Instant, Manip};
 use keepstate_wire::Family;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -308,6 +307,15 @@ impl Evaluator<'_> {
                 }
                 InstrOutcome::Continue
             }
+            Instr::CtExpectation(policy) => {
+                let result = ctx.packet_ctx.as_deref_mut().map(|of| ctx.engine.expect_by_policy(of, policy, ctx.now));
+                match result {
+                    Some(ExpectResult::Expected) => InstrOutcome::Continue,
+                    Some(ExpectResult::Refused) => InstrOutcome::Final(Verdict::Drop),
+                    // A packet of a known connection, or of none.
+                    Some(ExpectResult::NotApplicable) | None => InstrOutcome::Break,
+                }
+            }
             Instr::Nat(nat) if apply_nat(self, nat, ctx) => InstrOutcome::Final(Verdict::Accept),
             Instr::Nat(_) => InstrOutcome::Break,
             // Only TCP segments can be answered with a reset.
@@ -393,78 +401,6 @@ impl Evaluator<'_> {
                 found
             }
         })
-    }
-
-    fn assign(
-        &mut self,
-        target: AssignTarget,
-        value: &CompiledExpr,
-        kind: DataType,
-        ctx: &mut EvalCtx<'_, '_>,
-    ) -> Option<()> {
-        let value = self.eval_expr(value, ctx)?;
-        // The target's type has at most as many bits as are taken here.
-        let low = (value & kind.max_value()) as u32;
-        match target {
-            AssignTarget::MetaMark => {
-                ctx.meta.mark = low;
-                self.state.trace.mark_set = true;
-            }
-            AssignTarget::MetaPriority => ctx.meta.priority = low,
-            AssignTarget::NfTrace => {
-                if let Some(trace) = &mut ctx.meta.rule_trace {
-                    trace.ask(low & 1 != 0);
-                    // Every packet of the connection is to be traced.
-                    self.state.trace.holds |= HoldReasons::LOG;
-                }
-            }
-            AssignTarget::PacketType => ctx.meta.packet_type = Some(low as u8),
-            AssignTarget::CtMark => {
-                let packet_ctx = ctx.packet_ctx.as_deref_mut()?;
-                if ctx.engine.mark(packet_ctx) != Some(low) {
-                    // Only where every packet finds what the one before has left, all are judged alike.
-                    self.state.trace.holds |= HoldReasons::MARK;
-                }
-                if !ctx.meta.is_probe {
-                    ctx.engine.set_mark(packet_ctx, low);
-                }
-            }
-            // As in Linux, a packet has one zone: the first that is set, before tracking.
-            AssignTarget::CtZone(_) if ctx.packet_ctx.is_some() || ctx.meta.zone.is_some() => (),
-            AssignTarget::CtZone(direction) => {
-                ctx.meta.zone = Some(Zone { id: low as u16, direction });
-                ctx.meta.untracked = false;
-            }
-            AssignTarget::CtLabel => {
-                ctx.engine.add_labels(ctx.packet_ctx.as_deref_mut()?, value.to_le_bytes());
-            }
-            AssignTarget::Dscp { v6 } | AssignTarget::Ttl { v6 } if v6 != (ctx.packet.family() == Family::V6) => {
-                return None;
-            }
-            AssignTarget::Dscp { .. } => return ctx.rewrite_header(HeaderRewrite::Dscp(low as u8)),
-            AssignTarget::Ttl { .. } => return ctx.rewrite_header(HeaderRewrite::Ttl(low as u8)),
-            AssignTarget::Address { v6, .. } if v6 != (ctx.packet.family() == Family::V6) => return None,
-            AssignTarget::Address { v6, endpoint: end } => {
-                let address = if v6 { IpAddr::from(value.to_be_bytes()) } else { IpAddr::from(low.to_be_bytes()) };
-                return ctx.rewrite_header(HeaderRewrite::Address(end, address));
-            }
-            AssignTarget::Port { protocol, .. } if protocol.is_some_and(|one| one != ctx.packet.protocol()) => {
-                return None;
-            }
-            AssignTarget::Port { endpoint: end, .. } => {
-                return ctx.rewrite_header(HeaderRewrite::Port(end, low as u16));
-            }
-            AssignTarget::Payload(field) => {
-                let v6 = ctx.packet.family() == Family::V6;
-                let fits = field.protocol.is_none_or(|one| one == ctx.packet.protocol());
-                if !fits || field.v6.is_some_and(|six| six != v6) {
-                    return None;
-                }
-                return ctx.rewrite_header(HeaderRewrite::Payload(field, value & kind.max_value()));
-            }
-            AssignTarget::TcpMss => return ctx.rewrite_header(HeaderRewrite::TcpMss(low as u16)),
-        }
-        Some(())
     }
 }
 

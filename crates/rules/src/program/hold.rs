@@ -52,7 +52,9 @@ pub(super) fn holds_of_instr(instr: &Instr) -> HoldReasons {
         Instr::Dynset { .. } => HoldReasons::DYNAMIC_SET,
         Instr::Log(_) => HoldReasons::LOG,
         // Noted where they are set.
-        Instr::Assign(AssignTarget::MetaMark | AssignTarget::CtMark, ..) => HoldReasons::empty(),
+        Instr::Assign(AssignTarget::MetaMark | AssignTarget::CtMark | AssignTarget::CtEvents, ..) => {
+            HoldReasons::empty()
+        }
         Instr::Assign(..)
         | Instr::Notrack
         | Instr::CtHelper(_)
@@ -92,8 +94,10 @@ pub(super) fn is_ordinary_in(packet: &Packet<'_>, flags: u8) -> bool {
 /// May a probe, which must change nothing, not pass an instruction?
 pub(super) fn stops_probe(instr: &Instr) -> bool {
     let changes = match instr {
-        // The connection's mark is only compared.
-        Instr::Assign(target, ..) => !matches!(target, AssignTarget::MetaMark | AssignTarget::CtMark),
+        // The connection's mark and events are only compared.
+        Instr::Assign(target, ..) => {
+            !matches!(target, AssignTarget::MetaMark | AssignTarget::CtMark | AssignTarget::CtEvents)
+        }
         // It goes by the state of the connection, which changes.
         Instr::FlowOffload => true,
         _ => false,

@@ -5,7 +5,7 @@ use crate::ast::{
 };
 use crate::datatype::DataType;
 use crate::source::Span;
-use keepstate_engine::{Helper, Manip, PortSelection};
+use keepstate_engine::{ExpectationPolicy, Helper, Manip, PortSelection};
 use std::net::IpAddr;
 
 #[derive(Clone, Debug)]
@@ -59,6 +59,7 @@ pub(super) enum Instr {
     Assign(AssignTarget, CompiledExpr, DataType),
     CtHelper(Helper),
     CtTimeout(CtTimeoutPolicy),
+    CtExpectation(ExpectationPolicy),
     Nat(Box<CompiledNat>),
     Reject(Reject),
     Synproxy(SynproxyInfo),

@@ -278,6 +278,8 @@ pub(super) fn shows_object(kind: QueryKind, body: &ObjectBody) -> bool {
         QueryKind::Limits => matches!(body, ObjectBody::Limit(_)),
         QueryKind::CtHelpers => matches!(body, ObjectBody::CtHelper(..)),
         QueryKind::CtTimeouts => matches!(body, ObjectBody::CtTimeout(_)),
+        QueryKind::CtExpectations => matches!(body, ObjectBody::CtExpectation(_)),
+        QueryKind::SecMarks => matches!(body, ObjectBody::SecMark(_)),
         QueryKind::Synproxies => matches!(body, ObjectBody::Synproxy(_)),
         _ => false,
     }

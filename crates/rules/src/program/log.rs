@@ -20,7 +20,18 @@ pub(super) fn format_log_line(log: &Log, ctx: &EvalCtx<'_, '_>) -> String {
     line.into_text()
 }
 
+/// The record of the kernel's audit log (`audit_tg` and `nft_log_eval_audit`).
+fn write_audit_record(line: &mut LogBuf, ctx: &EvalCtx<'_, '_>) -> fmt::Result {
+    let packet = ctx.current_packet();
+    let addresses = packet.addresses();
+    let (from, to) = (addresses.source(), addresses.destination());
+    write!(line, "type=NETFILTER_PKT mark={:#x} saddr={from} daddr={to} proto={}", ctx.meta.mark, packet.protocol())
+}
+
 fn write_line(line: &mut LogBuf, log: &Log, ctx: &EvalCtx<'_, '_>) -> fmt::Result {
+    if log.audit {
+        return write_audit_record(line, ctx);
+    }
     let name = |device: Option<InterfaceInfo>| device.map(|device| device.display_name()).unwrap_or_default();
     write!(line, "{}IN={} OUT={} ", log.prefix, name(ctx.meta.iif), name(ctx.meta.oif))?;
     if let Some(iif) = ctx.meta.iif {

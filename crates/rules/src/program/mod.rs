@@ -1,4 +1,5 @@
 //! From a parsed ruleset to a program, and from a packet to a verdict.
+mod assign;
 mod compile;
 mod compile_object;
 mod compile_set;

@@ -279,10 +279,9 @@ impl RunningRuleset {
         settle_elements(&mut tree, self.started.unwrap_or(now), now);
         let before = &self.listing.sources;
         let parsed = parse_script(tree, before.clone(), script, includes)?;
-        let ParsedScript { mut tree, sources, tree_changed, changes, queries, added, not_governed } = parsed;
-        let notes = not_governed
-            .iter()
-            .map(|diagnostic| format!("{}: {}", sources.position(diagnostic.span), diagnostic.message));
+        let ParsedScript { mut tree, sources, tree_changed, changes, queries, added, notes } = parsed;
+        let notes =
+            notes.iter().map(|diagnostic| format!("{}: {}", sources.position(diagnostic.span), diagnostic.message));
         let notes = notes.collect();
         let refused = |diagnostic| RulesetError { diagnostics: vec![diagnostic], sources: sources.clone() };
         let (program, plan, scope, tables) = if tree_changed {

@@ -11,6 +11,7 @@ use Difference::{OnlyWeRefuse, OnlyWeTake};
 /// A difference, a part of the rulesets that have it, and why.
 const LEDGER: &[(Difference, &str, &str)] = &[
     (OnlyWeTake, "{ 10.0.0.1/32 }", "a prefix of full length is the address"),
+    (OnlyWeTake, "queue num 1", "this kernel has no queues"),
     (OnlyWeTake, " expires ", "what is left of a timeout is taken as the timeout"),
     (OnlyWeTake, "mark set ", "a mark takes the bits of any field, as in nft since 1.0.8"),
     (OnlyWeTake, "{ ip dscp set ", "any number is taken: its low bits are written"),

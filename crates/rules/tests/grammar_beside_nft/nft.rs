@@ -2,6 +2,8 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 /// What nft says to a ruleset: its listing, or the first line of its error.
 pub type Answer = Result<String, String>;
@@ -21,6 +23,9 @@ const MARK: &str = "keepstate_mark_";
 
 /// Rulesets for one nft: it keeps all variables.
 const AT_ONCE: usize = 1000;
+
+/// How long nft may say nothing: no ruleset of the grammar takes it more than some milliseconds.
+const MAX_SILENCE: Duration = Duration::from_secs(120);
 
 /// nft 1.0.6 dies of some rulesets: then the next one begins behind that ruleset.
 fn ask_one(rulesets: &[String]) -> Option<Vec<Answer>> {
@@ -47,6 +52,7 @@ fn ask_until_death(rulesets: &[String]) -> Option<Vec<Answer>> {
         .spawn()
         .ok()?;
     let (mut stdin, stdout, stderr) = (child.stdin.take()?, child.stdout.take()?, child.stderr.take()?);
+    let (progress, progressed) = mpsc::channel();
     let (listings, errors) = std::thread::scope(|scope| {
         scope.spawn(move || {
             for (at, ruleset) in rulesets.iter().enumerate() {
@@ -60,8 +66,18 @@ fn ask_until_death(rulesets: &[String]) -> Option<Vec<Answer>> {
             }
             let _ = stdin.write_all(b"quit\n");
         });
-        let errors = scope.spawn(move || read_all(stderr));
-        (read_all(stdout), errors.join().unwrap())
+        let of_errors = progress.clone();
+        let errors = scope.spawn(move || read_all(stderr, &of_errors));
+        let listings = scope.spawn(move || read_all(stdout, &progress));
+        loop {
+            match progressed.recv_timeout(MAX_SILENCE) {
+                Ok(()) => (),
+                Err(RecvTimeoutError::Disconnected) => break,
+                // Of some rulesets nft 1.0.6 computes for ever: it is ended, and the next one begins behind that ruleset, as if it had died.
+                Err(RecvTimeoutError::Timeout) => drop(child.kill()),
+            }
+        }
+        (listings.join().unwrap(), errors.join().unwrap())
     });
     child.wait().ok()?;
     if errors.contains("Operation not permitted") && !errors.contains(MARK) {
@@ -86,9 +102,12 @@ fn ask_until_death(rulesets: &[String]) -> Option<Vec<Answer>> {
     Some(answers.collect())
 }
 
-fn read_all(mut from: impl Read) -> String {
-    let mut text = Vec::new();
+fn read_all(mut from: impl Read, progress: &mpsc::Sender<()>) -> String {
+    let (mut text, mut buffer) = (Vec::new(), [0; 1 << 16]);
     // What was read before an error is judged like what nft said before it died.
-    let _ = from.read_to_end(&mut text);
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        text.extend(buffer.iter().take(length));
+        let _ = progress.send(());
+    }
     String::from_utf8_lossy(&text).into_owned()
 }
