@@ -11,8 +11,9 @@ use crate::median::median;
 use crate::router::RULESET;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use streams::StreamResults;
 use topology::{BenchHost, BenchTopology, run};
@@ -292,10 +293,9 @@ impl GatewayRuns {
                 .args(["--set", &format!("nf_conntrack_max={}", flows.saturating_mul(2).max(262_144))])
                 .arg("--ruleset")
                 .arg(if way == Forwarder::Tun { &self.tun_rules } else { &self.rules })
-                .stderr(std::process::Stdio::null())
+                .stderr(Stdio::piped())
                 .spawn()?;
-            running.gateway = Some(child);
-            std::thread::sleep(Duration::from_millis(1000));
+            wait_until_it_routes(running.gateway.insert(child))?;
             if way == Forwarder::Tun {
                 self.stage.switch_to_tun(true)?;
             }
@@ -328,6 +328,17 @@ impl RunningForwarder<'_> {
         let value = stats.get(name).and_then(serde_json::Value::as_u64);
         Ok(u32::try_from(value.with_context(|| format!("no {name} in the statistics"))?)?)
     }
+}
+
+/// Reads what a gateway says until it says that it runs; what it says later is of no interest, but must not fill the pipe.
+fn wait_until_it_routes(gateway: &mut Child) -> Result<()> {
+    let mut notes = BufReader::new(gateway.stderr.take().context("no pipe")?);
+    let mut said = String::new();
+    while !said.contains("Ctrl-C stops") {
+        ensure!(notes.read_line(&mut said)? > 0, "the gateway did not start:\n{said}");
+    }
+    std::thread::spawn(move || std::io::copy(&mut notes, &mut std::io::sink()));
+    Ok(())
 }
 
 /// Receives in a NAPI thread on CPU 1, or as by default.
