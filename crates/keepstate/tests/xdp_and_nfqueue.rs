@@ -313,7 +313,7 @@ fn rules_see_the_ethernet_header_of_xdp_frames() {
         "vlan id 1 counter".to_owned(),
     ];
     for rule in &rules {
-        lab.control(&["nft", &format!("add rule inet filter early iifname \"r0\" ip protocol tcp {rule}")]);
+        lab.control(&["nft", &format!("add rule inet filter early iifname \"r0\" meta l4proto tcp {rule}")]);
     }
     lab.transfer("c", "s", "10.0.2.2:7000", "10.0.2.2:7000", 100_000);
     let listed = lab.control(&["nft", "list", "chain", "inet", "filter", "early"]);
