@@ -179,6 +179,16 @@ impl Loads {
         self.ask(|reply| SessionRequest::Waiting(when, reply))
     }
 
+    /// From now on [`Loads::transfers_have_moved`] waits for every transfer anew.
+    pub(super) fn ask_transfers(&self) {
+        self.transfers.ask();
+    }
+
+    /// Has every transfer received something since [`Loads::ask_transfers`]?
+    pub(super) fn transfers_have_moved(&self, transfers: u8) -> bool {
+        self.transfers.have_moved(transfers.into())
+    }
+
     /// What clients saw since this was last called.
     pub(super) fn take(&self) -> Result<ClientView> {
         let (open, lost, mut silences) = self.ask(SessionRequest::Take)??;

@@ -178,12 +178,16 @@ impl<'a> ClusterScenario<'a> {
         self.current()
     }
 
-    /// Waits until every session was answered anew, and tells what clients saw.
+    /// Waits until every session was answered anew and every transfer has received something, and tells what clients saw.
     fn end(&mut self, name: &'static str, takeover: Option<Duration>, trigger: Instant) -> Result<ClientView> {
         let since = Instant::now();
         let deadline = since + PATIENCE;
+        self.loads.ask_transfers();
+        let all_go_on = || -> Result<bool> {
+            Ok(self.loads.transfers_have_moved(self.config.transfers) && self.loads.waiting_since(since)? == 0)
+        };
         // Also clients that have begun before now come to an end.
-        while (self.loads.waiting_since(since)? > 0 || since.elapsed() < WARM_UP) && Instant::now() < deadline {
+        while (!all_go_on()? || since.elapsed() < WARM_UP) && Instant::now() < deadline {
             self.waiting().check_interrupted()?;
             std::thread::sleep(POLL_INTERVAL);
         }

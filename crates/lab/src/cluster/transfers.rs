@@ -1,7 +1,7 @@
 //! Downloads that never end: servers push, clients check every byte and note the longest pause.
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,10 @@ pub(super) struct TransferCounts {
 #[derive(Debug, Default)]
 pub(super) struct Transfers {
     counts: Mutex<TransferCounts>,
+    /// How often it was asked who goes on.
+    question: AtomicU32,
+    /// Those that have received something since it was asked last.
+    answers: AtomicU32,
 }
 
 impl Transfers {
@@ -36,10 +40,22 @@ impl Transfers {
         self.counts.lock().map(|mut counts| std::mem::take(&mut *counts)).unwrap_or_default()
     }
 
+    /// From now on [`Transfers::have_moved`] waits for every transfer anew. After a pause its server sends again only some seconds later (TCP's retransmission time doubles).
+    pub(super) fn ask(&self) {
+        self.answers.store(0, Ordering::SeqCst);
+        self.question.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Have so many transfers received something since [`Transfers::ask`]?
+    pub(super) fn have_moved(&self, transfers: u32) -> bool {
+        self.answers.load(Ordering::SeqCst) >= transfers
+    }
+
     /// Receives one transfer until `stop`. In the clients' network namespace.
     pub(super) fn receive(&self, mut stream: TcpStream, stop: &AtomicBool) {
         let mut buffer = vec![0; 2 * CHUNK];
         let (mut at, mut last) = (0_usize, Instant::now());
+        let mut answered = 0;
         let is_whole = stream.set_read_timeout(Some(STOP_CHECK)).is_ok()
             && loop {
                 if stop.load(Ordering::Relaxed) {
@@ -58,6 +74,10 @@ impl Transfers {
                             counts.pause = counts.pause.max(last.elapsed());
                         });
                         last = Instant::now();
+                        let question = self.question.load(Ordering::SeqCst);
+                        if std::mem::replace(&mut answered, question) != question {
+                            self.answers.fetch_add(1, Ordering::SeqCst);
+                        }
                     }
                     Err(error)
                         if matches!(
