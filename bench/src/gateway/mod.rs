@@ -87,10 +87,11 @@ const KNOWN_FORWARDERS: [(Forwarder, &str); 3] = [
     (Forwarder::Tc, "keepstate, tc"),
 ];
 
-/// Streams, without GSO packets. A flood of datagrams that nobody answers offloads nothing at tc's hooks.
-const STREAM_FORWARDERS: [(Forwarder, &str); 5] = {
-    let [linux, napi, sockets, batched] = FORWARDERS;
-    [linux, napi, sockets, batched, (Forwarder::Tc, "keepstate, tc")]
+/// Streams, without GSO packets. A flood of datagrams that nobody answers offloads nothing at tc's hooks. Linux on two processors is left out: with threaded NAPI connections stand still now and then, which
+/// ends the measurement.
+const STREAM_FORWARDERS: [(Forwarder, &str); 4] = {
+    let [linux, _, sockets, batched] = FORWARDERS;
+    [linux, sockets, batched, (Forwarder::Tc, "keepstate, tc")]
 };
 
 /// A server on the router itself, behind the usual rules.
