@@ -175,6 +175,8 @@ impl Nfacctd {
         let child = Command::new("nfacctd").arg("-f").arg(&path).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let nfacctd = Nfacctd { child: child.unwrap(), port, folder };
         wait_until("nfacctd listens", || queued_bytes(port).is_some());
+        // Its printer is a process of its own: what comes before that waits for records is never printed.
+        wait_until("nfacctd prints", || nfacctd.log().contains("Purging cache"));
         nfacctd
     }
 
