@@ -11,7 +11,8 @@ use crate::median::median;
 use crate::router::RULESET;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use std::io::{BufRead, BufReader};
+use keepstate_linux::tc::FlowTableSize;
+use keepstate_test_support::wait_until_it_routes;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -114,9 +115,6 @@ table inet filter {
 
 const DOOR_RULESET: &str =
     "table netdev door { chain in { type filter hook ingress device \"r0\" priority filter; policy drop; }; }";
-
-/// Connections that the kernel has room for by default.
-const DEFAULT_OFFLOAD_SIZE: u32 = 131_072;
 
 /// The result of one round with one router.
 #[derive(Clone, Copy, Debug, Default)]
@@ -235,12 +233,11 @@ impl GatewayRuns {
     fn measure_flood(&self, way: Forwarder, flows: u32) -> Result<FloodResult> {
         let running = self.start(way, flows, true)?;
         let id = running.gateway.as_ref().map(Child::id);
-        let mut ticks = Vec::new();
-        let rates = udp_flood::flood(&self.stage, flows, self.time, || ticks.push(id.map_or(0, cpu_ticks)))?;
-        let spent = ticks.last().zip(ticks.first()).map_or(0, |(last, first)| last - first);
+        let mut times = Vec::new();
+        let rates = udp_flood::flood(&self.stage, flows, self.time, || times.push(id.map_or(0, schedstat_ns)))?;
+        let spent = times.last().zip(times.first()).map_or(0, |(last, first)| last - first);
         let packets = rates.received * self.time.as_secs_f64();
-        // A clock tick is ten milliseconds.
-        Ok(FloodResult { rates, cpu_ns: spent as f64 * 1e7 / packets.max(1.0) })
+        Ok(FloodResult { rates, cpu_ns: spent as f64 / packets.max(1.0) })
     }
 
     /// Nanoseconds of processor time a packet that has come through; where all are dropped, a packet that was sent.
@@ -277,7 +274,8 @@ impl GatewayRuns {
         run(&format!("ip netns exec {router} sysctl -qw net.ipv4.ip_forward={}", u8::from(forwards)))?;
         if ours {
             let (spin, socket) = (self.spin.to_string(), self.control_socket());
-            let size = flows.saturating_mul(3).div_ceil(2).max(DEFAULT_OFFLOAD_SIZE).to_string();
+            let room = FlowTableSize::of_connections(flows.saturating_mul(3).div_ceil(2));
+            let size = room.max(FlowTableSize::default()).to_string();
             let devices: &[&str] = match way {
                 Forwarder::Tun => &["--device", "r2=10.0.1.1/24", "--device", "r3=10.0.2.1/24"],
                 Forwarder::Tc => {
@@ -296,7 +294,8 @@ impl GatewayRuns {
                 .arg(if way == Forwarder::Tun { &self.tun_rules } else { &self.rules })
                 .stderr(Stdio::piped())
                 .spawn()?;
-            wait_until_it_routes(running.gateway.insert(child))?;
+            wait_until_it_routes(running.gateway.insert(child))
+                .map_err(|said| anyhow::anyhow!("the gateway did not start:\n{said}"))?;
             if way == Forwarder::Tun {
                 self.stage.switch_to_tun(true)?;
             }
@@ -329,17 +328,6 @@ impl RunningForwarder<'_> {
         let value = stats.get(name).and_then(serde_json::Value::as_u64);
         Ok(u32::try_from(value.with_context(|| format!("no {name} in the statistics"))?)?)
     }
-}
-
-/// Reads what a gateway says until it says that it runs; what it says later is of no interest, but must not fill the pipe.
-fn wait_until_it_routes(gateway: &mut Child) -> Result<()> {
-    let mut notes = BufReader::new(gateway.stderr.take().context("no pipe")?);
-    let mut said = String::new();
-    while !said.contains("Ctrl-C stops") {
-        ensure!(notes.read_line(&mut said)? > 0, "the gateway did not start:\n{said}");
-    }
-    std::thread::spawn(move || std::io::copy(&mut notes, &mut std::io::sink()));
-    Ok(())
 }
 
 /// Receives in a NAPI thread on CPU 1, or as by default.
@@ -390,13 +378,6 @@ fn schedstat_ns(id: u32) -> u64 {
         text.split(' ').next()?.parse::<u64>().ok()
     });
     times.sum()
-}
-
-/// CPU time of a process and its threads, in clock ticks.
-fn cpu_ticks(id: u32) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-    let behind = text.rsplit(')').next().unwrap_or_default();
-    behind.split_whitespace().skip(11).take(2).filter_map(|word| word.parse::<u64>().ok()).sum()
 }
 
 fn print_flood(flows: u32, rounds: &[Vec<FloodResult>]) {

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{TempFile, keepstate, report_skipped};
-use std::io::{BufRead, BufReader};
+use keepstate_test_support::wait_until_it_routes;
 use std::process::{Command, Stdio};
 
 const MIXED: &str = "\
@@ -77,20 +77,19 @@ fn gateway_says_at_start_what_is_left_out() {
         .stderr(Stdio::piped())
         .spawn();
     let Ok(mut child) = child else { return report_skipped("a gateway of its own needs unshare") };
-    let mut notes = BufReader::new(child.stderr.take().unwrap());
-    let mut said = String::new();
-    while !said.contains("Ctrl-C stops") && notes.read_line(&mut said).unwrap() > 0 {}
-    let started = said.contains("Ctrl-C stops");
-    std::thread::spawn(move || std::io::copy(&mut notes, &mut std::io::sink()));
+    let started = wait_until_it_routes(&mut child);
     // The answer to a reload says it again.
     let reloaded = keepstate(&["control", "--socket", socket.to_str().unwrap(), "reload"], b"");
     let _ = child.kill();
     let _ = child.wait();
     let _ = std::fs::remove_file(&socket);
-    if !started {
-        assert!(said.contains("permission") || said.contains("/dev/net/tun"), "{said}");
-        return report_skipped("a gateway of its own needs root and /dev/net/tun");
-    }
+    let said = match started {
+        Ok(said) => said,
+        Err(said) => {
+            assert!(said.contains("permission") || said.contains("/dev/net/tun"), "{said}");
+            return report_skipped("a gateway of its own needs root and /dev/net/tun");
+        }
+    };
     for expected in LEFT_OUT {
         for text in [&said, &reloaded.out] {
             assert!(

@@ -8,6 +8,7 @@ mod common;
 mod peers;
 
 use common::{TempFile, keepstate, report_skipped};
+use keepstate_test_support::wait_until_it_routes;
 use peers::run_ip;
 use std::io::{BufRead, BufReader, Write};
 use std::net::IpAddr;
@@ -268,12 +269,7 @@ impl BrokerTestbed {
         let socket = socket(&self.tag);
         let words = ["--ruleset", self.ruleset.path(), "--interface", "s0", "--control", &socket];
         let mut gateway = self.gateway_command(&words).stderr(Stdio::piped()).spawn().unwrap();
-        let mut notes = BufReader::new(gateway.stderr.take().unwrap());
-        let mut said = String::new();
-        while !said.contains("Ctrl-C stops") {
-            assert!(notes.read_line(&mut said).unwrap() > 0, "{said}");
-        }
-        std::thread::spawn(move || std::io::copy(&mut notes, &mut std::io::sink()));
+        let said = wait_until_it_routes(&mut gateway).unwrap();
         self.gateway = Some(gateway);
         said
     }

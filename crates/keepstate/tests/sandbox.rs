@@ -7,10 +7,10 @@ mod peers;
 
 use common::{keepstate, report_skipped};
 use keepstate_linux::file_access::{FileAccess, FileAccessLimit};
+use keepstate_test_support::wait_until_it_routes;
 use peers::run_ip;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -61,12 +61,7 @@ impl Sandboxed {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.netns, env!("CARGO_BIN_EXE_keepstate"), "gateway", "--ruleset", &rules]);
         let mut gateway = command.args(["--control", &socket]).args(options).stderr(Stdio::piped()).spawn().unwrap();
-        let mut notes = BufReader::new(gateway.stderr.take().unwrap());
-        let mut said = String::new();
-        while !said.contains("Ctrl-C stops") {
-            assert!(notes.read_line(&mut said).unwrap() > 0, "{said}");
-        }
-        std::thread::spawn(move || notes.read_to_end(&mut Vec::new()));
+        wait_until_it_routes(&mut gateway).unwrap();
         self.gateway = Some(gateway);
     }
 

@@ -1,11 +1,13 @@
-//! What the tests of several crates share: how a test reports that it cannot run here, random numbers, real NATS servers.
+//! What the tests of several crates share: how a test reports that it cannot run here, random numbers, real NATS servers, when a gateway routes.
 //!
 //! A test that needs root, a tool or a kernel feature that is missing calls [`report_skipped`] and returns. It then counts as skipped in
 //! the closing line of `./test`, which passes a file for these reports in `KEEPSTATE_SKIPPED`. Reporting never panics.
+mod gateway_start;
 #[allow(clippy::panic, reason = "a test that cannot go on has failed")]
 mod nats_server;
 mod split_mix64;
 
+pub use gateway_start::wait_until_it_routes;
 pub use nats_server::{NatsServers, make_certificates};
 pub use split_mix64::SplitMix64;
 use std::collections::HashSet;

@@ -24,14 +24,7 @@ impl Shard {
 
     /// Asks whoever decides it to hand it over.
     pub fn ask_for_handover(&mut self, request: HandoverRequest) {
-        self.requests.push_back(StateFrame {
-            shard: self.name.clone(),
-            node: self.node.clone(),
-            epoch: self.epoch,
-            sequence: Default::default(),
-            kind: FrameKind::HandoverRequest,
-            payload: request.to_bytes(),
-        });
+        self.queue_request(FrameKind::HandoverRequest, request.to_bytes());
     }
 
     /// What another node has asked for since this was last called.

@@ -88,14 +88,7 @@ impl Shard {
         let rested = self.last_snapshot_request.is_none_or(|last| now.saturating_sub(last) >= REQUEST_INTERVAL);
         if rested && self.requests.is_empty() {
             self.last_snapshot_request = Some(now);
-            self.requests.push_back(StateFrame {
-                shard: self.name.clone(),
-                node: self.node.clone(),
-                epoch: self.epoch,
-                sequence: Default::default(),
-                kind: FrameKind::SnapshotRequest,
-                payload: Vec::new(),
-            });
+            self.queue_request(FrameKind::SnapshotRequest, Vec::new());
         }
     }
 }

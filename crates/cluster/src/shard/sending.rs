@@ -10,6 +10,18 @@ impl Shard {
         self.requests.pop_front().or_else(|| self.outbox.as_mut().and_then(Outbox::pop))
     }
 
+    /// Asks the other nodes for something: not numbered, and in front of what is.
+    pub(super) fn queue_request(&mut self, kind: FrameKind, payload: Vec<u8>) {
+        self.requests.push_back(StateFrame {
+            shard: self.name.clone(),
+            node: self.node.clone(),
+            epoch: self.epoch,
+            sequence: Default::default(),
+            kind,
+            payload,
+        });
+    }
+
     /// The transport had no room for this frame, the one last taken.
     pub fn frame_refused(&mut self, frame: StateFrame) {
         if let Some(outbox) = &mut self.outbox {

@@ -1,7 +1,7 @@
 //! Three network namespaces in a row, client, router and server, with veth pairs between them and addresses of both families.
 #![allow(dead_code, reason = "each test uses what it needs")]
 use crate::peers::{download, run_ip, serve_once, spawn_in_netns, test_bytes};
-use std::io::{BufRead, BufReader, Read};
+use keepstate_test_support::wait_until_it_routes;
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
@@ -57,13 +57,7 @@ impl RouterNetns {
     /// Starts a gateway in the router's namespace, and waits until it routes. Also returns what it has said by then.
     pub fn start_gateway(&self, words: &[&str]) -> (Child, String) {
         let mut gateway = self.gateway_command(words).stderr(Stdio::piped()).spawn().unwrap();
-        let mut notes = BufReader::new(gateway.stderr.take().unwrap());
-        let mut said = String::new();
-        while !said.contains("Ctrl-C stops") {
-            assert!(notes.read_line(&mut said).unwrap() > 0, "{said}");
-        }
-        // What it says later is of no interest, but must not fill the pipe.
-        std::thread::spawn(move || notes.read_to_end(&mut Vec::new()));
+        let said = wait_until_it_routes(&mut gateway).unwrap();
         (gateway, said)
     }
 

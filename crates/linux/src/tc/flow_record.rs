@@ -32,6 +32,9 @@ pub(super) struct RecordMemory {
     free: Vec<u32>,
 }
 
+/// Bytes of `struct record` and `struct record_v6`.
+pub(super) const RECORD_LEN: usize = 192;
+pub(super) const RECORD_LEN_V6: usize = 240;
 /// A checksum, two lines, a length; then the snapshot.
 pub(super) const HEADER_LEN: usize = 14;
 

@@ -5,7 +5,7 @@
 //! A line may be parked instead ([`FlowTable::park`]): no packet finds it, but the next gateway does, together with its record (`flow_record.rs`).
 //! User space is the only writer but for the counters, and for how far a connection's handshake or end is. Segments of those are told ([`FlowTable::next_note`]).
 use super::flow_line::{EncodedLine, FlowLine, LineLayout, TcFlow};
-use super::flow_record::{AdoptedFlow, FlowRecord, HEADER_LEN, RecordMemory};
+use super::flow_record::{AdoptedFlow, FlowRecord, HEADER_LEN, RECORD_LEN, RECORD_LEN_V6, RecordMemory};
 use super::flow_table_size::FlowTableSize;
 use super::line_memory::{FlowCounts, LineMemory, LineState};
 use super::segment_note::{SIDE_LEN, SegmentNote, SegmentNotes};
@@ -270,10 +270,6 @@ impl FlowTable {
         self.waiting || !self.leaving.is_empty()
     }
 }
-
-/// Bytes of `struct record` and `struct record_v6`.
-const RECORD_LEN: usize = 192;
-const RECORD_LEN_V6: usize = 240;
 
 impl Drop for FlowTable {
     fn drop(&mut self) {

@@ -1,5 +1,7 @@
 //! How many connections the table of known flows has room for.
-use super::flow_line::LINES_PER_BUCKET;
+use super::flow_line::{LINES_PER_BUCKET, LineLayout};
+use super::flow_record::{RECORD_LEN, RECORD_LEN_V6};
+use super::segment_note::SIDE_LEN;
 use std::fmt;
 
 /// Connections that the programs at tc's hooks can know: so many of IPv4, and half as many of IPv6. A power of two. Every one takes [`BYTES`](FlowTableSize::BYTES) of the kernel's memory, used or not.
@@ -12,7 +14,9 @@ impl FlowTableSize {
     /// The largest table.
     pub const MAX: FlowTableSize = FlowTableSize(1 << 22);
     /// Bytes a connection of IPv4, with its share of IPv6's: two lines, what belongs to each of them, and a record for the next gateway.
-    pub const BYTES: u32 = (2 * 64 + 2 * 16 + 192) + (2 * 128 + 2 * 16 + 240) / 2;
+    pub const BYTES: usize = 2 * (LineLayout::V4.line_len + SIDE_LEN)
+        + RECORD_LEN
+        + (2 * (LineLayout::V6.line_len + SIDE_LEN) + RECORD_LEN_V6) / 2;
 
     /// Room for so many connections of IPv4 at least, within [`MIN`](FlowTableSize::MIN) and [`MAX`](FlowTableSize::MAX).
     pub fn of_connections(connections: u32) -> FlowTableSize {
@@ -76,5 +80,7 @@ mod tests {
             assert_eq!(size.buckets(true) * 2, size.buckets(false));
         }
         assert_eq!(FlowTableSize::default().buckets(false), 65_536);
+        // As the manual says.
+        assert_eq!(FlowTableSize::BYTES, 616);
     }
 }

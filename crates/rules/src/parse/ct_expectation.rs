@@ -23,20 +23,7 @@ impl Parser<'_> {
         let recording = self.start_recording();
         self.expect_punct("{")?;
         let mut said = Properties::default();
-        let mut commented = false;
-        loop {
-            self.skip_separators();
-            if self.eat_punct("}") {
-                break;
-            }
-            if self.eat_keyword("comment") {
-                self.expect_only_comment(commented)?;
-                commented = true;
-            } else {
-                self.parse_expectation_property(table, &mut said)?;
-            }
-            self.expect_end()?;
-        }
+        self.parse_object_properties(|parser| parser.parse_expectation_property(table, &mut said))?;
         let policy = self.complete_expectation(table, &said, &name, span)?;
         let text = self.recorded_text(recording, ";");
         self.add_object(table, Object { name, span, body: ObjectBody::CtExpectation(policy), text, handle: 0 })

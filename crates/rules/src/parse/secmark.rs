@@ -13,22 +13,14 @@ impl Parser<'_> {
         let (name, span) = self.expect_object_name("secmark")?;
         let recording = self.start_recording();
         self.expect_punct("{")?;
-        let (mut context, mut commented) = (None, false);
-        loop {
-            self.skip_separators();
-            if self.eat_punct("}") {
-                break;
+        let mut context = None;
+        self.parse_object_properties(|parser| {
+            if !matches!(parser.peek(), TokenKind::Quoted(_)) || context.is_some() {
+                return Err(parser.unexpected("a security context in quotation marks, comment or `}`"));
             }
-            if self.eat_keyword("comment") {
-                self.expect_only_comment(commented)?;
-                commented = true;
-            } else if matches!(self.peek(), TokenKind::Quoted(_)) && context.is_none() {
-                context = Some(self.expect_name("a security context in quotation marks")?.0);
-            } else {
-                return Err(self.unexpected("a security context in quotation marks, comment or `}`"));
-            }
-            self.expect_end()?;
-        }
+            context = Some(parser.expect_name("a security context in quotation marks")?.0);
+            Ok(())
+        })?;
         let Some(context) = context else {
             return Err(Diagnostic::new(span, format!("secmark {name} has no security context"))
                 .with_help("write `\"system_u:object_r:http_packet_t:s0\";` in its block"));

@@ -178,22 +178,14 @@ impl Parser<'_> {
         let (name, span) = self.expect_object_name(what)?;
         let recording = self.start_recording();
         let body = if self.eat_punct("{") {
-            let (mut body, mut commented) = (None, false);
-            loop {
-                self.skip_separators();
-                if self.eat_punct("}") {
-                    break;
+            let mut body = None;
+            self.parse_object_properties(|parser| {
+                if body.is_some() {
+                    return Err(parser.unexpected("comment or `}`"));
                 }
-                if self.eat_keyword("comment") {
-                    self.expect_only_comment(commented)?;
-                    commented = true;
-                } else if body.is_none() {
-                    body = Some(self.parse_object_body(what)?);
-                } else {
-                    return Err(self.unexpected("comment or `}`"));
-                }
-                self.expect_end()?;
-            }
+                body = Some(parser.parse_object_body(what)?);
+                Ok(())
+            })?;
             match body {
                 Some(body) => body,
                 None if what == "counter" => ObjectBody::Counter(0, 0),
@@ -204,6 +196,27 @@ impl Parser<'_> {
         };
         let text = self.recorded_text(recording, ";");
         self.add_object(table, Object { name, span, body, text, handle: 0 })
+    }
+
+    /// After the `{` of an object, to its `}`: a comment at most, and what `property` takes, in any order.
+    pub(super) fn parse_object_properties(
+        &mut self,
+        mut property: impl FnMut(&mut Self) -> ParseResult<()>,
+    ) -> ParseResult<()> {
+        let mut commented = false;
+        loop {
+            self.skip_separators();
+            if self.eat_punct("}") {
+                return Ok(());
+            }
+            if self.eat_keyword("comment") {
+                self.expect_only_comment(commented)?;
+                commented = true;
+            } else {
+                property(self)?;
+            }
+            self.expect_end()?;
+        }
     }
 
     fn parse_object_body(&mut self, what: &str) -> ParseResult<ObjectBody> {
