@@ -4,7 +4,9 @@
 mod common;
 
 use common::{ProgramOutput, keepstate, report_skipped};
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -73,9 +75,15 @@ fn scenario_passes_with_linux_as_router() {
 
 #[test]
 fn scenario_runs_without_root() {
-    let program = env!("CARGO_BIN_EXE_keepstate");
+    // The other user may not enter the folder that this was built in, like /root.
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("keepstate");
+    fs::copy(env!("CARGO_BIN_EXE_keepstate"), &program).unwrap();
+    for path in [folder.path(), &program] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
     let mut command = Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", program, "lab", "--clients", "200"]);
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&program).args(["lab", "--clients", "200"]);
     let Ok(output) = command.env("HOME", "/").output() else {
         return report_skipped("the laboratory without root: it needs setpriv (util-linux)");
     };
@@ -141,8 +149,8 @@ fn get(address: &str, path: &str) -> String {
 /// Programs of this laboratory that still run: each has the work directory on its command line.
 fn processes_left(process: u32) -> Vec<String> {
     let name = format!("keepstate-lab-{process}/");
-    let of = |entry: std::fs::DirEntry| std::fs::read(entry.path().join("cmdline")).ok();
-    let lines = std::fs::read_dir("/proc").unwrap().flatten().filter_map(of);
+    let of = |entry: fs::DirEntry| fs::read(entry.path().join("cmdline")).ok();
+    let lines = fs::read_dir("/proc").unwrap().flatten().filter_map(of);
     let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
     lines.filter(|line| line.contains(&name)).collect()
 }

@@ -322,8 +322,14 @@ fn all_mqtt_sessions_stay_open_on_a_broker_with_a_gateway() {
     let begun = Instant::now();
     ping(&mut clients, each);
     let pinged = begun.elapsed();
-    let known = lab.known();
-    assert!(known > sessions * 9 / 10, "the kernel knows {known} of {sessions}");
+    // The kernel tells late that an interface has its carrier; then each flow is judged anew by its next packet.
+    let until = Instant::now() + Duration::from_secs(TIMEOUT_SECS.into());
+    let mut known = lab.known();
+    while known <= sessions * 9 / 10 {
+        assert!(Instant::now() < until, "the kernel knows {known} of {sessions}");
+        ping(&mut clients, each);
+        known = lab.known();
+    }
     lab.kill();
     ping(&mut clients, each);
     let begun = Instant::now();
