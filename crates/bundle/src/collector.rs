@@ -203,6 +203,13 @@ impl Collector {
                 }
             }
         }
+        for words in ruleset_scan::LEGACY_LIST_COMMANDS {
+            let Ok(text) = command::output(&live, words, MAX_FILE_BYTES) else { continue };
+            if ruleset_scan::has_rules(&text) {
+                let name = format!("{}/{}", command::BUNDLE_DIRECTORY, command::bundle_file_name(words));
+                self.write_file(directory, &name, &text, 0o644)?;
+            }
+        }
         match first_entries(&live, limit) {
             Ok(text) => self.write_file(directory, proc_conntrack::PATH, &text, 0o440),
             Err(error) => {

@@ -1,4 +1,5 @@
-//! Secrets: values of options, settings and headers whose name says that they are secret, passwords in URLs, and private keys.
+//! Secrets: values of options, settings and headers whose name says that they are secret, passwords in URLs, private keys, and words
+//! that can be nothing else (tokens of well-known services), whatever stands before them.
 //!
 //! They are replaced in every file of a bundle, whether addresses are kept or not. A value is replaced whole, never in part.
 
@@ -6,8 +7,27 @@
 pub const REDACTED: &str = "[REDACTED]";
 
 /// Parts of a name that make its value a secret.
-const SECRET_PARTS: [&str; 9] =
-    ["token", "password", "passwd", "passphrase", "secret", "bearer", "authorization", "credential", "cookie"];
+const SECRET_PARTS: [&str; 10] = [
+    "token",
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "bearer",
+    "authorization",
+    "credential",
+    "cookie",
+    "signature",
+];
+
+/// Ends of a name that do.
+const SECRET_ENDS: [&str; 4] = ["pass", "pwd", "psk", "auth"];
+
+/// Words that begin like this and go on are tokens: of JSON web tokens (their header is `{"`), GitHub, GitLab, Slack, AWS, Google, Vault, k3s.
+const TOKEN_BEGINS: [&str; 13] =
+    ["eyJ", "ghp_", "gho_", "ghs_", "github_pat_", "glpat-", "xoxb-", "xoxp-", "AKIA", "ASIA", "AIza", "hvs.", "K10"];
+/// They have at least so many characters; no ordinary word does.
+const TOKEN_LEAST: usize = 20;
 
 /// Replaces the secrets of a text, or of a command line whose words end with a zero byte.
 pub fn redact_secrets(text: &str) -> String {
@@ -32,12 +52,16 @@ pub fn redact_secrets(text: &str) -> String {
 /// A command line: each word as a line, and the word after a secret option without a value.
 fn redact_words(text: &str) -> String {
     let mut is_value = false;
+    // k3s and rke2 have a letter for their token.
+    let program = text.split('\0').next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
+    let has_letter = program.starts_with("k3s") || program.starts_with("rke2");
     let words = text.split('\0').map(|word| {
         let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
-        let is_option = name.starts_with('-') && is_secret_name(name);
+        let is_secret = is_secret_name(name) || has_letter && name == "-t";
+        let is_option = name.starts_with('-') && is_secret;
         let redacted = match value {
             _ if is_value && !word.is_empty() && !word.starts_with("--") => REDACTED.to_owned(),
-            Some(_) if is_secret_name(name) => format!("{name}={REDACTED}"),
+            Some(_) if is_secret => format!("{name}={REDACTED}"),
             _ => redact_secrets(word),
         };
         is_value = is_option && value.is_none();
@@ -65,8 +89,15 @@ fn redact_line(line: &str) -> String {
         }
         let end = from.find(|letter| !is_name_char(letter)).unwrap_or(from.len());
         let (name, after) = from.split_at(end.max(1));
-        out.push_str(name);
         rest = after;
+        if is_token(name) {
+            // With what belongs to it: `K10…::server:password`.
+            out.push_str(REDACTED);
+            rest =
+                after.find([' ', '\t', '"', '\'', ',', ';', '&']).and_then(|end| after.get(end..)).unwrap_or_default();
+            continue;
+        }
+        out.push_str(name);
         if !is_secret_name(name) {
             continue;
         }
@@ -75,7 +106,7 @@ fn redact_line(line: &str) -> String {
         // `token = x`, `"token": "x"`, `Bearer x`, `--token x`; a word like `secrets are` in a sentence stays.
         let is_assigned = separator.contains(['=', ':']);
         let lower = name.to_ascii_lowercase();
-        if value.is_empty() || !(is_assigned || lower == "bearer" || name.starts_with("--")) {
+        if value.is_empty() || !(is_assigned || lower == "bearer" || name.starts_with('-')) {
             continue;
         }
         out.push_str(separator);
@@ -102,7 +133,13 @@ fn is_secret_name(name: &str) -> bool {
     let is_key = lower.strip_suffix("key").is_some_and(|before| {
         before.is_empty() || before.ends_with(['_', '-', '.']) || name.ends_with("Key") || lower.ends_with("apikey")
     });
-    is_key || SECRET_PARTS.iter().any(|part| lower.contains(part))
+    let is_end = !lower.ends_with("bypass") && SECRET_ENDS.iter().any(|end| lower.ends_with(end));
+    is_key || is_end || SECRET_PARTS.iter().any(|part| lower.contains(part))
+}
+
+/// Is the word itself a token?
+fn is_token(word: &str) -> bool {
+    word.len() >= TOKEN_LEAST && TOKEN_BEGINS.iter().any(|begin| word.starts_with(begin))
 }
 
 #[cfg(test)]
@@ -129,6 +166,18 @@ mod tests {
             "sysctl-url http://a:p@hunter2@host/",
             "-----BEGIN RSA PRIVATE KEY-----\nhunter2\nhunter2\n-----END RSA PRIVATE KEY-----\nafter\n",
             "-----BEGIN PRIVATE KEY-----\nhunter2 is cut off",
+            "agent -token hunter2 -v",
+            "agent\0-token\0hunter2\0",
+            "MYSQL_PWD=hunter2",
+            "redis\0--requirepass\0hunter2\0",
+            "wifi-psk=hunter2",
+            "proxy\0--basic-auth=me:hunter2\0",
+            "k3s agent\0-t\0hunter2\0--server\0https://10.0.0.1:6443\0",
+            "/usr/local/bin/k3s\0agent\0-t=hunter2\0",
+            "get https://host/x?a=1&X-Amz-Signature=hunter2",
+            "run eyJhbGciOiJIUzI1NiJ9.eyJodW50ZXIyIjoxfQ.hunter2",
+            "agent\0K10d0b2c8e4aa77f3c1d9::server:hunter2\0",
+            "git clone x glpat-0123456789hunter2abc",
         ] {
             let redacted = redact_secrets(text);
             assert!(!redacted.contains("hunter2") && redacted.contains(REDACTED), "{text:?} gave {redacted:?}");
@@ -146,6 +195,9 @@ mod tests {
             "http://host:80/a@b\n",
             "monkey = 3, no secrets here\n",
             "nf_conntrack: table full, dropping packet\n",
+            "queue flags bypass to 0-3\n",
+            "-A PREROUTING -p tcp -j DNAT --to-destination 10.0.0.1:80 -m comment --comment K10\n",
+            "kube-proxy\0-t\0x\0--v=2\0",
         ] {
             assert_eq!(redact_secrets(text), text);
         }

@@ -240,6 +240,7 @@ fn frame_in_block<'a>(
                 link: interface.link_type,
                 data,
                 wire_len: record.origlen as usize,
+                interface: None,
                 checksum: FrameChecksum::Unknown,
             })
         }
@@ -253,6 +254,7 @@ fn frame_in_block<'a>(
                 None
             }
             Block::EnhancedPacket(packet) => {
+                let number = several(interfaces, packet.if_id);
                 let interface = interface_of(interfaces, packet.if_id)?;
                 let time = interface.ticks_to_nanos(u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low));
                 let data = packet.data.get(..packet.caplen as usize).unwrap_or(packet.data);
@@ -261,6 +263,7 @@ fn frame_in_block<'a>(
                     link: interface.link_type,
                     data,
                     wire_len: packet.origlen as usize,
+                    interface: number,
                     checksum: FrameChecksum::Unknown,
                 })
             }
@@ -273,6 +276,7 @@ fn frame_in_block<'a>(
                     link: interface.link_type,
                     data,
                     wire_len: packet.origlen as usize,
+                    interface: several(interfaces, 0),
                     checksum: FrameChecksum::Unknown,
                 })
             }
@@ -289,7 +293,8 @@ fn parse_obsolete_packet<'a>(
     interfaces: &[CaptureInterface],
 ) -> Result<Frame<'a>, String> {
     let four = |at: usize| body.get(at..).and_then(|bytes| order.read_u32(bytes)).unwrap_or(0);
-    let interface = interface_of(interfaces, order.read_u16(body).unwrap_or(0).into())?;
+    let number = order.read_u16(body).unwrap_or(0).into();
+    let interface = interface_of(interfaces, number)?;
     let time = interface.ticks_to_nanos(u64::from(four(4)) << 32 | u64::from(four(8)));
     let data = usize::try_from(four(12)).ok().and_then(|captured| body.get(20..)?.get(..captured));
     let data = data.ok_or("a block's content is longer than the block")?;
@@ -298,6 +303,7 @@ fn parse_obsolete_packet<'a>(
         link: interface.link_type,
         data,
         wire_len: four(16) as usize,
+        interface: several(interfaces, number),
         checksum: FrameChecksum::Unknown,
     })
 }
@@ -315,8 +321,14 @@ fn parse_modified_record<'a>(
         link: interface.link_type,
         data: record.get(MODIFIED_RECORD_HEADER..).unwrap_or_default(),
         wire_len: four(12) as usize,
+        interface: None,
         checksum: FrameChecksum::Unknown,
     })
+}
+
+/// The number of an interface, if it is one of several.
+fn several(interfaces: &[CaptureInterface], number: u32) -> Option<u32> {
+    (interfaces.len() > 1).then_some(number)
 }
 
 /// The interface of a packet.

@@ -201,7 +201,7 @@ impl CaptureTracker {
             self.advance(Instant(time));
         }
         // What needs the link header again is done at once.
-        if frame.link == LinkType::LINUX_SLL2 {
+        if DuplicateFilter::may_repeat(frame) {
             self.flush();
             match self.parse_frame(frame) {
                 Ok(Some(packet)) => drop(self.track_packet(&packet, frame.checksum)),

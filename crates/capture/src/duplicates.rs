@@ -1,9 +1,12 @@
-//! Packets that a capture of every interface (`tcpdump -i any`) has more than once: where a router received them and where it sent them.
+//! Packets that a capture of several interfaces (`tcpdump -i any`) has more than once: where a router received them and where it sent them.
 //!
-//! Linux tracks such a packet once. A cooked capture, version 2, says on which interface a frame was seen, and in which direction. The
-//! interface on which a connection is seen first is its own; where the same packets appear again, with a hop less or behind a bridge,
-//! the connection as seen there is skipped in both directions. So the table is that of a capture on the first interface, and a
-//! translated connection is not counted as two.
+//! Linux tracks such a packet once. A cooked capture, version 2, says on which interface a frame was seen, and in which direction; a
+//! pcapng file of several interfaces says the interface. The interface on which a connection is seen first is its own; where the same
+//! packets appear again, with a hop less or behind a bridge, the connection as seen there is skipped in both directions. So the table is
+//! that of a capture on the first interface, and a translated connection is not counted as two.
+//!
+//! A cooked capture, version 1, says the direction only. There a connection that was received and then sent on is skipped where it is
+//! sent; if it was translated on the way, it is skipped as translated, in both directions.
 //!
 //! A [`DuplicateFilter`] remembers the packets of the last moment by a hash of what a router does not change. It only skips: it never
 //! changes a frame.
@@ -46,11 +49,14 @@ struct Sighting {
     time: u64,
 }
 
-/// The interface and direction in a frame's link header.
+/// Where a frame was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct SeenOn {
+    /// Of a cooked capture, version 1, the direction stands for it.
     interface: u32,
-    outgoing: bool,
+    outgoing: Option<bool>,
+    /// The direction is all that is known.
+    direction_only: bool,
     loopback: bool,
 }
 
@@ -63,6 +69,11 @@ struct View {
 }
 
 impl DuplicateFilter {
+    /// May frames of this kind show a packet again?
+    pub(crate) fn may_repeat(frame: &Frame<'_>) -> bool {
+        frame.interface.is_some() || matches!(frame.link, LinkType::LINUX_SLL | LinkType::LINUX_SLL2)
+    }
+
     /// Frames skipped so far.
     pub(crate) fn skipped(&self) -> u64 {
         self.skipped
@@ -71,7 +82,7 @@ impl DuplicateFilter {
     /// Is this frame another sighting of a packet whose connection is tracked on another interface?
     pub(crate) fn is_duplicate(&mut self, frame: &Frame<'_>, packet: &Packet<'_>) -> bool {
         let Some(at) = seen_on(frame) else { return false };
-        let duplicate = at.loopback && at.outgoing || self.is_copy(at, frame.time.unwrap_or(0), packet);
+        let duplicate = at.loopback && at.outgoing == Some(true) || self.is_copy(at, frame.time.unwrap_or(0), packet);
         self.skipped += u64::from(duplicate);
         duplicate
     }
@@ -95,6 +106,10 @@ impl DuplicateFilter {
             self.copies.clear();
         }
         self.copies.insert(view);
+        if at.direction_only && (seen.addresses, seen.ports) != (first.addresses, first.ports) {
+            // Its answers come in as translated.
+            self.copies.insert(View { interface: first.at.interface, ..view });
+        }
         true
     }
 
@@ -116,13 +131,17 @@ impl Sighting {
         if self.at.interface == first.at.interface {
             return false;
         }
+        let received_then_sent = first.at.outgoing != Some(true) && self.at.outgoing != Some(false);
+        if self.at.direction_only && !received_then_sent {
+            return false;
+        }
         let forwarded = self.hop_limit.wrapping_add(1) == first.hop_limit;
         if self.addresses == first.addresses && self.ports == first.ports {
             return forwarded || self.hop_limit == first.hop_limit;
         }
         let one_end_kept = self.addresses.source() == first.addresses.source()
             || self.addresses.destination() == first.addresses.destination();
-        forwarded && one_end_kept && !first.at.outgoing && self.at.outgoing
+        forwarded && one_end_kept && received_then_sent
     }
 }
 
@@ -173,12 +192,23 @@ impl<'a> Content<'a> {
     }
 }
 
-/// Interface and direction of a frame of a cooked capture, version 2: protocol, reserved, interface (4 bytes), ARPHRD type, packet type.
+/// Where a frame was seen. Link header of a cooked capture, version 2: protocol, reserved, interface (4 bytes), ARPHRD type, packet type;
+/// version 1: packet type and ARPHRD type, two bytes each.
 fn seen_on(frame: &Frame<'_>) -> Option<SeenOn> {
-    if frame.link != LinkType::LINUX_SLL2 {
-        return None;
+    let number = frame.interface;
+    match frame.link {
+        LinkType::LINUX_SLL2 => {
+            let &[_, _, _, _, a, b, c, d, e, f, kind] = frame.data.first_chunk()?;
+            let loopback = u16::from_be_bytes([e, f]) == ARPHRD_LOOPBACK;
+            let interface = u32::from_be_bytes([a, b, c, d]);
+            Some(SeenOn { interface, outgoing: Some(kind == PACKET_OUTGOING), direction_only: false, loopback })
+        }
+        LinkType::LINUX_SLL => {
+            let &[_, kind, e, f] = frame.data.first_chunk()?;
+            let (loopback, outgoing) = (u16::from_be_bytes([e, f]) == ARPHRD_LOOPBACK, kind == PACKET_OUTGOING);
+            let interface = number.unwrap_or_else(|| outgoing.into());
+            Some(SeenOn { interface, outgoing: Some(outgoing), direction_only: number.is_none(), loopback })
+        }
+        _ => number.map(|interface| SeenOn { interface, outgoing: None, direction_only: false, loopback: false }),
     }
-    let &[_, _, _, _, a, b, c, d, e, f, kind] = frame.data.first_chunk()?;
-    let loopback = u16::from_be_bytes([e, f]) == ARPHRD_LOOPBACK;
-    Some(SeenOn { interface: u32::from_be_bytes([a, b, c, d]), outgoing: kind == PACKET_OUTGOING, loopback })
 }

@@ -12,6 +12,8 @@ pub struct Frame<'a> {
     pub data: &'a [u8],
     /// The frame's length on the wire.
     pub wire_len: usize,
+    /// The number of the interface it was captured on, where the file has several: a link header may say it besides.
+    pub interface: Option<u32>,
     /// What is known of its transport checksum.
     pub checksum: FrameChecksum,
 }

@@ -177,6 +177,7 @@ impl PacketRing {
                     link: self.link_type,
                     data,
                     wire_len: field(offset_of!(libc::tpacket3_hdr, tp_len)) as usize,
+                    interface: None,
                     checksum: match field(offset_of!(libc::tpacket3_hdr, tp_status)) & CHECKSUM_KNOWN {
                         0 => FrameChecksum::Unverified,
                         _ => FrameChecksum::Unnecessary,

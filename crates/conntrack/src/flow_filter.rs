@@ -26,6 +26,8 @@ pub(crate) struct FlowFilter {
     pub(crate) zone: Option<u16>,
     pub(crate) labels: Option<CtLabels>,
     pub(crate) id: Option<u32>,
+    /// Seconds left.
+    pub(crate) timeout: Option<u32>,
     pub(crate) source_nat: Option<NatEndpoint>,
     pub(crate) destination_nat: Option<NatEndpoint>,
     pub(crate) any_nat: Option<NatEndpoint>,
@@ -104,6 +106,7 @@ impl FlowFilter {
             && self.status.is_none_or(|[set, unset]| bits.contains(set) && !bits.intersects(unset))
             && eq_if_set(self.zone, flow.zone.or(Some(0)))
             && eq_if_set(self.id, flow.id)
+            && eq_if_set(self.timeout, flow.timeout)
             && self.labels.is_none_or(|labels| has_labels(flow.labels, labels))
             && self.matches_protocol(&flow.protoinfo)
             && self.matches_nat(flow)

@@ -126,10 +126,13 @@ fn plain_message(message: &str) -> String {
         let names: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
         if let Some((wrong, known)) = names.split_first() {
             let meant = nearest_name(wrong, known.iter().copied()).map(|name| format!("; did you mean `{name}`?"));
+            // One spelling of each: `on-exit` may be written `on_exit`, and one list as `interfaces`.
+            let is_second = |name: &str| name.contains('_') && known.contains(&name.replace('_', "-").as_str());
+            let shown: Vec<&str> = known.iter().copied().filter(|name| !is_second(name)).collect();
             return format!(
                 "unknown {kind} `{wrong}`{} Known: {}",
                 meant.unwrap_or_else(|| ".".into()),
-                known.join(", ")
+                shown.join(", ")
             );
         }
     }
@@ -153,6 +156,7 @@ fn plain_type(wanted: &str) -> &str {
             _ => "a whole number from 0 on",
         },
         "a boolean" => "true or false",
+        "path string" => "a path in quotes",
         "a string" | "string or table" => "a text in quotes",
         "a sequence" => "a list in brackets",
         "a map" => "a table",

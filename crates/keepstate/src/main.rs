@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!("{}", message(&error));
             if error.is::<UnknownNetns>() { ExitCode::from(UnknownNetns::EXIT_CODE) } else { ExitCode::FAILURE }
         }
     };
@@ -62,6 +62,15 @@ fn main() -> ExitCode {
 
 /// How long the end of a gateway waits for its last log lines to be read.
 const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// An error and its causes, each once: some name their cause themselves.
+fn message(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.is_empty() {
+        true => cause,
+        false if said.ends_with(&cause) => said,
+        false => format!("{said}: {cause}"),
+    })
+}
 
 /// The reader of our output has closed the pipe: that is success.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {

@@ -110,17 +110,25 @@ fn bash_completes_a_command_and_an_option() {
 /// One text and one exit code, whichever command was to look there.
 #[test]
 fn unknown_namespace_is_the_same_error_everywhere() {
-    let text = "keepstate: no network namespace \"no such\": give a name from `ip netns`, or a process id \
-                (/run/netns/no such cannot be read: No such file or directory (os error 2))\n";
-    let commands: [&[&str]; 5] = [
+    let commands: [&[&str]; 7] = [
+        &["top", "--once"],
+        &["serve"],
         &["doctor"],
         &["disable"],
         &["disable", "--ports", "tcp/1883"],
         &["disable", "--ports", "tcp/1883", "--apply"],
         &["disable", "--remove"],
     ];
-    for command in commands {
-        let ran = keepstate(&[command, &["--netns", "no such"]].concat(), b"");
-        assert_eq!((ran.code, ran.err.as_str(), ran.out.as_str()), (Some(3), text, ""), "{command:?}");
+    // What is there, and is no namespace, is as unknown.
+    for (name, why) in [
+        ("no such", "/run/netns/no such cannot be read: No such file or directory (os error 2)"),
+        ("/etc/passwd", "/etc/passwd cannot be read: it is the file of no namespace"),
+    ] {
+        let text =
+            format!("keepstate: no network namespace {name:?}: give a name from `ip netns`, or a process id ({why})\n");
+        for command in commands {
+            let ran = keepstate(&[command, &["--netns", name]].concat(), b"");
+            assert_eq!((ran.code, ran.err.as_str(), ran.out.as_str()), (Some(3), text.as_str(), ""), "{command:?}");
+        }
     }
 }

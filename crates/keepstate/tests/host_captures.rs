@@ -248,6 +248,61 @@ fn packet_that_a_router_receives_and_sends_is_tracked_once() {
     assert_eq!(ran.out.matches("packets=2 bytes=64").count(), 2, "{}{}", ran.out, ran.err);
 }
 
+/// A frame of an older `tcpdump -i any`, or of Wireshark's: the direction, and no interface.
+fn cooked_1(outgoing: bool, packet: &[u8]) -> Vec<u8> {
+    [&[0, if outgoing { 4 } else { 0 }, 0, 1, 0, 6, 2, 0, 0, 0, 0, 1, 0, 0, 8, 0], packet].concat()
+}
+
+/// What a router receives and sends of a request and its reply: interface, outgoing, packet.
+fn seen_by_a_router(translated: Option<[u8; 4]>) -> [(u8, bool, Vec<u8>); 4] {
+    let (request, reply) = (udp_packet(4000, false), udp_packet(4000, true));
+    let mut answered = forwarded(&reply, None, translated);
+    answered[8] += 1;
+    write_header_checksum(&mut answered);
+    [
+        (2, false, request.clone()),
+        (3, true, forwarded(&request, translated, None)),
+        (3, false, answered),
+        (2, true, forwarded(&reply, None, None)),
+    ]
+}
+
+#[test]
+fn routers_packets_are_tracked_once_where_only_the_direction_is_known() {
+    let capture = |frames: &[(u8, bool, Vec<u8>)]| {
+        let timed = frames.iter().zip(0..).map(|((_, outgoing, packet), at)| (at * 1000, cooked_1(*outgoing, packet)));
+        pcap(ByteOrder::Little, true, linktype::COOKED, &timed.collect::<Vec<_>>())
+    };
+    for translated in [None, Some([192, 0, 2, 1])] {
+        let frames = seen_by_a_router(translated);
+        // Twice: what is known to be a copy stays one.
+        let ran = replay(&capture(&[frames.clone(), frames].concat()), &["--set", "nf_conntrack_acct=1"]);
+        assert_eq!(ran.out.matches("packets=2 bytes=64").count(), 2, "{}{}", ran.out, ran.err);
+        assert_eq!(ran.out.lines().count(), 1, "{}", ran.out);
+        assert!(ran.err.contains("4 frames were skipped"), "{}", ran.err);
+    }
+    let (request, reply) = (udp_packet(4000, false), udp_packet(4000, true));
+    let own = [(2, true, request), (2, false, reply)];
+    let ran = replay(&capture(&[own.clone(), own].concat()), &["--set", "nf_conntrack_acct=1"]);
+    assert_eq!(ran.out.matches("packets=2 bytes=64").count(), 2, "{}{}", ran.out, ran.err);
+}
+
+#[test]
+fn routers_packets_are_tracked_once_in_a_file_of_several_interfaces() {
+    let order = ByteOrder::Big;
+    for translated in [None, Some([192, 0, 2, 1])] {
+        let mut blocks = vec![common::section_header_block(order)];
+        blocks.extend((0..4).map(|_| common::interface_description_block(order, linktype::ETHERNET, 9)));
+        let frames = seen_by_a_router(translated).into_iter().zip(0..);
+        blocks.extend(frames.map(|((interface, _, packet), at)| {
+            common::enhanced_packet_block(order, interface.into(), at * 1000, &link_frame(linktype::ETHERNET, &packet))
+        }));
+        let ran = replay(&blocks.concat(), &["--set", "nf_conntrack_acct=1"]);
+        assert_eq!(ran.out.matches("packets=1 bytes=32").count(), 2, "{}{}", ran.out, ran.err);
+        assert!(ran.err.contains("2 frames were skipped"), "{}", ran.err);
+    }
+}
+
 /// A TCP segment between 10.0.0.1:4000 and 10.0.0.2:80, with a right checksum.
 fn segment(reply: bool, flags: u8, [seq, ack]: [u32; 2], options: &[u8], data: usize) -> Vec<u8> {
     let (client, server) = (([10, 0, 0, 1], 4000u16), ([10, 0, 0, 2], 80u16));

@@ -30,6 +30,7 @@ pub mod proc_ct_stat;
 pub mod raw_socket;
 pub mod routes;
 pub mod rtnetlink;
+mod ruleset_drops;
 pub mod ruleset_scan;
 pub mod sd_notify;
 pub mod signal;

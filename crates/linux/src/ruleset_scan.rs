@@ -4,6 +4,7 @@
 //! verdicts and chains, are [`ct_users::nftables`](crate::ct_users::nftables) and [`ct_users::iptables`](crate::ct_users::iptables): `disable` needs to know what a rule matches,
 //! the doctor only that such a rule exists.
 use crate::command::{self, CommandError};
+use crate::ruleset_drops::{DroppingChains, is_unconditional, matches_invalid, word_after};
 use crate::sysroot::SysRoot;
 use std::net::{IpAddr, SocketAddr};
 
@@ -64,6 +65,9 @@ const MAX_OUTPUT: u64 = 16 << 20;
 /// The programs that print rules.
 pub const LIST_COMMANDS: [&[&str]; 3] = [&["nft", "list", "ruleset"], &["iptables-save"], &["ip6tables-save"]];
 
+/// Programs that print rules of iptables' older kernel interface, where the others are for the newer one. They need not be there.
+pub const LEGACY_LIST_COMMANDS: [&[&str]; 2] = [&["iptables-legacy-save"], &["ip6tables-legacy-save"]];
+
 /// The rules of this thread's namespace, or those found in files; and why a program told none.
 pub fn scan(root: &SysRoot) -> (RulesetScan, Vec<CommandError>) {
     let mut rules = RulesetScan::default();
@@ -78,6 +82,15 @@ pub fn scan(root: &SysRoot) -> (RulesetScan, Vec<CommandError>) {
             Err(why) => silent.push(why),
         }
     }
+    for words in LEGACY_LIST_COMMANDS {
+        // On some machines `iptables-save` is this program.
+        let Ok(text) = command::output(root, words, MAX_OUTPUT) else { continue };
+        if has_rules(&text) && !rules.texts.iter().any(|known| is_same_listing(known, &text)) {
+            rules.commands.push(words.join(" "));
+            rules.scan_text(&text);
+            rules.texts.push(text);
+        }
+    }
     (rules, silent)
 }
 
@@ -85,11 +98,15 @@ impl RulesetScan {
     /// Adds what a program printed.
     pub fn scan_text(&mut self, text: &str) {
         let mut chains = ChainScan::default();
+        let dropping = DroppingChains::of(text);
         for line in text.lines() {
             let line = line.trim();
             let words: Vec<&str> = line.split_ascii_whitespace().collect();
-            if let Some(drop) = chains.drop_behind_established(line, &words) {
+            if let Some(drop) = chains.drop_behind_established(line, &words, &dropping) {
                 push_unique(&mut self.drop_unaccepted, drop);
+            }
+            if matches_invalid(line, &words) && dropping.is_dropped_by(line, &words) {
+                push_unique(&mut self.drop_invalid, line.to_owned());
             }
             self.scan_rule(line, &words);
         }
@@ -105,17 +122,8 @@ impl RulesetScan {
             if state.is_some() || has("connmark") || has("connlimit") || has("helper") {
                 push_unique(&mut self.ct_matches, rule());
             }
-            let bad = state.is_some_and(|state| state.split(',').any(|state| state == "INVALID"));
-            if bad && (jumps("DROP") || jumps("REJECT")) {
-                push_unique(&mut self.drop_invalid, rule());
-            }
         } else if has("ct") {
             push_unique(&mut self.ct_matches, rule());
-            let bad = line.contains("ct state invalid") || (line.contains("ct state") && has("invalid"));
-            // A verdict map has its commas, which are no word's.
-            if bad && (has("drop") || has("reject") || line.contains("invalid : drop")) {
-                push_unique(&mut self.drop_invalid, rule());
-            }
         }
         if has("notrack") || jumps("NOTRACK") || (jumps("CT") && has("--notrack")) {
             push_unique(&mut self.notrack, rule());
@@ -201,19 +209,23 @@ struct ChainScan<'a> {
 
 impl<'a> ChainScan<'a> {
     /// The rule or policy that drops the rest, once its chain is known to accept what is established.
-    fn drop_behind_established(&mut self, line: &'a str, words: &[&'a str]) -> Option<String> {
+    fn drop_behind_established(
+        &mut self,
+        line: &'a str,
+        words: &[&'a str],
+        dropping: &DroppingChains<'_>,
+    ) -> Option<String> {
         match words {
             ["chain", ..] => (self.policy, self.accepts) = (None, false),
             ["type", ..] if line.contains("policy drop") => self.policy = Some(line),
             [chain, "DROP", ..] if chain.starts_with(':') => self.policies.push((chain.trim_start_matches(':'), line)),
-            ["-A", chain, ..] => return self.iptables_rule(chain, line, words),
+            ["-A", chain, ..] => return self.iptables_rule(chain, line, words, dropping),
             _ if line.contains("ct state") && line.contains("established") && line.contains("accept") => {
                 self.accepts = true;
                 return self.policy.map(str::to_owned);
             }
-            // Without a match: `drop`, `counter packets 1 bytes 2 drop`, `reject with …`.
-            ["drop" | "reject", ..] if self.accepts => return Some(line.to_owned()),
-            ["counter", "packets", _, "bytes", _, "drop" | "reject", ..] if self.accepts => {
+            // Without a match: `drop`, `counter packets 1 bytes 2 drop`, `reject with …`, `goto` a chain that drops.
+            rule if self.accepts && is_unconditional(rule) && dropping.is_dropped_by(line, rule) => {
                 return Some(line.to_owned());
             }
             _ => (),
@@ -221,7 +233,13 @@ impl<'a> ChainScan<'a> {
         None
     }
 
-    fn iptables_rule(&mut self, chain: &'a str, line: &str, words: &[&str]) -> Option<String> {
+    fn iptables_rule(
+        &mut self,
+        chain: &'a str,
+        line: &str,
+        words: &[&str],
+        dropping: &DroppingChains<'_>,
+    ) -> Option<String> {
         let target = word_after(words, "-j")?;
         let state = word_after(words, "--ctstate").or_else(|| word_after(words, "--state"));
         if target == "ACCEPT" && state.is_some_and(|state| state.contains("ESTABLISHED")) {
@@ -229,15 +247,20 @@ impl<'a> ChainScan<'a> {
             let policy = self.policies.iter().find(|(name, _)| *name == chain);
             return policy.map(|(_, line)| (*line).to_owned());
         }
-        let is_last = words.get(2) == Some(&"-j") && matches!(target, "DROP" | "REJECT");
+        let is_last = words.get(2) == Some(&"-j") && dropping.is_dropped_by(line, words);
         (is_last && self.accepting.contains(&chain)).then(|| line.to_owned())
     }
 }
 
-/// The word behind a word.
-fn word_after<'a>(words: &[&'a str], key: &str) -> Option<&'a str> {
-    let at = words.iter().position(|word| *word == key)?;
-    words.get(at + 1).copied()
+/// Does `iptables-save` print any rule?
+pub fn has_rules(text: &str) -> bool {
+    text.lines().any(|line| line.starts_with("-A ") || line.contains(" DROP ["))
+}
+
+/// Two listings of the same rules: their comments hold the time.
+fn is_same_listing(one: &str, other: &str) -> bool {
+    let rules = |text: &str| text.lines().filter(|line| line.starts_with("-A ")).map(str::to_owned).collect::<Vec<_>>();
+    rules(one) == rules(other)
 }
 
 /// The word behind `second`, which comes some words behind `first`.
@@ -313,6 +336,51 @@ mod tests {
             ["-A INPUT -j REJECT"]
         );
         assert!(dropping(&format!(":INPUT ACCEPT [0:0]\n{established}-A FORWARD -j DROP\n")).is_empty());
+    }
+
+    #[test]
+    fn finds_what_drops_invalid_packets_by_whatever_words() {
+        let dropping = |text: &str| {
+            let mut rules = RulesetScan::default();
+            rules.scan_text(text);
+            rules.drop_invalid.len()
+        };
+        let logged = "chain ld {\nlimit rate 1/minute log prefix \"x\"\ncounter packets 1 bytes 2 drop\n}\nchain far {\ngoto ld\n}\nchain passing {\nlog\n}\n";
+        for rule in [
+            "ct state invalid drop",
+            "ct state invalid counter packets 1 bytes 2 reject with tcp reset",
+            "ct state { invalid, untracked } drop",
+            "ct state invalid,untracked drop",
+            "ct state invalid jump ld",
+            "iif \"eth0\" ct state invalid goto far",
+            "ct state vmap { invalid : jump ld, established : accept }",
+            "ct state != { established, related, new, untracked } drop",
+            "ct state ! established,related,new drop",
+        ] {
+            assert_eq!(dropping(&format!("{logged}chain c {{\n{rule}\n}}\n")), 1, "{rule}");
+        }
+        for rule in [
+            "ct state invalid jump passing",
+            "ct state invalid counter packets 1 bytes 2",
+            "ct state established drop",
+            "ct state vmap { established : accept, invalid : jump passing }",
+            "ct state != { invalid, established } drop",
+            "tcp dport 1 drop",
+        ] {
+            assert_eq!(dropping(&format!("{logged}chain c {{\n{rule}\n}}\n")), 0, "{rule}");
+        }
+        let chains = "-A LOGDROP -m limit --limit 1/min -j LOG\n-A LOGDROP -j DROP\n-A ON -j LOGDROP\n-A PASS -j LOG\n";
+        for (rule, number) in [
+            ("-m conntrack --ctstate INVALID -j DROP", 1),
+            ("-m state --state INVALID,UNTRACKED -j LOGDROP", 1),
+            ("-m conntrack --ctstate INVALID -g ON", 1),
+            ("-m conntrack ! --ctstate NEW,RELATED,ESTABLISHED -j DROP", 1),
+            ("-m conntrack ! --ctstate INVALID -j DROP", 0),
+            ("-m conntrack --ctstate INVALID -j PASS", 0),
+            ("-m conntrack --ctstate NEW -j DROP", 0),
+        ] {
+            assert_eq!(dropping(&format!("{chains}-A FORWARD {rule}\n")), number, "{rule}");
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub fn draw(frame: &mut Frame<'_>, state: &mut TopState, shown: &TopSnapshot) {
     .areas(frame.area());
     state.rows = usize::from(main.height);
     let paint = Paint::new(state.has_colour);
-    frame.render_widget(Paragraph::new(head_line(shown, paint)), head);
+    frame.render_widget(Paragraph::new(head_line(shown, paint, usize::from(frame.area().width))), head);
     frame.render_widget(Paragraph::new(rate_line(shown)), rates);
     draw_curve(frame, shown, paint, curve);
     frame.render_widget(Paragraph::new(note_line(state, shown, paint)), note);
@@ -41,13 +41,28 @@ pub fn draw(frame: &mut Frame<'_>, state: &mut TopState, shown: &TopSnapshot) {
     frame.render_widget(Paragraph::new(foot_line(state, paint)), foot);
 }
 
-fn head_line(shown: &TopSnapshot, paint: Paint) -> Line<'_> {
-    let mut spans =
-        vec![Span::styled(printable(&shown.name), Style::new().add_modifier(Modifier::BOLD)), Span::raw("  ")];
+/// Name, size, time to full. What does not fit is said in fewer words, and the name is cut last: the numbers stay.
+fn head_line(shown: &TopSnapshot, paint: Paint, width: usize) -> Line<'static> {
+    let name = printable(&shown.name);
+    let line = head_line_with(shown, paint, &name, " connections");
+    if line.width() <= width {
+        return line;
+    }
+    let line = head_line_with(shown, paint, &name, "");
+    let over = line.width().saturating_sub(width);
+    if over == 0 {
+        return line;
+    }
+    let kept = fit(&name, name.chars().count().saturating_sub(over));
+    head_line_with(shown, paint, &kept, "")
+}
+
+fn head_line_with(shown: &TopSnapshot, paint: Paint, name: &str, noun: &str) -> Line<'static> {
+    let mut spans = vec![Span::styled(name.to_owned(), Style::new().add_modifier(Modifier::BOLD)), Span::raw("  ")];
     match shown.latest {
         None => spans.push(Span::raw("reading the table")),
         Some(latest) => {
-            spans.push(Span::raw(format!("{} connections", grouped(latest.entries))));
+            spans.push(Span::raw(format!("{}{noun}", grouped(latest.entries))));
             if let Some(limit) = latest.limit.filter(|limit| *limit > 0) {
                 let percent = latest.entries as f64 * 100.0 / limit as f64;
                 let style = match percent {

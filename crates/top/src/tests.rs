@@ -109,6 +109,27 @@ fn connections_at_80_by_24() {
     insta::assert_snapshot!(shown_at(TopPane::Connections, false, (80, 24)));
 }
 
+/// At 80 columns the numbers stay whole, whatever the name.
+#[test]
+fn the_first_line_is_said_in_fewer_words_before_it_is_cut() {
+    let first_line = |name: &str| {
+        let mut state = TopState::new(false);
+        let mut shown = snapshot(&filled(false), &state);
+        shown.name = name.into();
+        shown.latest = Some(OccupancySample { at: NOW, entries: 1_000_000, limit: Some(2_097_152) });
+        shown.time_to_full = TimeToFull::Unknown;
+        let screen = screen(&mut state, &shown, (80, 24));
+        screen.lines().next().unwrap().trim_matches('"').trim_end().to_owned()
+    };
+    assert_eq!(first_line("Linux"), "Linux  1,000,000 connections of 2,097,152 (47.7 %)  full: too early to say");
+    assert_eq!(
+        first_line("gateway control.sock"),
+        "gateway control.sock  1,000,000 of 2,097,152 (47.7 %)  full: too early to say"
+    );
+    let long = first_line("gateway /run/keepstate-something-longer/gateway.sock");
+    assert!(long.ends_with("…  1,000,000 of 2,097,152 (47.7 %)  full: too early to say"), "{long}");
+}
+
 #[test]
 fn connections_with_bytes_on_a_wide_terminal() {
     insta::assert_snapshot!(shown_at(TopPane::Connections, true, (120, 16)));

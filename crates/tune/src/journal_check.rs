@@ -22,7 +22,8 @@ impl Journal {
         let text = match root.read_bytes(journal_path(), MAX_JOURNAL_BYTES) {
             Ok(text) => text,
             Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).context("try again as root"),
+            Err(error) if error.is_permission_denied() => return Err(error).context("try again as root"),
+            Err(error) => return Err(error.into()),
         };
         if root.is_live() {
             check_owner(root, &shown)?;

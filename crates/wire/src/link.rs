@@ -32,6 +32,10 @@ impl LinkType {
     pub const PPP_HDLC: LinkType = LinkType(50);
     /// PPP as pppd sees it: a byte for the direction in the place of the address.
     pub const PPP_PPPD: LinkType = LinkType(166);
+    /// Cisco's HDLC.
+    pub const C_HDLC: LinkType = LinkType(104);
+    /// PPP behind a byte for the direction.
+    pub const PPP_WITH_DIR: LinkType = LinkType(204);
     /// Linux's netfilter log (nfnetlink_log).
     pub const NFLOG: LinkType = LinkType(239);
     /// Raw IP, by the numbers that the BSDs and OpenBSD have for it.
@@ -52,16 +56,21 @@ impl core::fmt::Display for LinkType {
             LinkType::LINUX_SLL2 => "LINUX_SLL2",
             LinkType::PPP => "PPP",
             LinkType::PPP_HDLC => "PPP_HDLC",
+            LinkType::C_HDLC => "C_HDLC",
             LinkType::PPP_PPPD => "PPP_PPPD",
+            LinkType::PPP_WITH_DIR => "PPP_WITH_DIR",
             LinkType::NFLOG => "NFLOG",
             // Some that are met in captures and carry no IP that is tracked here.
             LinkType(6) => "IEEE802_5",
+            LinkType(7) => "ARCNET_BSD",
             LinkType(8) => "SLIP",
             LinkType(10) => "FDDI",
+            LinkType(11) => "ATM_RFC1483",
             LinkType(51) => "PPP_ETHER",
-            LinkType(104) => "C_HDLC",
+            LinkType(100) => "ATM_RFC1483",
             LinkType(105) => "IEEE802_11",
             LinkType(107) => "FRELAY",
+            LinkType(109) => "ENC",
             LinkType(117) => "PFLOG",
             LinkType(119) => "IEEE802_11_PRISM",
             LinkType(122) => "IP_OVER_FC",
@@ -76,6 +85,11 @@ impl core::fmt::Display for LinkType {
             LinkType(201) => "BLUETOOTH_HCI_H4_WITH_PHDR",
             LinkType(220) => "USB_LINUX_MMAPPED",
             LinkType(227) => "CAN_SOCKETCAN",
+            LinkType(205) => "C_HDLC_WITH_DIR",
+            LinkType(206) => "FRELAY_WITH_DIR",
+            LinkType(226) => "IPNET",
+            LinkType(230) => "IEEE802_15_4_NOFCS",
+            LinkType(242) => "IPOIB",
             LinkType(249) => "USBPCAP",
             LinkType(252) => "WIRESHARK_UPPER_PDU",
             LinkType(253) => "NETLINK",
@@ -138,6 +152,16 @@ pub fn strip_link_header(link: LinkType, frame: &[u8]) -> Result<LinkPayload<'_>
         LinkType::PPP | LinkType::PPP_HDLC => {
             // Address and control (RFC 1662) may be missing.
             parse_ppp(frame, frame.strip_prefix(&[0xff, 3]).unwrap_or(frame))
+        }
+        LinkType::PPP_WITH_DIR => {
+            let rest = frame.get(1..).ok_or(ParseError::LinkTruncated)?;
+            parse_ppp(frame, rest.strip_prefix(&[0xff, 3]).unwrap_or(rest))
+        }
+        LinkType::C_HDLC => {
+            let Some((&[_, _, a, b], rest)) = frame.split_first_chunk::<4>() else {
+                return Err(ParseError::LinkTruncated);
+            };
+            parse_ethertype(frame, u16::from_be_bytes([a, b]), rest)
         }
         LinkType::PPP_PPPD => parse_ppp(frame, frame.get(2..).ok_or(ParseError::LinkTruncated)?),
         LinkType::NFLOG => parse_nflog(frame),

@@ -1,18 +1,18 @@
-//! The book as pages: mdBook renders `book/`, and every link of the pages leads to a file or to a place in it. mdBook is taken where it is installed, else built once into `target/tools`.
-use super::tools::{DistFolders, is_there, output, run};
+//! The book as pages: mdBook renders `book/`, and every link of the pages leads to a file or to a place in it.
+use super::cargo_tool::CargoTool;
+use super::tools::{DistFolders, run};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 
-/// The version that the book was written for.
-const MDBOOK_VERSION: &str = "0.5.4";
+/// mdBook, in the version that the book was written for.
+const MDBOOK: CargoTool = CargoTool { name: "mdbook", version: "0.5.4" };
 
 /// Renders the book into `target/dist/book` and checks it.
 pub(super) fn make(folders: &DistFolders) -> Result<()> {
-    let mdbook = mdbook(folders)?;
+    let mdbook = MDBOOK.program(folders).context("the book needs mdBook")?;
     let out = folders.out.join("book");
     run(Command::new(mdbook).arg("build").arg(folders.root.join("book")).arg("--dest-dir").arg(&out))?;
     let pages = pages(&out)?;
@@ -24,23 +24,6 @@ pub(super) fn make(folders: &DistFolders) -> Result<()> {
     }
     println!("{} ({} pages)", out.join("index.html").display(), pages.len());
     Ok(())
-}
-
-/// The program: that of the path, if it is of the same minor version, else our own.
-fn mdbook(folders: &DistFolders) -> Result<OsString> {
-    let minor = MDBOOK_VERSION.rsplit_once('.').map_or(MDBOOK_VERSION, |(minor, _)| minor);
-    let is_ours = |said: String| said.trim().trim_start_matches("mdbook v").starts_with(minor);
-    if is_there("mdbook") && output(Command::new("mdbook").arg("--version")).is_ok_and(is_ours) {
-        return Ok("mdbook".into());
-    }
-    let tools = folders.target.join("tools");
-    let program = tools.join("bin/mdbook");
-    if !program.exists() {
-        let mut cargo = Command::new("cargo");
-        cargo.args(["install", "mdbook", "--locked", "--version", MDBOOK_VERSION, "--root"]).arg(&tools);
-        run(&mut cargo).context("the book needs mdBook, which could not be installed")?;
-    }
-    Ok(program.into())
 }
 
 /// The text of each page, by its path below `out`.

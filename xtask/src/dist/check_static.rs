@@ -1,7 +1,8 @@
 //! Checks of what holds the static program: the archive, the RPM packages, the container image.
 use super::archive::{image_file, tarball_file};
 use super::clean_root::{clean_root, enter, files};
-use super::tools::{DistFolders, is_there, output, run, version};
+use super::tools::{DistFolders, STATIC_TARGET, is_there, output, run, version};
+use super::{auditable, third_party};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,12 @@ pub(super) fn check(folders: &DistFolders, rpms: &[PathBuf]) -> Result<(Vec<Stri
     let (mut skipped, mut checked) = (Vec::new(), 0);
     let is_root = output(Command::new("id").arg("-u"))?.trim() == "0";
     if tarball_file(folders).exists() {
-        check_tarball(folders)?;
+        match check_tarball(folders)? {
+            0 => {
+                skipped.push("crates named inside the static program: it was built without cargo-auditable".to_owned())
+            }
+            count => println!("static program: names the {count} crates that it was made of"),
+        }
         println!("static archive: unpacked, runs without a dynamic linker");
         checked += 1;
     } else {
@@ -64,7 +70,8 @@ fn scratch(folders: &DistFolders, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn check_tarball(folders: &DistFolders) -> Result<()> {
+/// How many crates the program names, all that it links, or none.
+fn check_tarball(folders: &DistFolders) -> Result<usize> {
     let place = scratch(folders, "dist-static")?;
     run(Command::new("tar").arg("--extract").arg("--file").arg(tarball_file(folders)).arg("--directory").arg(&place))?;
     let tree = place.join(format!("keepstate-{}", version()));
@@ -81,7 +88,14 @@ fn check_tarball(folders: &DistFolders) -> Result<()> {
             bail!("{file} in the archive is empty");
         }
     }
-    Ok(fs::remove_dir_all(place)?)
+    let named = auditable::crates(folders, &tree.join("keepstate"))?;
+    let missing: Vec<String> =
+        third_party::crates(folders, STATIC_TARGET)?.into_iter().filter(|linked| !named.contains(linked)).collect();
+    if !named.is_empty() && !missing.is_empty() {
+        bail!("the list of crates inside the static program lacks {missing:?}");
+    }
+    fs::remove_dir_all(place)?;
+    Ok(named.len())
 }
 
 /// Errors fail; what is our intention is not one.

@@ -1,7 +1,9 @@
 //! `cargo xtask dist`: packages for Debian and for RPM, a static program as an archive and as a container image, the book as pages, in `target/dist`. All are made of one list of files ([`tree`]) by the distributions' own
 //! tools; nothing has to be built for it but the program, once for glibc and once static.
 mod archive;
+mod auditable;
 mod book;
+mod cargo_tool;
 mod check;
 mod check_static;
 mod clean_root;
@@ -14,7 +16,7 @@ mod tree;
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use tools::{DistFolders, STATIC_TARGET, run};
 
 /// Make the packages keepstate and keepstate-gateway for Debian and RPM, the static archive, the container image
@@ -75,7 +77,7 @@ impl Dist {
 
     /// Builds the program, for this machine or for another target; its path.
     fn build(&self, folders: &DistFolders, target: Option<&str>) -> Result<PathBuf> {
-        let mut cargo = Command::new("cargo");
+        let mut cargo = auditable::cargo(folders);
         cargo.current_dir(&folders.root).args([
             "build",
             "--locked",

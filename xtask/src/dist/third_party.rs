@@ -9,23 +9,13 @@ use std::process::Command;
 
 /// For each crate its name, version and licence; below, each licence file once, with the crates that have it.
 pub(super) fn text(folders: &DistFolders, target: &str) -> Result<String> {
-    let mut metadata = Command::new("cargo");
-    metadata.current_dir(&folders.root);
-    metadata.args(["metadata", "--format-version", "1", "--locked", "--filter-platform", target]);
-    let document: Value = serde_json::from_str(&output(&mut metadata)?).context("cargo metadata")?;
-    let linked = linked_packages(&document);
-    let packages = document.get("packages").and_then(Value::as_array).into_iter().flatten();
+    let document = metadata(folders, target)?;
     let mut list = String::from("keepstate contains code of these crates.\n\n");
     let mut files: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for package in packages {
-        let field = |name: &str| package.get(name).and_then(Value::as_str).unwrap_or_default();
-        // The workspace's own have no source.
-        if !linked.contains(field("id")) || package.get("source").is_none_or(Value::is_null) {
-            continue;
-        }
-        let name = format!("{} {}", field("name"), field("version"));
-        list.push_str(&format!("{name}: {}\n", field("license")));
-        let folder = Path::new(field("manifest_path")).parent().unwrap_or(Path::new("."));
+    for package in linked_crates(&document) {
+        let name = name_and_version(package);
+        list.push_str(&format!("{name}: {}\n", field(package, "license")));
+        let folder = Path::new(field(package, "manifest_path")).parent().unwrap_or(Path::new("."));
         for text in licence_files(folder)? {
             files.entry(text).or_default().push(name.clone());
         }
@@ -34,6 +24,37 @@ pub(super) fn text(folders: &DistFolders, target: &str) -> Result<String> {
         list.push_str(&format!("\n{}\n{}\n\n{}\n", "=".repeat(78), owners.join(", "), text.trim_end()));
     }
     Ok(list)
+}
+
+/// The crates of others that are linked into the program, as `NAME VERSION`.
+pub(super) fn crates(folders: &DistFolders, target: &str) -> Result<BTreeSet<String>> {
+    Ok(linked_crates(&metadata(folders, target)?).into_iter().map(name_and_version).collect())
+}
+
+fn metadata(folders: &DistFolders, target: &str) -> Result<Value> {
+    let mut metadata = Command::new("cargo");
+    metadata.current_dir(&folders.root);
+    metadata.args(["metadata", "--format-version", "1", "--locked", "--filter-platform", target]);
+    serde_json::from_str(&output(&mut metadata)?).context("cargo metadata")
+}
+
+/// The packages of others that are linked: the workspace's own have no source.
+fn linked_crates(document: &Value) -> Vec<&Value> {
+    let linked = linked_packages(document);
+    let packages = document.get("packages").and_then(Value::as_array).into_iter().flatten();
+    packages
+        .filter(|package| {
+            linked.contains(field(package, "id")) && package.get("source").is_some_and(|source| !source.is_null())
+        })
+        .collect()
+}
+
+fn field<'a>(package: &'a Value, name: &str) -> &'a str {
+    package.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn name_and_version(package: &Value) -> String {
+    format!("{} {}", field(package, "name"), field(package, "version"))
 }
 
 /// The ids of the packages that `keepstate` links, at any depth: not what only builds or tests it.

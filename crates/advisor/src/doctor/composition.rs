@@ -204,7 +204,7 @@ fn established_timeout_short(rule: &DoctorRule, seen: &Observations) -> Vec<Find
                 .evidence("established timeout", Seconds(knob.value), &knob.source)
                 .evidence("least by RFC 5382 (REQ-5)", least, "TCP keepalives are sent after two hours by default")
                 .meaning(
-                    "A connection that is idle for longer loses its entry: its next packet is a new connection, which NAT and                      rules that accept only established connections break.",
+                    "A connection that is idle for longer loses its entry: its next packet is a new connection, which NAT and rules that accept only established connections break.",
                 )
                 .now(remedy::set_sysctl(here(), name, RECOMMENDED_ESTABLISHED, "applies to entries from their next packet on"))
                 .for_good(remedy::persist_sysctl(

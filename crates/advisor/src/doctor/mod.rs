@@ -7,6 +7,7 @@ mod boot;
 mod cluster;
 mod composition;
 mod finding;
+mod flood;
 mod helpers;
 mod insertion;
 mod invalid;

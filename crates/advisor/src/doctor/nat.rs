@@ -90,7 +90,7 @@ fn snat_ports_exhausted_in(rule: &DoctorRule, space: &ObservedNamespace) -> Opti
             )
             .now(RemedyStep::command(
                 remedy::namespace_location(space),
-                format!("conntrack -D --reply-src {} --reply-dst {}", pool.destination.ip(), pool.address),
+                format!("keepstate conntrack -D --reply-src {} --reply-dst {}", pool.destination.ip(), pool.address),
                 "ends all connections to that destination; add --state or --orig-port-src to delete only unused ones",
             ))
             .for_good(RemedyStep::command(
@@ -152,7 +152,7 @@ fn snat_address_gone_in(rule: &DoctorRule, space: &ObservedNamespace) -> Option<
         finding
             .now(RemedyStep::command(
                 here(),
-                format!("conntrack -D --reply-dst {address}"),
+                format!("keepstate conntrack -D --reply-dst {address}"),
                 "deletes these entries; the next packets follow the rules as they are then",
             ))
             .for_good(RemedyStep::manual(

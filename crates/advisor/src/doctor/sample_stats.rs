@@ -19,6 +19,8 @@ pub struct SampleStats {
     pub udp: u64,
     /// UDP without a reply.
     pub udp_unreplied: u64,
+    /// Entries by protocol number: all, and those without a reply.
+    pub protocols: BTreeMap<u8, (u64, u64)>,
     /// TCP by state.
     pub states: BTreeMap<String, u64>,
     /// TCP with an unfinished handshake.
@@ -35,6 +37,12 @@ pub struct SampleStats {
 pub const TCP: u8 = 6;
 /// Protocol number of UDP.
 pub const UDP: u8 = 17;
+
+/// TCP, UDP, DCCP, SCTP, UDP-Lite.
+const PROTOCOLS_WITH_PORTS: [u8; 5] = [TCP, UDP, 33, 132, 136];
+
+/// Percent of the entries that another protocol must have to be named.
+const OTHER_PROTOCOL_PERCENT: u64 = 10;
 
 /// Seconds after which the peer of an idle connection is probably gone: a day. Keepalives of brokers reach 18 hours at most.
 pub const IDLE_SECONDS: u64 = 86_400;
@@ -60,7 +68,9 @@ impl SampleStats {
         let mut ports: BTreeMap<(u8, u16), u64> = BTreeMap::new();
         for flow in &sample.flows {
             stats.count_flow(flow, established);
-            *ports.entry((flow.protocol, flow.original.destination_port)).or_default() += 1;
+            if PROTOCOLS_WITH_PORTS.contains(&flow.protocol) {
+                *ports.entry((flow.protocol, flow.original.destination_port)).or_default() += 1;
+            }
         }
         stats.ports = ports.into_iter().map(|((protocol, port), entries)| (protocol, port, entries)).collect();
         stats.ports.sort_by_key(|(_, _, entries)| std::cmp::Reverse(*entries));
@@ -73,6 +83,9 @@ impl SampleStats {
         self.unreplied += u64::from(flow.is_unreplied);
         self.udp += u64::from(flow.protocol == UDP);
         self.udp_unreplied += u64::from(flow.protocol == UDP && flow.is_unreplied);
+        let (all, unreplied) = self.protocols.entry(flow.protocol).or_default();
+        *all += 1;
+        *unreplied += u64::from(flow.is_unreplied);
         if flow.protocol != TCP {
             return;
         }
@@ -109,6 +122,12 @@ impl SampleStats {
             format!("{} % unreplied", self.percent(self.unreplied)),
             format!("{} % UDP", self.percent(self.udp)),
         ];
+        for (protocol, (entries, _)) in &self.protocols {
+            let share = self.percent(*entries);
+            if ![TCP, UDP].contains(protocol) && share >= OTHER_PROTOCOL_PERCENT {
+                parts.push(format!("{share} % {}", protocol_name(*protocol)));
+            }
+        }
         let mut states: Vec<_> = self.states.iter().collect();
         states.sort_by_key(|(_, entries)| std::cmp::Reverse(**entries));
         for (state, entries) in states.into_iter().take(3) {
@@ -127,11 +146,27 @@ impl SampleStats {
     pub fn top_port(&self) -> Option<String> {
         let (protocol, port, entries) =
             self.ports.first().filter(|(_, _, entries)| self.percent(*entries) >= MAJOR_PORT_PERCENT)?;
-        let protocol = match *protocol {
-            TCP => "tcp".to_owned(),
-            UDP => "udp".to_owned(),
-            other => format!("protocol {other}"),
-        };
-        Some(format!("{protocol} port {port}, {} %", self.percent(*entries)))
+        Some(format!("{} port {port}, {} %", protocol_name(*protocol).to_lowercase(), self.percent(*entries)))
+    }
+
+    /// The protocol, neither TCP nor UDP, of which most entries have no reply, and how many those are.
+    pub fn other_unreplied(&self) -> Option<(u8, u64)> {
+        let others = self.protocols.iter().filter(|(protocol, _)| ![TCP, UDP].contains(protocol));
+        others.map(|(protocol, (_, unreplied))| (*protocol, *unreplied)).max_by_key(|(_, unreplied)| *unreplied)
+    }
+}
+
+/// A protocol in words.
+pub fn protocol_name(protocol: u8) -> String {
+    match protocol {
+        1 => "ICMP".to_owned(),
+        TCP => "TCP".to_owned(),
+        UDP => "UDP".to_owned(),
+        33 => "DCCP".to_owned(),
+        47 => "GRE".to_owned(),
+        58 => "ICMPv6".to_owned(),
+        132 => "SCTP".to_owned(),
+        136 => "UDP-Lite".to_owned(),
+        other => format!("protocol {other}"),
     }
 }

@@ -144,7 +144,7 @@ fn bypass_finding(
     finding.now(RemedyStep::command(
         remedy::namespace_location(space),
         format!(
-            "conntrack -D -p {protocol} -s {} -d {} --sport {} --dport {}",
+            "keepstate conntrack -D -p {protocol} -s {} -d {} --sport {} --dport {}",
             original.source, original.destination, original.source_port, original.destination_port
         ),
         "deletes this entry only; the next packet then follows the rules",

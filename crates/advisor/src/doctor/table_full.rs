@@ -1,9 +1,10 @@
 //! A table that is full, or about to be.
 use super::finding::{Certainty, Finding, RemedyStep, Severity, StepLocation};
+use super::flood::{self, Unanswered};
 use super::observations::{Observations, ObservedNamespace, TableFullLines};
 use super::remedy;
 use super::rule::DoctorRule;
-use super::sample_stats::{SampleStats, TCP, UDP};
+use super::sample_stats::{SampleStats, protocol_name};
 use crate::units::{Count, Seconds};
 
 /// The rules about a table that is or was full: what explains its count explains them.
@@ -261,84 +262,45 @@ fn table_full_half_open(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> 
     let check = |space: &ObservedNamespace| {
         let full = detect_full(seen, space).filter(FullTable::is_half_open)?;
         let certainty = if full.sample_stats.is_some() { Certainty::Certain } else { Certainty::Likely };
-        let is_udp = full.sample_stats.as_ref().is_some_and(|stats| stats.udp_unreplied > stats.half_open);
         let mut finding = full.finding(rule, certainty);
-        if is_udp {
-            finding.title = "the table is full of UDP flows that nobody answers";
-            finding = finding.meaning(
-                "Each packet from another address or port is an entry for 30 s: a flood with forged sources, a scan, or a server that \
-                 does not answer. The kernel evicts such entries for new connections, and drops packets when it finds none to evict.",
-            );
-            return Some(with_udp_flood_remedies(finding, space, full.sample_stats.as_ref()));
-        }
-        let finding = finding.meaning(
-            "Connections are opened and never finished: a SYN flood, a scan, or a destination that does not answer. \
-             The kernel evicts such entries for new connections, and drops packets when it finds none to evict.",
-        );
-        Some(with_syn_flood_remedies(finding, space, full.sample_stats.as_ref()))
+        let stats = full.sample_stats.as_ref();
+        Some(match stats.map_or(Unanswered::Handshakes, Unanswered::most_of) {
+            Unanswered::Handshakes => {
+                let finding = finding.meaning(
+                    "Connections are opened and never finished: a SYN flood, a scan, or a destination that does not answer. \
+                     The kernel evicts such entries for new connections, and drops packets when it finds none to evict.",
+                );
+                flood::with_syn_flood_remedies(finding, space, stats)
+            }
+            Unanswered::PickedUp => {
+                finding.title = "the table is full of TCP connections of which only one direction was ever seen";
+                let finding = finding.meaning(
+                    "Segments without a handshake are entries too (nf_conntrack_tcp_loose), for five minutes: a flood of ACKs, or \
+                     requests and replies that take different paths. The kernel evicts such entries for new connections, and drops \
+                     packets when it finds none to evict.",
+                );
+                flood::with_picked_up_remedies(finding, space)
+            }
+            Unanswered::Udp => {
+                finding.title = "the table is full of UDP flows that nobody answers";
+                let finding = finding.meaning(
+                    "Each packet from another address or port is an entry for 30 s: a flood with forged sources, a scan, or a server that \
+                     does not answer. The kernel evicts such entries for new connections, and drops packets when it finds none to evict.",
+                );
+                flood::with_udp_flood_remedies(finding, space, stats)
+            }
+            Unanswered::Other(protocol) => {
+                finding.title = "the table is full of packets that nobody answers, neither TCP nor UDP";
+                let name = protocol_name(protocol);
+                let finding = finding.meaning(format!(
+                    "Most entries are {name} without a reply: a flood with forged sources, a scan, or a destination that does not \
+                     answer. The kernel evicts such entries for new connections, and drops packets when it finds none to evict.",
+                ));
+                flood::with_other_flood_remedies(finding, space, protocol)
+            }
+        })
     };
     seen.namespaces.iter().filter_map(check).collect()
-}
-
-fn with_syn_flood_remedies(finding: Finding, space: &ObservedNamespace, stats: Option<&SampleStats>) -> Finding {
-    let here = || remedy::namespace_location(space);
-    let port = stats.and_then(|stats| stats.major_port(TCP));
-    let dport = port.map_or(String::new(), |port| format!("tcp dport {port} "));
-    // Without an answer the entry waits in SYN_SENT, with one in SYN_RECV.
-    let answered = stats.map_or(0, |stats| stats.entries_in_state("SYN_RECV"));
-    let (timeout, seconds) = match stats {
-        Some(stats) if stats.entries_in_state("SYN_SENT") > answered => ("nf_conntrack_tcp_timeout_syn_sent", 30),
-        _ => ("nf_conntrack_tcp_timeout_syn_recv", 20),
-    };
-    let finding = finding
-        .now(limit_rate(here(), &format!("{dport}tcp flags & (syn|ack) == syn")))
-        .now(remedy::set_sysctl(here(), timeout, seconds, "half-open entries expire sooner"));
-    let finding = match port {
-        Some(port) => finding.for_good(RemedyStep::command(
-            here(),
-            remedy::notrack_command("tcp", &port.to_string()),
-            "do not track a public port that needs no tracking",
-        )),
-        None => finding.for_good(remedy::persist_sysctl(here(), timeout, seconds, "the same at every boot")),
-    };
-    finding.for_good(RemedyStep::manual(
-        here(),
-        "or put nftables' `synproxy` in front of it, with nf_conntrack_tcp_loose=0",
-    ))
-}
-
-fn with_udp_flood_remedies(finding: Finding, space: &ObservedNamespace, stats: Option<&SampleStats>) -> Finding {
-    let here = || remedy::namespace_location(space);
-    let port = stats.and_then(|stats| stats.major_port(UDP));
-    let matched = port.map_or("meta l4proto udp".to_owned(), |port| format!("udp dport {port}"));
-    let finding = finding
-        .now(remedy::set_sysctl(here(), "nf_conntrack_udp_timeout", 10, "unanswered flows expire sooner"))
-        .now(limit_rate(here(), &matched))
-        .for_good(remedy::persist_sysctl(
-            here(),
-            "nf_conntrack_udp_timeout",
-            10,
-            "if answers come within 10 s, as they nearly always do",
-        ));
-    match port {
-        Some(port) => finding.for_good(RemedyStep::command(
-            here(),
-            remedy::notrack_command("udp", &port.to_string()),
-            "traffic that is not translated need not be tracked",
-        )),
-        None => finding,
-    }
-}
-
-/// Limits packets before they are tracked.
-fn limit_rate(at: StepLocation, matched: &str) -> RemedyStep {
-    RemedyStep::command(
-        at,
-        format!(
-            "nft 'table inet flood_limit {{ chain pre {{ type filter hook prerouting priority -350; {matched} limit rate over 1000/second drop; }}; }}'"
-        ),
-        "limits these packets before they are tracked; replace 1000/second by a rate above your normal traffic",
-    )
 }
 
 fn table_full_assured(rule: &DoctorRule, seen: &Observations) -> Vec<Finding> {

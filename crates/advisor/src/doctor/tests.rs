@@ -204,6 +204,45 @@ fn remedies_of_a_flood_are_about_what_the_table_holds() {
     assert!(text.contains("udp_timeout_stream=60") && text.contains("udp dport 53"), "{text}");
 }
 
+/// Neither TCP in its handshake nor UDP: a flood of pings, of another protocol, of segments without a handshake.
+#[test]
+fn floods_of_other_kinds_have_their_own_remedies() {
+    let mut full = namespace(1000, 1000);
+    let mut first_of = |change: &dyn Fn(&mut ObservedFlow)| {
+        let mut sample = unanswered(0, 300);
+        for flow in &mut sample.flows {
+            flow.original.destination_port = 0;
+            change(flow);
+        }
+        full.sample = Some(Sourced::at("nf_conntrack", sample));
+        diagnose(&machine(vec![full.clone()])).findings.remove(0)
+    };
+    for (protocol, name, matched, timeout) in [
+        (1, "ICMP", "meta l4proto icmp limit", "nf_conntrack_icmp_timeout=5"),
+        (58, "ICMPv6", "meta l4proto icmpv6 limit", "nf_conntrack_icmpv6_timeout=5"),
+        (47, "GRE", "meta l4proto gre limit", "nf_conntrack_gre_timeout=5"),
+        (50, "protocol 50", "meta l4proto 50 limit", "nf_conntrack_generic_timeout=30"),
+    ] {
+        let finding = first_of(&|flow| flow.protocol = protocol);
+        let text = commands(&finding);
+        assert_eq!(finding.name, "table-full-half-open");
+        assert!(
+            text.contains(matched) && text.contains(timeout) && !text.contains("tcp") && !text.contains("udp"),
+            "{text}"
+        );
+        assert!(finding.meaning.contains(&format!("entries are {name} without a reply")), "{}", finding.meaning);
+        let evidence: Vec<&str> = finding.evidence.iter().map(|evidence| evidence.value.as_str()).collect();
+        assert!(evidence.iter().any(|value| value.contains(&format!("100 % {name}"))), "{evidence:?}");
+        assert!(!evidence.iter().any(|value| value.contains("port")), "it has no ports: {evidence:?}");
+    }
+    let finding = first_of(&|flow| {
+        flow.protocol = 6;
+        flow.state = Some("ESTABLISHED".into());
+    });
+    let text = commands(&finding);
+    assert!(text.contains("nf_conntrack_tcp_loose=0") && !text.contains("syn") && !text.contains("udp"), "{text}");
+}
+
 #[test]
 fn old_log_lines_do_not_make_a_table_full() {
     let mut space = namespace(910, 1000);

@@ -13,6 +13,8 @@ pub(super) struct Getopt<'a> {
 pub(super) struct GivenOpt<'a> {
     pub(super) spec: &'static OptSpec,
     pub(super) value: Option<&'a str>,
+    /// Something was attached to an option that ignores it.
+    pub(super) is_attached: bool,
 }
 
 impl<'a> Getopt<'a> {
@@ -76,7 +78,8 @@ impl<'a> Getopt<'a> {
                 }
             }
         };
-        Ok(GivenOpt { spec, value })
+        let is_attached = matches!(spec.has_arg, HasArg::Ignored) && !attached.is_empty();
+        Ok(GivenOpt { spec, value, is_attached })
     }
 
     fn long_option(
@@ -94,7 +97,8 @@ impl<'a> Getopt<'a> {
             (HasArg::Optional, None) => self.next_operand(),
             (HasArg::Required | HasArg::Optional, Some(value)) => Some(value),
         };
-        Ok(GivenOpt { spec, value })
+        let is_attached = matches!(spec.has_arg, HasArg::Ignored) && attached.is_some();
+        Ok(GivenOpt { spec, value, is_attached })
     }
 
     fn required_argument(&mut self, option: &str) -> Result<&'a str, ConntrackError> {

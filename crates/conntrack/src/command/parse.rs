@@ -40,10 +40,13 @@ fn parse_into(mut opts: ParsedOpts, args: &[String]) -> Result<ConntrackRequest,
             if command.replace(wanted).is_some() {
                 return Err(ConntrackError::usage("Invalid commands combination"));
             }
-            if let Some(name) = args.next_operand() {
+            // What is attached to a command is ignored, and then no table follows.
+            if let Some(name) = args.next_operand().filter(|_| !given.is_attached) {
                 table = Table::from_name(name)
                     .ok_or_else(|| ConntrackError::usage(format!("unknown type `{}'", name.escape_debug())))?;
             }
+            // Before what follows is looked at.
+            check_table(wanted, table)?;
         }
         opts.set(given.spec, given.value)?;
     }
@@ -59,7 +62,6 @@ fn parse_into(mut opts: ParsedOpts, args: &[String]) -> Result<ConntrackRequest,
 
 /// Checks that everything fits together.
 fn check_all(command: Command, table: Table, opts: &ParsedOpts) -> Result<(), ConntrackError> {
-    check_table(command, table)?;
     for spec in OPTIONS {
         check_option(command, table, opts, spec)?;
     }
@@ -77,7 +79,7 @@ fn check_all(command: Command, table: Table, opts: &ParsedOpts) -> Result<(), Co
     let filters = |(meaning, _): &(OptId, &str)| {
         !matches!(meaning, OptId::Command(_) | OptId::Zero | OptId::Output | OptId::Family)
     };
-    if opts.zero && opts.given_opts.iter().any(filters) {
+    if table == Table::Connections && opts.zero && opts.given_opts.iter().any(filters) {
         return Err(ConntrackError::usage("Can't use -z with filtering parameters"));
     }
     if opts.any_nat.is_some() && (opts.source_nat.is_some() || opts.destination_nat.is_some()) {
@@ -91,13 +93,6 @@ fn check_all(command: Command, table: Table, opts: &ParsedOpts) -> Result<(), Co
                 return Err(ConntrackError::usage(format!("Can't use --mask-{name} without --{name}")));
             }
         }
-    }
-    let output = opts.output;
-    let more = output.extended || output.id || output.timestamp || output.ktimestamp || output.labels;
-    if opts.formats.contains(&OutputFormat::Save) && (opts.formats.len() > 1 || more) {
-        return Err(ConntrackError::Failed(
-            "cannot combine save output with any other output type, use -o save only".into(),
-        ));
     }
     if opts.formats.len() > 1 {
         return Err(ConntrackError::usage("`xml' and `json' exclude each other: choose one"));
@@ -188,14 +183,18 @@ fn build_request(command: Command, table: Table, opts: ParsedOpts) -> ConntrackR
         source: opts.source.map(|network| apply_mask(network, opts.mask.source)),
         destination: opts.destination.map(|network| apply_mask(network, opts.mask.destination)),
         mark: opts.mark.filter(|_| !updates),
-        // A status without any bit goes to the kernel only with -L, which rejects it.
-        status: opts.status.filter(|bits| !updates && (*bits != [Status::empty(); 2] || command == Command::List)),
+        // A status without any bit goes to the kernel only with -L of the table itself, which rejects it.
+        status: opts.status.filter(|bits| {
+            !updates && (*bits != [Status::empty(); 2] || command == Command::List && table == Table::Connections)
+        }),
         tcp_state: opts.tcp_state.filter(|_| !updates),
         sctp_state: opts.sctp_state.filter(|_| !updates),
         vtags: opts.vtags,
         zone: opts.zone,
         labels: opts.labels,
         id: opts.id,
+        // A saved line names what was left when it was saved.
+        timeout: opts.timeout.filter(|_| command == Command::Delete && !opts.bare_dccp),
         source_nat: opts.source_nat,
         destination_nat: opts.destination_nat,
         any_nat: opts.any_nat,

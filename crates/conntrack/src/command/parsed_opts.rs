@@ -196,12 +196,22 @@ impl ParsedOpts {
     }
 
     fn parse_single_address(&mut self, text: &str, name: &str) -> Result<IpAddr, ConntrackError> {
+        self.check_network_family(text)?;
         let address = value::parse_single_address(text, name)?;
         self.check_family(address)
     }
 
+    /// Of a network where an address is expected, the family is looked at first.
+    fn check_network_family(&mut self, text: &str) -> Result<(), ConntrackError> {
+        match value::parse_network(text) {
+            Ok((address, Some(_))) => self.check_family(address).map(drop),
+            _ => Ok(()),
+        }
+    }
+
     fn parse_nat_endpoint(&mut self, text: Option<&str>, name: &str) -> Result<NatEndpoint, ConntrackError> {
         let Some(text) = text else { return Ok(NatEndpoint::default()) };
+        self.check_network_family(text)?;
         let (address, port) = value::parse_nat_endpoint(text, name)?;
         Ok(NatEndpoint { address: Some(self.check_family(address)?), port })
     }
@@ -249,6 +259,13 @@ impl ParsedOpts {
         }
         self.formats.dedup();
         self.output.format = self.formats.last().copied().unwrap_or_default();
+        let output = self.output;
+        let more = output.extended || output.id || output.timestamp || output.ktimestamp || output.labels;
+        if self.formats.contains(&OutputFormat::Save) && (self.formats.len() > 1 || more) {
+            return Err(ConntrackError::Failed(
+                "cannot combine save output with any other output type, use -o save only".into(),
+            ));
+        }
         Ok(())
     }
 

@@ -32,6 +32,7 @@ pub fn parse_saved_line(line: &str) -> Result<CtFlow, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use keepstate_linux::ctnetlink::{CtProtoInfo, Status};
 
     const LINES: [&str; 3] = [
         "-A -t 119 -u ASSURED -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p tcp --sport 1004 --dport 80 --reply-port-src 80 \
@@ -46,6 +47,21 @@ mod tests {
             let again = saved_line(&parse_saved_line(line).unwrap());
             // What is restored checks no windows.
             assert_eq!(again.replace("0x0b", "0x03"), line);
+        }
+    }
+
+    /// Of an offloaded connection ctnetlink tells neither timeout nor state.
+    #[test]
+    fn an_offloaded_connection_can_be_restored() {
+        for (line, timeout) in LINES.into_iter().zip([432_000, 120, 120]).take(2) {
+            let mut flow = parse_saved_line(line).unwrap();
+            flow.status = flow.status.map(|bits| bits | Status::OFFLOAD);
+            flow.timeout = None;
+            flow.protoinfo = CtProtoInfo::Empty;
+            let saved = saved_line(&flow);
+            let restored = parse_saved_line(&saved).unwrap();
+            assert_eq!((restored.timeout, restored.original), (Some(timeout), flow.original), "{saved}");
+            assert_eq!(saved.contains("--state ESTABLISHED"), line.contains("-p tcp"), "{saved}");
         }
     }
 

@@ -28,7 +28,7 @@ pub(super) fn push(text: &mut TextBuf, view: &FlowView<'_>) {
         Some(EventKind::Destroy) => "-D ",
     };
     text.push(command);
-    push_option(text, "-t", flow.timeout);
+    push_option(text, "-t", flow.timeout.or_else(|| untold_timeout(view)));
     push_status(text, view);
     for (name, zone) in [("-w", flow.zone), ("--orig-zone", flow.original.zone), ("--reply-zone", flow.reply.zone)] {
         push_option(text, name, zone);
@@ -53,6 +53,9 @@ pub(super) fn push(text: &mut TextBuf, view: &FlowView<'_>) {
             push_option(text, "--orig-vtag", info.vtags[0].map(vtag_as_conntrack));
             push_option(text, "--reply-vtag", info.vtags[1].map(vtag_as_conntrack));
         }
+        CtProtoInfo::Empty if untold_timeout(view).is_some() && number == 6 => {
+            text.push("--state ").push(TcpState::Established.name()).push(" ");
+        }
         CtProtoInfo::Empty => {}
     }
     // conntrack prints no mark, but reads it; behind -u, which would overwrite it there.
@@ -67,6 +70,19 @@ pub(super) fn push(text: &mut TextBuf, view: &FlowView<'_>) {
 /// conntrack reads and writes a verification tag, four bytes in network order, as a number in host order.
 pub(crate) fn vtag_as_conntrack(tag: u32) -> u32 {
     u32::from_ne_bytes(tag.to_be_bytes())
+}
+
+/// The kernel tells neither timeout nor state of an offloaded connection. It is established, and has the timeout of that when its packets
+/// come back to the rules; without one the line could not be restored.
+fn untold_timeout(view: &FlowView<'_>) -> Option<u32> {
+    if view.flow.timeout.is_some() || !view.has_status(Status::OFFLOAD) && !view.has_status(Status::HW_OFFLOAD) {
+        return None;
+    }
+    Some(match view.protocol() {
+        6 => 432_000,
+        47 => 180,
+        _ => 120,
+    })
 }
 
 fn push_option(text: &mut TextBuf, name: &str, value: Option<impl itoa::Integer>) {

@@ -1,7 +1,7 @@
 //! What `-o save` adds behind an entry because conntrack's options cannot say it: `# keepstate NAME=VALUE …`.
 //!
 //! conntrack passes over these words when it reads such a line, since they are no options; `keepstate conntrack -R` gives the attributes
-//! back to the entry. docs/commands.md lists them.
+//! back to the entry. docs/differences.md lists them.
 use super::labels::set_bits;
 use super::text_buf::{TextBuf, word_escape};
 use keepstate_linux::ctnetlink::{

@@ -9,6 +9,7 @@ mod attributes;
 mod case_file;
 #[path = "../common/mod.rs"]
 mod common;
+mod entry_strategy;
 mod gateway;
 mod known_differences;
 mod mutants;

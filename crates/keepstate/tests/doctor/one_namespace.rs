@@ -57,8 +57,7 @@ fn n07_snat_to_an_address_that_is_gone() {
     let said = bed.run_doctor();
     said.assert_first_finding("snat-address-gone");
     let cure = said.document["findings"][0]["now"][1]["command"].as_str().unwrap().to_owned();
-    let words: Vec<&str> = ["ip", "netns", "exec", &bed.name].into_iter().chain(cure.split(' ')).collect();
-    assert!(crate::netns_fixture::run(&words), "{cure}");
+    assert!(crate::remedy_commands::cure(&bed.name, &cure), "{cure}");
     assert_eq!(bed.run_doctor().finding_names(), Vec::<&str>::new());
 }
 

@@ -103,6 +103,15 @@ pub fn run_in_namespace(namespace: &str, command: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Runs one command in a namespace, keepstate's own too; did it succeed?
+pub fn cure(namespace: &str, command: &str) -> bool {
+    let words = words(command).into_iter().map(|word| match word.as_str() {
+        "keepstate" => env!("CARGO_BIN_EXE_keepstate").to_owned(),
+        _ => word,
+    });
+    Command::new("ip").args(["netns", "exec", namespace]).args(words).status().is_ok_and(|status| status.success())
+}
+
 fn is_installed(program: &str) -> bool {
     ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].iter().any(|directory| Path::new(directory).join(program).exists())
 }

@@ -175,8 +175,7 @@ fn n15_command_of_the_finding_is_the_cure() {
     let flow = said.document["findings"][0]["evidence"][0]["value"].as_str().unwrap();
     assert!(flow.ends_with("not translated and not answered"), "{flow}");
     let cure = said.document["findings"][0]["now"][0]["command"].as_str().unwrap().to_owned();
-    let words: Vec<&str> = ["ip", "netns", "exec", &bed.name].into_iter().chain(cure.split(' ')).collect();
-    assert!(run(&words), "{cure}");
+    assert!(crate::remedy_commands::cure(&bed.name, &cure), "{cure}");
     send();
     assert_eq!(bed.run_doctor().finding_names(), Vec::<&str>::new(), "the command that it gave is the cure");
 }
@@ -201,8 +200,7 @@ fn n15_tcp_in_syn_sent() {
         said.assert_first_finding("tcp-stale-translation");
         assert_eq!(flows_of(&said, "tcp-stale-translation"), 1);
         let cure = said.document["findings"][0]["now"][0]["command"].as_str().unwrap().to_owned();
-        let words: Vec<&str> = ["ip", "netns", "exec", &bed.name].into_iter().chain(cure.split(' ')).collect();
-        assert!(run(&words), "{cure}");
+        assert!(crate::remedy_commands::cure(&bed.name, &cure), "{cure}");
         syn(53);
         assert_eq!(conntrack(&bed, "-L -p tcp --dst-nat").lines().count(), 1);
         assert_eq!(bed.run_doctor().finding_names(), Vec::<&str>::new());

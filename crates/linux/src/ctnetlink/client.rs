@@ -3,7 +3,7 @@
 //! A [`CtClient`] is opened in the calling thread's network namespace and bound to it. Each call is one exchange with the
 //! kernel; it caches nothing.
 use super::consts::{cta, message, stats_global};
-use super::{CtCpuStats, CtExpectCpuStats, CtExpectation, CtFlow, DumpFilter, decode, encode};
+use super::{CtCpuStats, CtExpectCpuStats, CtExpectation, CtFlow, CtProtoInfo, CtTcpInfo, DumpFilter, decode, encode};
 use crate::netlink::message::flag;
 use crate::netlink::{MalformedNetlink, NetlinkError, NetlinkSocket, NlAttrs, NlMessage, NlMessages, NlRequest};
 use std::io;
@@ -105,10 +105,26 @@ impl CtClient {
 
     /// Creates a connection.
     ///
+    /// The kernel takes a window scale only where both directions have the flag for it. Where they have not (one side's SYN was seen),
+    /// the connection is created with the flags, which are taken from it again.
+    ///
     /// # Errors
     /// The kernel's error: EEXIST if it exists.
     pub fn create(&mut self, flow: &CtFlow) -> Result<(), NetlinkError> {
-        self.send_flow(message::CT_NEW, flag::CREATE | flag::EXCLUSIVE, flow)
+        let Some(both) = with_both_scales(&flow.protoinfo) else {
+            return self.send_flow(message::CT_NEW, flag::CREATE | flag::EXCLUSIVE, flow);
+        };
+        let scaled = CtFlow { protoinfo: both, ..flow.clone() };
+        self.send_flow(message::CT_NEW, flag::CREATE | flag::EXCLUSIVE, &scaled)?;
+        let CtFlow { family, original, reply, zone, protoinfo, .. } = *flow;
+        self.update(&CtFlow {
+            family,
+            original,
+            reply,
+            zone,
+            protoinfo: without_scales(protoinfo),
+            ..CtFlow::default()
+        })
     }
 
     /// Updates a connection with the fields that are set.
@@ -287,6 +303,33 @@ pub fn for_each_flow(
         }
     }
     Ok(ControlFlow::Continue(()))
+}
+
+/// `IP_CT_TCP_FLAG_WINDOW_SCALE`: this side's SYN had a window scale.
+const WINDOW_SCALE: u8 = 0x01;
+
+/// TCP's state with the flag for the window scale in both directions, if one has a scale and both have not the flag.
+fn with_both_scales(protocol: &CtProtoInfo) -> Option<CtProtoInfo> {
+    let CtProtoInfo::Tcp(info) = protocol else { return None };
+    let is_set = |flags: &Option<[u8; 2]>| flags.is_some_and(|[value, mask]| value & mask & WINDOW_SCALE != 0);
+    let is_scaled = info.wscale.iter().all(Option::is_some) && info.wscale != [Some(0); 2];
+    (is_scaled && !info.flags.iter().all(is_set)).then(|| {
+        let flags = info.flags.map(|flags| {
+            let [value, mask] = flags.unwrap_or_default();
+            Some([value | WINDOW_SCALE, mask | WINDOW_SCALE])
+        });
+        CtProtoInfo::Tcp(CtTcpInfo { flags, ..*info })
+    })
+}
+
+/// TCP's state as it was told, and the flags for the window scale taken away where they were not.
+fn without_scales(protocol: CtProtoInfo) -> CtProtoInfo {
+    let CtProtoInfo::Tcp(info) = protocol else { return protocol };
+    let flags = info.flags.map(|flags| {
+        let [value, mask] = flags.unwrap_or_default();
+        Some([value & mask, mask | WINDOW_SCALE])
+    });
+    CtProtoInfo::Tcp(CtTcpInfo { flags, wscale: [None; 2], ..info })
 }
 
 fn family(flow: &CtFlow) -> u8 {

@@ -148,7 +148,11 @@ pub fn find(name: &str) -> Result<Netns, FileError> {
             .find(|path| path.exists())
             .unwrap_or_else(|| Path::new(NETNS_DIRECTORIES[0]).join(name)),
     };
-    let metadata = handle.metadata().map_err(|source| FileError { path: handle.clone(), operation: "read", source })?;
+    let failed = |source| FileError { path: handle.clone(), operation: "read", source };
+    let metadata = handle.metadata().map_err(failed)?;
+    if !is_nsfs(&handle) {
+        return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is the file of no namespace")));
+    }
     let is_ours = current().is_ok_and(|ours| ours.inode == metadata.ino());
     Ok(Netns {
         inode: metadata.ino(),

@@ -21,8 +21,8 @@ pub fn read_tables(listings: &[ObservedRulesetText]) -> NatTables {
     let mut tables = Vec::new();
     for listing in listings {
         match listing.command.as_str() {
-            "iptables-save" => tables.extend(iptables::read(&listing.text, false)),
-            "ip6tables-save" => tables.extend(iptables::read(&listing.text, true)),
+            "iptables-save" | "iptables-legacy-save" => tables.extend(iptables::read(&listing.text, false)),
+            "ip6tables-save" | "ip6tables-legacy-save" => tables.extend(iptables::read(&listing.text, true)),
             _ => tables.extend(nft::read(&listing.text)),
         }
     }
