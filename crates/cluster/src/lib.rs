@@ -7,6 +7,7 @@
 //! A *shard* is what one gateway decides at a time: a set of outside addresses. Its active gateway has an [`Epoch`] that nobody had before it; a frame of a lower epoch is refused.
 //! The crate is sans-IO: times are arguments, bytes go in and out, and whoever carries them implements [`StateTransport`].
 mod balance;
+mod epoch_share;
 mod frame;
 mod greeting;
 mod inbox;
@@ -19,6 +20,7 @@ mod shard;
 mod transport;
 
 pub use balance::{BalanceResult, HandoverRequest, ShardBalance, ShardHolding};
+pub use epoch_share::EpochShare;
 pub use frame::{Epoch, FrameDecodeError, FrameKind, MAX_PAYLOAD_LEN, Sequence, StateFrame};
 pub use greeting::{ConfigDigest, Greeting, GreetingDifference};
 pub use inbox::{InboxCounters, TableChange};

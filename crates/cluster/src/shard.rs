@@ -15,6 +15,7 @@ mod role_change;
 mod sending;
 
 use crate::balance::HandoverRequest;
+use crate::epoch_share::EpochShare;
 use crate::frame::{Epoch, Sequence, StateFrame};
 use crate::greeting::Greeting;
 use crate::inbox::Inbox;
@@ -35,6 +36,7 @@ pub struct Shard {
     name: ShardName,
     node: NodeName,
     decider: Decider,
+    share: EpochShare,
     greeting: Greeting,
     role: ShardRole,
     /// The highest epoch known anywhere.
@@ -81,6 +83,7 @@ impl Shard {
             name,
             node,
             decider,
+            share: EpochShare::default(),
             greeting,
             role: ShardRole::Standby,
             epoch: stored_epoch,
@@ -104,6 +107,13 @@ impl Shard {
             requests: VecDeque::new(),
             handover_request: None,
         }
+    }
+
+    /// Promoted by hand it takes the epochs of this share alone.
+    #[must_use]
+    pub fn with_epoch_share(mut self, share: EpochShare) -> Shard {
+        self.share = share;
+        self
     }
 
     /// Its name.

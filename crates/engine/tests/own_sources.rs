@@ -62,7 +62,8 @@ fn a_list_of_addresses_is_cut_to_the_own_ones_each_with_its_part() {
     for policy in policies() {
         let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]));
         engine.set_nat_policy(policy.clone(), NOW);
-        let own = parts.iter().map(|(address, part)| (*address, *part)).chain([(outside(99), None)]);
+        let own =
+            parts.iter().map(|(address, part)| (*address..=*address, *part)).chain([(outside(99)..=outside(99), None)]);
         engine.set_own_sources(Some(own.collect::<OwnSources>()));
         let mut given = BTreeSet::new();
         for host in 2..34 {
@@ -80,7 +81,7 @@ fn a_source_keeps_no_address_that_is_no_longer_own() {
     for policy in policies() {
         let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]));
         engine.set_nat_policy(policy, NOW);
-        let own = |last: u8| Some([(outside(last), None)].into_iter().collect::<OwnSources>());
+        let own = |last: u8| Some([(outside(last)..=outside(last), None)].into_iter().collect::<OwnSources>());
         let keeping = NatRange { port_selection: PortSelection::PreferOriginal, ports: None, ..range() };
         engine.set_own_sources(own(2));
         assert_eq!(open(&mut engine, (2, 5000), &keeping).unwrap().0, outside(2));
@@ -95,7 +96,7 @@ fn a_source_keeps_no_address_that_is_no_longer_own() {
 #[test]
 fn a_range_without_an_own_address_is_left_as_it_is() {
     let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]));
-    engine.set_own_sources(Some([(outside(99), None)].into_iter().collect::<OwnSources>()));
+    engine.set_own_sources(Some([(outside(99)..=outside(99), None)].into_iter().collect::<OwnSources>()));
     let (address, _) = open(&mut engine, (2, 5000), &range()).unwrap();
     assert!((outside(1)..=outside(8)).contains(&address));
     engine.set_own_sources(None);
@@ -109,11 +110,31 @@ fn a_rule_of_one_own_address_gives_ports_of_its_part_alone() {
     for policy in policies() {
         let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]));
         engine.set_nat_policy(policy, NOW);
-        engine.set_own_sources(Some([(outside(3), part)].into_iter().collect::<OwnSources>()));
+        engine.set_own_sources(Some([(outside(3)..=outside(3), part)].into_iter().collect::<OwnSources>()));
         for host in 2..10 {
             // Each a new source, whose port is free.
             let (address, port) = open(&mut engine, (host, 5000 + u16::from(host)), &NatRange::to(outside(3))).unwrap();
             assert!(address == outside(3) && part.unwrap().contains(port), "{address}:{port}");
         }
+    }
+}
+
+#[test]
+fn a_prefix_is_cut_and_all_of_it_that_the_rule_has_is_used() {
+    let part = PortPart::new(2, 8, PartUse::Only);
+    for policy in policies() {
+        let mut engine = Engine::new(Sysctls::default(), Secret([7; 16]));
+        engine.set_nat_policy(policy.clone(), NOW);
+        // 192.0.2.4/30, of which the rule has all, and a larger prefix of which it has a part.
+        let own = [(outside(4)..=outside(7), part), (outside(8)..=outside(15), None)];
+        engine.set_own_sources(Some(own.into_iter().collect::<OwnSources>()));
+        let mut given = BTreeSet::new();
+        for host in 2..130 {
+            let (address, port) = open(&mut engine, (host, 5000 + u16::from(host)), &range()).unwrap();
+            assert!(address == outside(8) || part.unwrap().contains(port), "{address}:{port} with {policy:?}");
+            given.insert(address);
+        }
+        assert_eq!(given, (4..=8).map(outside).collect(), "all of them with {policy:?}");
+        engine.check_invariants().unwrap();
     }
 }

@@ -1,6 +1,7 @@
 //! Who had an outside address and port at a time, by the records of a log, and what of the log makes the answer uncertain.
 //!
-//! A search lives for one question. It is given the records of a log in their order, keeps those of the port asked for, notes every gap, and answers at the end.
+//! A search lives for one question. It is given the records of one or several logs, those of each in their order and all of them in the order of time, keeps those of the port asked for, notes every gap,
+//! and answers at the end. Several logs are those of gateways that take over from each other: a session that one has begun may end in another one's log, and its gateway's end is not its own.
 use crate::record::{LogEvent, LogRecord, LogSession, LogTime, LoggedPortBlock, SocketAddress};
 use std::net::IpAddr;
 
@@ -88,15 +89,24 @@ pub struct WhoSearch {
     closed: Vec<PortHolder>,
     open: Vec<(OpenKey, PortHolder)>,
     gaps: Vec<LogGap>,
+    /// By log.
+    logs: Vec<LogProgress>,
+    /// The starts of gateways that were seen.
+    instances: Vec<u64>,
+}
+
+/// How far a log was read.
+#[derive(Clone, Copy, Debug, Default)]
+struct LogProgress {
     first: Option<LogTime>,
     /// Time and sequence number of the last record.
     last: Option<(LogTime, u64)>,
     /// Did the log begin with the gateway, without older connections?
     begins_fresh: bool,
-    /// The starts of the gateway that were seen.
-    instances: Vec<u64>,
     /// When the gateway was stopped, if the last record says so.
     stopped: Option<LogTime>,
+    /// There are no more records.
+    is_read: bool,
 }
 
 /// What an end is found by.
@@ -114,29 +124,46 @@ impl WhoSearch {
             closed: Vec::new(),
             open: Vec::new(),
             gaps: Vec::new(),
-            first: None,
-            last: None,
-            begins_fresh: false,
+            logs: Vec::new(),
             instances: Vec::new(),
-            stopped: None,
         }
     }
 
-    /// The next record of the log, with its sequence number. Those that were there already, from a file given twice, change nothing.
+    /// The next record of the only log, with its sequence number. Those that were there already, from a file given twice, change nothing.
     pub fn push(&mut self, seq: u64, record: &LogRecord) {
+        self.push_of(0, seq, record);
+    }
+
+    /// As [`WhoSearch::push`], of one of several logs, by its number. No record of another log that comes later is older.
+    pub fn push_of(&mut self, log: usize, seq: u64, record: &LogRecord) {
         let at = record.at;
-        if self.is_repeated(seq, record) {
+        if self.logs.len() <= log {
+            self.logs.resize(log + 1, LogProgress::default());
+        }
+        if self.is_repeated(log, seq, record) {
             return;
         }
-        if self.first.is_none() {
-            self.first = Some(at);
-            self.begins_fresh = matches!(record.event, LogEvent::LogStart { connections: 0, .. });
+        let is_start = matches!(record.event, LogEvent::LogStart { .. });
+        let mut progress = self.progress(log);
+        if progress.first.is_none() {
+            progress = self.continued(log, seq, is_start).unwrap_or(LogProgress {
+                first: Some(at),
+                begins_fresh: matches!(record.event, LogEvent::LogStart { connections: 0, .. }),
+                ..LogProgress::default()
+            });
         }
-        self.note_gap(seq, record);
-        self.last = Some((at, seq));
+        let is_alone = self.is_alone(log);
+        self.note_gap(&progress, is_alone, seq, record);
+        progress.last = Some((at, seq));
         match &record.event {
-            LogEvent::LogStart { connections, .. } => self.restart(at, *connections),
-            LogEvent::LogEnd => self.stopped = Some(at),
+            LogEvent::LogStart { connections, .. } => {
+                let stopped = progress.stopped.take();
+                // Where others' logs go on, they may have the connections.
+                if *connections == 0 && is_alone {
+                    self.restart(stopped.unwrap_or(at));
+                }
+            }
+            LogEvent::LogEnd => progress.stopped = Some(at),
             LogEvent::SessionBegin(session) if self.is_asked_for(session) => {
                 self.close(&OpenKey::Session(*session), at);
                 self.open.push((OpenKey::Session(*session), PortHolder { from: Some(at), ..PortHolder::of(session) }));
@@ -154,18 +181,61 @@ impl WhoSearch {
             }
             _ => (),
         }
+        if let Some(known) = self.logs.get_mut(log) {
+            *known = progress;
+        }
+    }
+
+    /// A log has no more records.
+    pub fn end_log(&mut self, log: usize) {
+        if let Some(progress) = self.logs.get_mut(log) {
+            progress.is_read = true;
+        }
+    }
+
+    fn progress(&self, log: usize) -> LogProgress {
+        self.logs.get(log).copied().unwrap_or_default()
+    }
+
+    /// Is no other log in the middle?
+    fn is_alone(&self, log: usize) -> bool {
+        let others = self.logs.iter().enumerate().filter(|(other, _)| *other != log);
+        others.into_iter().all(|(_, other)| other.is_read || other.first.is_none())
+    }
+
+    /// A log that begins where another one has ended, and goes on with it: files of one gateway, whatever their names. What is known of that one is then this one's.
+    fn continued(&mut self, log: usize, seq: u64, is_start: bool) -> Option<LogProgress> {
+        let is_alone = self.is_alone(log);
+        let fits = |other: &&mut LogProgress| {
+            let before = other.last.filter(|_| other.is_read);
+            before.is_some_and(|(_, last)| {
+                if is_start { is_alone } else { last < seq && (is_alone || last.saturating_add(1) == seq) }
+            })
+        };
+        let latest = self.logs.iter_mut().filter(fits).max_by_key(|other| other.last)?;
+        let known = std::mem::take(latest);
+        latest.is_read = true;
+        Some(LogProgress { is_read: false, ..known })
     }
 
     /// The answer, by all records so far.
     pub fn answer(&self) -> WhoAnswer {
         let at = self.question.at;
         let all = self.closed.iter().chain(self.open.iter().map(|(_, holder)| holder));
-        let holders: Vec<PortHolder> = all.filter(|holder| holder.covers(at)).copied().collect();
+        let mut holders: Vec<PortHolder> = Vec::new();
+        for holder in all.filter(|holder| holder.covers(at)) {
+            // From a file given twice, under another name.
+            if !holders.contains(holder) {
+                holders.push(*holder);
+            }
+        }
         WhoAnswer { doubts: self.doubts(&holders), holders }
     }
 
     fn doubts(&self, holders: &[PortHolder]) -> Vec<WhoDoubt> {
-        let (Some(first), Some((last, _))) = (self.first, self.last) else { return vec![WhoDoubt::NoRecords] };
+        let first = self.logs.iter().filter_map(|log| log.first).min();
+        let last = self.logs.iter().filter_map(|log| log.last).map(|(last, _)| last).max();
+        let (Some(first), Some(last)) = (first, last) else { return vec![WhoDoubt::NoRecords] };
         let at = self.question.at;
         let mut doubts = Vec::new();
         if at < first {
@@ -177,9 +247,8 @@ impl WhoSearch {
         let in_gap = self.gaps.iter().find(|gap| gap.from <= at && at <= gap.to);
         doubts.extend(in_gap.map(|gap| WhoDoubt::InGap(*gap)));
         if holders.is_empty() {
-            if at >= first && !self.begins_fresh {
-                doubts.push(WhoDoubt::BeginsInTheMiddle(first));
-            }
+            let in_the_middle = self.logs.iter().filter(|log| !log.begins_fresh).filter_map(|log| log.first);
+            doubts.extend(in_the_middle.filter(|first| at >= *first).map(WhoDoubt::BeginsInTheMiddle));
             doubts.extend(self.gaps.iter().rfind(|gap| gap.to < at).map(|gap| WhoDoubt::GapBefore(*gap)));
         }
         for holder in holders.iter().filter(|holder| holder.until.is_none()) {
@@ -200,7 +269,7 @@ impl WhoSearch {
     }
 
     /// Was this record there before? The wall clock may have been set back, so its time alone does not say it.
-    fn is_repeated(&mut self, seq: u64, record: &LogRecord) -> bool {
+    fn is_repeated(&mut self, log: usize, seq: u64, record: &LogRecord) -> bool {
         if let LogEvent::LogStart { instance, .. } = record.event {
             let is_known = self.instances.contains(&instance);
             if !is_known {
@@ -208,12 +277,12 @@ impl WhoSearch {
             }
             return is_known;
         }
-        self.last.is_some_and(|(last, last_seq)| record.at <= last && seq <= last_seq)
+        self.progress(log).last.is_some_and(|(last, last_seq)| record.at <= last && seq <= last_seq)
     }
 
     /// Is something missing between the last record and this one, or does it say so?
-    fn note_gap(&mut self, seq: u64, record: &LogRecord) {
-        let Some((last, last_seq)) = self.last else {
+    fn note_gap(&mut self, progress: &LogProgress, is_alone: bool, seq: u64, record: &LogRecord) {
+        let Some((last, last_seq)) = progress.last else {
             if let LogEvent::RecordsLost { lost, .. } = record.event {
                 self.gaps.push(LogGap { from: LogTime(0), to: record.at, lost: Some(lost) });
             }
@@ -221,8 +290,8 @@ impl WhoSearch {
         };
         let missing = |lost| Some(LogGap { from: last.min(record.at), to: record.at, lost });
         let gap = match record.event {
-            // Stopped in order: nothing is missing.
-            LogEvent::LogStart { .. } if self.stopped.is_some() => None,
+            // Stopped in order: nothing is missing, unless others may have taken its connections over.
+            LogEvent::LogStart { .. } if progress.stopped.is_some() && is_alone => None,
             LogEvent::LogStart { .. } => missing(None),
             LogEvent::RecordsLost { lost, .. } => missing(Some(lost)),
             _ if seq == last_seq.saturating_add(1) => None,
@@ -233,14 +302,10 @@ impl WhoSearch {
         self.gaps.extend(gap);
     }
 
-    /// The gateway was started again, with so many connections of before.
-    fn restart(&mut self, at: LogTime, connections: u64) {
-        let stopped = self.stopped.take();
-        if connections == 0 {
-            let until = stopped.unwrap_or(at);
-            let ended = self.open.drain(..).map(|(_, holder)| PortHolder { until: Some(until), ..holder });
-            self.closed.extend(ended);
-        }
+    /// The gateway was started again, without connections of before.
+    fn restart(&mut self, until: LogTime) {
+        let ended = self.open.drain(..).map(|(_, holder)| PortHolder { until: Some(until), ..holder });
+        self.closed.extend(ended);
     }
 
     /// Ends what is open under this key; was there something?

@@ -216,3 +216,54 @@ fn a_file_given_twice_changes_nothing() {
     let twice = ask(&[lines.clone(), lines].concat(), question(end("192.0.2.1", 1024), 15));
     assert_eq!((once.holders.len(), &once), (1, &twice));
 }
+
+/// The records of several logs, by the number of each, in the order of time.
+fn ask_several(logs: &[&[LogRecord]], question: WhoQuestion) -> WhoAnswer {
+    let mut search = WhoSearch::new(question);
+    let numbered = |log: usize| logs[log].iter().zip(1..).map(move |(record, seq)| (record.at, log, seq, record));
+    let mut all: Vec<_> = (0..logs.len()).flat_map(numbered).collect();
+    all.sort_by_key(|(at, log, ..)| (*at, *log));
+    for (_, log, seq, record) in all {
+        search.push_of(log, seq, record);
+        if logs[log].len() as u64 == seq {
+            search.end_log(log);
+        }
+    }
+    search.answer()
+}
+
+/// One gateway begins a session and is killed, the other one takes it over and ends it; the first one comes back meanwhile, without connections.
+#[test]
+fn a_session_that_another_gateway_ends_lives_until_then() {
+    let outside = end("192.0.2.1", 1024);
+    let begin = record(10, LogEvent::SessionBegin(one_session()));
+    let first = [start(0, 0), begin.clone(), start(30, 0), record(90, LogEvent::LogEnd)];
+    let other = |millis| record(millis, LogEvent::LimitReached { limit: 1, refused: 1 });
+    let ended = record(60, session_end(one_session(), 10, 0));
+    let second = [start(5, 0), other(20), ended, record(95, LogEvent::LogEnd)];
+    for logs in [[&first[..], &second], [&second, &first]] {
+        for (millis, holders) in [(9, 0), (10, 1), (29, 1), (45, 1), (60, 1), (61, 0), (90, 0)] {
+            let answer = ask_several(&logs, question(outside, millis));
+            assert_eq!(answer.holders.len(), holders, "at {millis}: {answer:?}");
+            let ends = answer.holders.iter().all(|holder| (holder.from, holder.until) == (Some(at(10)), Some(at(60))));
+            assert!(ends, "{answer:?}");
+        }
+    }
+    // Without the end, nobody knows whether it was taken over.
+    let second = [start(5, 0), other(20), record(95, LogEvent::LogEnd)];
+    let answer = ask_several(&[&first, &second], question(outside, 45));
+    assert_eq!(answer.holders.len(), 1);
+    assert!(matches!(answer.doubts[..], [WhoDoubt::EndMayBeLost(_)]), "{answer:?}");
+}
+
+/// One behind the other they are one gateway's, whatever their names.
+#[test]
+fn logs_one_behind_the_other_are_one_log() {
+    let outside = end("192.0.2.1", 1024);
+    let begin = record(10, LogEvent::SessionBegin(one_session()));
+    let stopped = [start(0, 0), begin, record(20, LogEvent::LogEnd)];
+    let again = [start(30, 0), record(99, LogEvent::LogEnd)];
+    let one = ask(&[numbered(&stopped), numbered(&again)].concat(), question(outside, 50));
+    assert_eq!(ask_several(&[&stopped, &again], question(outside, 50)), one);
+    assert_eq!((one.holders.len(), one.doubts), (0, vec![]));
+}

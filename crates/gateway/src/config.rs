@@ -1,6 +1,6 @@
 //! What a gateway is started with, as plain values: the program makes them from its command line, an embedder from what it likes.
 use crate::clock::{SystemTimeSource, TimeSource};
-use crate::cluster::{ClusterConfig, ClusterNode};
+use crate::cluster::{AddressTakeover, ClusterConfig, ClusterNode};
 use crate::control_server::ControlSocket;
 use crate::driver::Driver;
 use crate::flow_log::{FlowLogConfig, FlowLogs, LogBackends};
@@ -162,7 +162,10 @@ impl GatewayConfig {
         // Of several shards, what source NAT draws from is theirs.
         let shards = self.cluster.as_ref().and_then(ClusterConfig::shard_addresses);
         let shards = shards.map_or_else(String::new, |shards| format!("{shards:?}"));
-        let nat = ConfigDigest::of(format!("{:?}{shards}", self.nat).as_bytes());
+        // And so are the ports, where gateways are promoted by hand.
+        let nodes = self.cluster.iter().filter(|cluster| !cluster.nodes.is_empty());
+        let nodes: String = nodes.map(|cluster| format!("{:?}", cluster.nodes)).collect();
+        let nat = ConfigDigest::of(format!("{:?}{shards}{nodes}", self.nat).as_bytes());
         let values: String =
             Sysctl::ALL.iter().map(|sysctl| format!("{}={}\n", sysctl.name(), self.sysctls[*sysctl])).collect();
         let sysctls = ConfigDigest::of(values.as_bytes());
@@ -264,9 +267,11 @@ impl GatewayConfig {
             router = router.with_local_replies();
         }
         let flow_logs = FlowLogs::start(&self.flow_logs, &self.log_backends)?;
-        // Threads inherit what this one has: before the first of them. Those that run already, of the logs and the state file, have limited themselves.
+        let takeover = self.cluster.as_ref().map(AddressTakeover::start).transpose()?.flatten();
+        // Threads inherit what this one has: before the first of them. Those that run already, of the logs, the state file and the addresses, have limited themselves.
         privileges::keep_capabilities(self.needed_capabilities()).context("dropping capabilities")?;
-        let cluster = self.cluster.as_ref().map(|cluster| ClusterNode::start(cluster, greeting)).transpose()?;
+        let cluster =
+            self.cluster.as_ref().map(|cluster| ClusterNode::start(cluster, greeting, takeover)).transpose()?;
         let socket = self.control_socket.as_deref().map(ControlSocket::bind).transpose()?;
         // A file that is read again may name services later.
         let may_have_services = self.services.is_some() || !self.other_files.is_empty();

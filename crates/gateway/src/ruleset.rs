@@ -10,6 +10,7 @@ use keepstate_rules::{
 use std::fs;
 use std::io::Read;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 /// How a ruleset is read.
@@ -24,7 +25,7 @@ pub struct RulesetOptions {
     /// It is that of a cluster: what takes an address of this machine alone is refused.
     pub is_clustered: bool,
     /// The addresses of a cluster's shards, if it has several: source NAT to others is refused.
-    pub shard_addresses: Option<Vec<IpAddr>>,
+    pub shard_addresses: Option<Vec<RangeInclusive<IpAddr>>>,
 }
 
 /// A ruleset that compiled.

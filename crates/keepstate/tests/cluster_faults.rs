@@ -171,3 +171,38 @@ fn of_two_believers_the_higher_epoch_goes_on_and_no_port_is_given_by_both() {
     use_all(&mut connections, || cluster.logs());
     drop(lost);
 }
+
+/// Both count on from the same epoch that they know. Without lists of nodes both would take the next one, and its ports.
+#[test]
+fn two_that_are_promoted_without_hearing_of_each_other_have_their_own_epochs_and_ports() {
+    const KEYS: &str = "lease = \"manual\"\nnodes = [\"gw1\", \"gw0\"]\naddress = [\"192.0.2.77/32\"]\n";
+    let Some(mut cluster) = Cluster::new("t") else { return };
+    cluster.start_as(0, KEYS, RULES);
+    cluster.start_as(1, KEYS, RULES);
+    cluster.serve_echo();
+    cluster.kill_nats();
+    cluster.wait("no NATS", |cluster| {
+        [0, 1].iter().all(|index| cluster.json(*index, &["cluster", "--json"])["connected"] == false)
+    });
+    let mut connections = Vec::new();
+    for index in [0, 1] {
+        assert_eq!(cluster.control(index, &["promote"]).0, Some(0), "{}", cluster.logs());
+        cluster.use_gateway(index);
+        connections.push(cluster.open(CONNECTIONS));
+    }
+    let epochs = [0, 1].map(|index| cluster.json(index, &["cluster", "--json"])["epoch"].as_u64().unwrap());
+    let given = [0, 1].map(|index| outside_ports(&cluster.table(index)));
+    assert!(given.iter().all(|ports| ports.len() == CONNECTIONS), "{given:?}");
+    assert!(given[0].is_disjoint(&given[1]), "{given:?} in epochs {epochs:?}");
+    assert_ne!(epochs[0], epochs[1]);
+
+    cluster.restart_nats();
+    let higher = usize::from(epochs[1] > epochs[0]);
+    cluster.wait("the lower one stands down", |cluster| {
+        cluster.role(1 - higher) == "standby" && cluster.role(higher) == "active"
+    });
+    cluster.wait("the table of the higher epoch on both", |cluster| cluster.table(0) == cluster.table(1));
+    assert!(cluster.logs().contains("another node decides"), "{}", cluster.logs());
+    cluster.use_gateway(higher);
+    use_all(&mut connections[higher], || cluster.logs());
+}

@@ -186,12 +186,27 @@ fn shards_are_checked_with_their_places() {
         (format!("address = [\"192.0.2.1\"]\n{two}"), "7:11: address and shards: leave address out"),
         (two.replace("\"b\"", "\"a\""), "\"a\": two shards of this name"),
         (two.replace("192.0.2.78", "192.0.2.77"), "192.0.2.77 stands twice: an address belongs to one shard"),
+        (
+            two.replace("192.0.2.78", "192.0.2.0/25"),
+            "192.0.2.0/25 stands twice (in 192.0.2.77): an address belongs to one",
+        ),
+        (
+            two.replace("192.0.2.78", "192.0.2.79/31"),
+            "7:78: \"192.0.2.79/31\" has bits behind its length: write \"192.0.2.78/31\"",
+        ),
+        (two.replace("192.0.2.78", "somewhere"), "write an address or a prefix, like \"192.0.2.1\""),
         (two.replace("[\"192.0.2.78\"]", "[]"), "shard \"b\" has no address"),
         (two.replace("192.0.2.78", "127.0.0.1"), "127.0.0.1 is no address that a gateway can have for others"),
         (two.replace("\"b\"", "\"b.c\""), "7:62: \"b.c\": a name has"),
         ("shards = []\n".to_owned(), "7:10: 1 to 64 shards, not 0"),
         ("balance = \"1m\"\n".to_owned(), "7:11: balance: there is one shard; leave balance out"),
         (format!("balance = \"1m\"\nlease = \"manual\"\n{two}"), "7:11: balance and lease = \"manual\""),
+        ("nodes = [\"gw\"]\n".to_owned(), "7:9: nodes is for lease = \"manual\""),
+        (
+            "lease = \"manual\"\nnodes = [\"gw1\", \"gw2\"]\n".to_owned(),
+            "8:9: nodes does not have this gateway, \"gw\"",
+        ),
+        ("lease = \"manual\"\nnodes = [\"gw\", \"gw\"]\n".to_owned(), "nodes: a name stands twice"),
         (format!("balance = \"10ms\"\n{two}"), "the time between two moves of shards is 1s to 24h"),
         (two.replace("name = \"b\", ", ""), "the key `name` is missing"),
         (two.replace("name = \"b\"", "name = \"b\", ports = \"1-9\""), "unknown key `ports`"),
@@ -199,6 +214,12 @@ fn shards_are_checked_with_their_places() {
     for (keys, words) in refused {
         let ran = check(&keys, RULES);
         assert!(ran.code == Some(1) && ran.out.contains(words), "{words}: {}{}", ran.out, ran.err);
+    }
+    // A prefix has all of its addresses.
+    let prefix = two.replace("192.0.2.78", "198.51.100.0/26");
+    for (to, code) in [("192.0.2.77-198.51.100.9", 0), ("198.51.100.63", 0), ("198.51.100.64", 1)] {
+        let ran = check(&prefix, &RULES.replace("192.0.2.77-192.0.2.78", to));
+        assert_eq!(ran.out.contains("snat to an address of no shard"), code == 1, "{to}: {}{}", ran.out, ran.err);
     }
     let ran = check(two, &RULES.replace("192.0.2.77-192.0.2.78", "192.0.2.79"));
     for words in ["r.nft:5:", "snat to an address of no shard", "write an address of a shard here"] {

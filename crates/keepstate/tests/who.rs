@@ -65,6 +65,28 @@ fn rotated_files_of_any_kind_are_read_in_the_order_of_time() {
     );
 }
 
+/// The log of the gateway that began the session says that it started again meanwhile; that of the one that took it over has the end.
+#[test]
+fn a_takeover_is_followed_through_the_logs_of_all_gateways() {
+    let folder = tempfile::tempdir().unwrap();
+    let [one, other] = ["gw1", "gw2"].map(|name| {
+        fs::create_dir(folder.path().join(name)).unwrap();
+        folder.path().join(name)
+    });
+    let again = START.replace("ff", "aa").replace("T09:", "T11:");
+    let began = gzip(&one, "flows.jsonl.1.gz", &[START, BEGIN]);
+    let came_back = write(&one, "flows.jsonl", &[&again]);
+    let started = START.replace("ff", "ee").replace("T09:00", "T09:05");
+    let block = BLOCK.replace("\"seq\":3", "\"seq\":2");
+    let ended = end().replace("\"seq\":4", "\"seq\":3");
+    let took_over = write(&other, "flows.jsonl", &[&started, &block, &ended]);
+    let ask = |at: &str| keepstate(&["who", "192.0.2.1:1024", "--at", at, &took_over, &came_back, &began], b"");
+    let found = ask("2026-11-29T11:30:00Z");
+    let wanted = "10.0.0.5 port 4000 (tcp) had 192.0.2.1:1024 from 2026-11-29T10:00:00.000000Z until 2026-11-29T12:00:00.000000Z, with 198.51.100.7:443\n";
+    assert_eq!((found.code, found.out.as_str()), (Some(0), wanted), "{}", found.err);
+    assert_eq!(ask("2026-11-29T12:30:00Z").code, Some(1));
+}
+
 #[test]
 fn a_line_that_is_no_record_is_named_with_file_and_line() {
     let folder = tempfile::tempdir().unwrap();

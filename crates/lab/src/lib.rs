@@ -6,6 +6,7 @@ mod builtin_servers;
 mod cluster;
 mod config;
 mod hold;
+mod line_process;
 pub mod mqtt;
 mod mqtt_load;
 mod peers;

@@ -1,10 +1,7 @@
 //! MQTT sessions by the thousands: processes of `keepstate mqtt` on both sides, because the limit of open files is per process.
-use super::process::current_exe;
+use super::line_process::LineProcess;
 use super::topology::{Side, Topology, session_addrs};
 use anyhow::{Context, Result, ensure};
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, Stdio};
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Duration;
 
 /// Sessions of one process: its address has 28,000 ports, and many machines allow 20,000 open files for a process.
@@ -28,9 +25,8 @@ impl BrokerProcesses {
     pub(super) fn start(topology: &Topology, processes: u8) -> Result<BrokerProcesses> {
         let mut started = Vec::new();
         for number in 0..processes {
-            let mut process = LineProcess::spawn(
-                topology,
-                Side::Server,
+            let mut process = LineProcess::spawn_mqtt(
+                topology.netns_of(Side::Server),
                 &["accept".into(), format!("{}:{MQTT_PORT}", session_addrs(number).1)],
             )?;
             ensure!(process.recv_line(PING_TIMEOUT)? == "listening", "an MQTT server does not start");
@@ -43,7 +39,7 @@ impl BrokerProcesses {
     pub(super) fn client_addresses(&mut self) -> Vec<String> {
         let mut all: Vec<String> = Vec::new();
         for process in &mut self.0 {
-            while let Ok(line) = process.lines.try_recv() {
+            while let Ok(Some(line)) = process.try_recv_line() {
                 all.extend(line.strip_prefix("from=").map(str::to_owned));
             }
         }
@@ -83,7 +79,7 @@ impl MqttLoad {
                 timeout.as_secs()
             );
             let args: Vec<String> = args.split(' ').map(str::to_owned).collect();
-            load.processes.push(LineProcess::spawn(topology, Side::Client, &args)?);
+            load.processes.push(LineProcess::spawn_mqtt(topology.netns_of(Side::Client), &args)?);
             load.counts.push(None);
         }
         Ok(load)
@@ -93,10 +89,9 @@ impl MqttLoad {
     pub(super) fn poll_settled(&mut self) -> Result<Option<SessionCounts>> {
         for (process, counts) in self.processes.iter_mut().zip(&mut self.counts) {
             if counts.is_none() {
-                match process.lines.try_recv() {
-                    Ok(line) => *counts = Some(parse_counts(&line)?),
-                    Err(TryRecvError::Empty) => return Ok(None),
-                    Err(TryRecvError::Disconnected) => return Err(process.exit_error()),
+                match process.try_recv_line()? {
+                    Some(line) => *counts = Some(parse_counts(&line)?),
+                    None => return Ok(None),
                 }
             }
         }
@@ -133,59 +128,6 @@ fn parse_counts(line: &str) -> Result<SessionCounts> {
         Some(SessionCounts { open: number("open")?, refused: number("refused")?, lost: number("lost")?, answered })
     };
     counts().with_context(|| format!("unexpected report of a client process: {line:?}"))
-}
-
-/// A process that talks in lines over its standard input and output.
-#[derive(Debug)]
-struct LineProcess {
-    child: Child,
-    stdin: Option<ChildStdin>,
-    lines: Receiver<String>,
-}
-
-impl LineProcess {
-    fn spawn(topology: &Topology, side: Side, args: &[String]) -> Result<LineProcess> {
-        let mut command = topology.netns_of(side).command(current_exe()?);
-        let piped = command.arg("mqtt").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = piped.spawn().context("cannot start keepstate mqtt")?;
-        let (stdin, out) = (child.stdin.take(), child.stdout.take());
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in out.into_iter().flat_map(|out| BufReader::new(out).lines().map_while(Result::ok)) {
-                // The receiver may be gone.
-                let _ = sender.send(line);
-            }
-        });
-        Ok(LineProcess { child, stdin, lines })
-    }
-
-    fn send_line(&mut self, line: &str) -> Result<()> {
-        let stdin = self.stdin.as_mut().context("a client process has no standard input")?;
-        Ok(writeln!(stdin, "{line}").and_then(|()| stdin.flush())?)
-    }
-
-    fn recv_line(&mut self, timeout: Duration) -> Result<String> {
-        self.lines.recv_timeout(timeout).map_err(|_| self.exit_error())
-    }
-
-    /// The error of a process that has ended or does not answer: what it wrote to standard error.
-    fn exit_error(&mut self) -> anyhow::Error {
-        let mut text = String::new();
-        // So that reading its standard error ends.
-        let _ = self.child.kill();
-        if let Some(mut err) = self.child.stderr.take() {
-            let _ = std::io::Read::read_to_string(&mut err, &mut text);
-        }
-        anyhow::anyhow!("keepstate mqtt has ended or does not answer: {}", text.trim_end())
-    }
-}
-
-impl Drop for LineProcess {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[cfg(test)]

@@ -42,9 +42,12 @@ fn who_comes_later_gets_the_newest_snapshot_and_what_follows() {
 
 #[test]
 fn what_is_told_is_not_kept_and_needs_no_acknowledgement() {
-    let Some(servers) = NatsServers::start(1, "") else { return };
+    let Some(mut servers) = NatsServers::start(1, "") else { return };
+    // Nobody is there: however fast its thread is, it is not connected.
+    servers.kill(0);
     let (mut active, mut standby) = (End::new(&servers, "a"), End::new(&servers, "b"));
     assert_eq!(active.transport.publish(frame("a", 1, 0, FrameKind::Heartbeat)), Err(QueueFull), "not connected yet");
+    servers.restart(0);
     active.wait_connected();
     standby.wait_connected();
     // Whether the other one listens already cannot be known: it is told until it has heard.

@@ -1,7 +1,6 @@
 //! What a router may do as one of a cluster, and what it has dropped because of that.
 use crate::shard_addresses::ShardAddresses;
 use keepstate_engine::Instant;
-use std::net::IpAddr;
 
 /// What a router may do. Without a cluster it decides for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +72,7 @@ impl ClusterDuty {
 pub(crate) struct DutyState {
     pub(crate) duty: ClusterDuty,
     /// Addresses that belong to whoever decides.
-    pub(crate) shared: Vec<IpAddr>,
+    pub(crate) shared: ShardAddresses,
     /// Of several shards; then `duty` is what follows for packets of none of them.
     pub(crate) shards: Option<ShardDuties>,
     pub(crate) counters: DutyCounters,
@@ -82,6 +81,6 @@ pub(crate) struct DutyState {
 impl Default for DutyState {
     fn default() -> DutyState {
         let duty = ClusterDuty::Active { until: None };
-        DutyState { duty, shared: Vec::new(), shards: None, counters: DutyCounters::default() }
+        DutyState { duty, shared: ShardAddresses::default(), shards: None, counters: DutyCounters::default() }
     }
 }

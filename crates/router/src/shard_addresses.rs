@@ -1,12 +1,13 @@
 //! Which of a cluster's shards an address, and so a connection, belongs to.
 use keepstate_engine::Tuple;
-use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
-/// The addresses of all shards. A shard is named by its place in the configuration, which is the same on all gateways.
+/// The addresses of all shards, as ranges. A shard is named by its place in the configuration, which is the same on all gateways.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShardAddresses {
-    by_address: BTreeMap<IpAddr, usize>,
+    /// First and last address, and the shard: sorted.
+    ranges: Vec<(IpAddr, IpAddr, usize)>,
     count: usize,
 }
 
@@ -22,11 +23,14 @@ pub enum ConnectionShard {
 }
 
 impl ShardAddresses {
-    /// The addresses of each shard. An address of two shards is the last one's.
-    pub fn new(shards: &[Vec<IpAddr>]) -> ShardAddresses {
+    /// The addresses of each shard; no address may be in two of the ranges.
+    pub fn new(shards: &[Vec<RangeInclusive<IpAddr>>]) -> ShardAddresses {
         let all = shards.iter().enumerate();
-        let by_address = all.flat_map(|(shard, addresses)| addresses.iter().map(move |address| (*address, shard)));
-        ShardAddresses { by_address: by_address.collect(), count: shards.len() }
+        let ranges =
+            all.flat_map(|(shard, ranges)| ranges.iter().map(move |range| (*range.start(), *range.end(), shard)));
+        let mut ranges: Vec<(IpAddr, IpAddr, usize)> = ranges.collect();
+        ranges.sort_unstable();
+        ShardAddresses { ranges, count: shards.len() }
     }
 
     /// Number of shards.
@@ -34,14 +38,16 @@ impl ShardAddresses {
         self.count
     }
 
-    /// All addresses, each with its shard.
-    pub fn iter(&self) -> impl Iterator<Item = (IpAddr, usize)> + '_ {
-        self.by_address.iter().map(|(address, shard)| (*address, *shard))
+    /// All addresses, each range with its shard.
+    pub fn iter(&self) -> impl Iterator<Item = (RangeInclusive<IpAddr>, usize)> + '_ {
+        self.ranges.iter().map(|(first, last, shard)| (*first..=*last, *shard))
     }
 
     /// The shard of an address.
     pub fn of_address(&self, address: IpAddr) -> Option<usize> {
-        self.by_address.get(&address).copied()
+        let behind = self.ranges.partition_point(|(first, ..)| *first <= address);
+        let (_, last, shard) = self.ranges.get(behind.checked_sub(1)?)?;
+        (address <= *last).then_some(*shard)
     }
 
     /// The shard of a connection with these tuples: that of its outside address if its source is translated, else that of the address the client has asked for, which a service or DNAT may have.
@@ -55,6 +61,7 @@ impl ShardAddresses {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
     use super::*;
     use std::net::Ipv4Addr;
 
@@ -62,7 +69,12 @@ mod tests {
     fn the_outside_address_decides_and_without_one_the_address_that_was_asked_for() {
         let address = |last: u8| IpAddr::from(Ipv4Addr::new(192, 0, 2, last));
         let (inside, peer, backend) = ([10, 0, 0, 2].into(), [198, 51, 100, 9].into(), [10, 0, 0, 80].into());
-        let shards = ShardAddresses::new(&[vec![address(1)], vec![address(2), address(3)]]);
+        let one = |last: u8| address(last)..=address(last);
+        let shards = ShardAddresses::new(&[vec![one(1), address(64)..=address(127)], vec![one(2), one(3)]]);
+        for (last, shard) in [(1, Some(0)), (2, Some(1)), (3, Some(1)), (63, None), (64, Some(0)), (127, Some(0))] {
+            assert_eq!(shards.of_address(address(last)), shard, "{last}");
+        }
+        assert_eq!((shards.of_address(address(128)), shards.of_address("::1".parse().unwrap())), (None, None));
         let shard = |[from, to, back_from, back_to]: [IpAddr; 4]| {
             let tuple =
                 |source, destination| Tuple { source, destination, protocol: 6, source_key: 1, destination_key: 2 };

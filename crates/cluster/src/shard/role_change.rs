@@ -19,7 +19,7 @@ impl Shard {
             (ShardRole::Active, _) => Ok(()),
             (ShardRole::Demoting, _) => Err(RoleChangeError::Demoting),
             (_, Decider::Hand) => {
-                self.claim(self.epoch.next());
+                self.claim(self.share.next_after(self.epoch));
                 Ok(())
             }
             (_, Decider::Lease(_)) => {

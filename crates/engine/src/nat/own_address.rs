@@ -31,9 +31,9 @@ impl Engine {
         let NatRange { addresses, prefix: false, persistent, .. } = wanted.range else { return None };
         let (first, last) = addresses.as_ref().map(|all| (*all.start(), *all.end()))?;
         let own = self.own_sources_for(wanted)?;
-        let count = u32::try_from(own.within(first, last).count()).ok().filter(|count| *count > 0)?;
+        let count = Some(own.count_within(first, last)).filter(|count| *count > 0)?;
         let index = hashed_index(&wanted.current, wanted.manip, *persistent, wanted.zone.id, count);
-        own.within(first, last).nth(index as usize)
+        own.nth_within(first, last, index)
     }
 
     /// The addresses that this search may choose from, if not from all.

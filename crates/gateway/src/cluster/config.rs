@@ -1,9 +1,10 @@
 //! What a gateway of a cluster is started with, as plain values. Who carries its frames is the embedder's choice.
 use anyhow::Result;
-use keepstate_cluster::{Decider, NodeName, ShardName, StateTransport};
+use keepstate_cluster::{Decider, EpochShare, NodeName, ShardName, StateTransport};
 use keepstate_router::ShardAddresses;
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,20 @@ pub struct ShardConfig {
     pub name: ShardName,
     /// Addresses that belong to whoever decides it: other gateways drop packets to them in silence, even if their machines have them already. Of several shards they also say which connections
     /// are its own: those translated to one of them, or to a service on one of them.
-    pub addresses: Vec<IpAddr>,
+    pub addresses: Vec<RangeInclusive<IpAddr>>,
+}
+
+/// An address that an interface of this machine has while the gateway decides its shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressTakeoverConfig {
+    /// The address, one of the shard's.
+    pub address: IpAddr,
+    /// The length of its prefix.
+    pub length: u8,
+    /// The name of the interface.
+    pub interface: String,
+    /// The shard, by its place.
+    pub shard: usize,
 }
 
 /// One gateway of a cluster, and its shards.
@@ -31,6 +45,12 @@ pub struct ClusterConfig {
     pub other_shards: Vec<ShardConfig>,
     /// Who says which gateway is active.
     pub decider: Decider,
+    /// Promoted by hand: which epochs are this gateway's, so that no other one has them.
+    pub epoch_share: EpochShare,
+    /// All gateways that may be promoted by hand, if they are known.
+    pub nodes: Vec<NodeName>,
+    /// Addresses that this gateway moves by itself; without any, keepalived, BGP or the like do.
+    pub takeover: Vec<AddressTakeoverConfig>,
     /// Shards are shared out by themselves, at most one in this time; `None`: by commands alone.
     pub balance: Option<Duration>,
     /// The directory that the epochs are kept in.
@@ -54,7 +74,7 @@ impl ClusterConfig {
 
     /// The addresses of several shards; `None` of one, which has all connections.
     pub fn shard_addresses(&self) -> Option<ShardAddresses> {
-        let addresses: Vec<Vec<IpAddr>> = self.shards().map(|shard| shard.addresses.clone()).collect();
+        let addresses: Vec<Vec<RangeInclusive<IpAddr>>> = self.shards().map(|shard| shard.addresses.clone()).collect();
         self.is_divided().then(|| ShardAddresses::new(&addresses))
     }
 }

@@ -2,6 +2,7 @@
 use super::report::ClusterReport;
 use keepstate_cluster::ConfigDigest;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,7 +27,7 @@ pub(crate) struct ClusterHandle {
     /// The shards' names.
     shards: Arc<[String]>,
     /// Of several shards, all their addresses.
-    addresses: Option<Arc<[IpAddr]>>,
+    addresses: Option<Arc<[RangeInclusive<IpAddr>]>>,
     commands: Sender<ClusterCommand>,
     reports: Arc<Mutex<Vec<ClusterReport>>>,
 }
@@ -35,7 +36,7 @@ impl ClusterHandle {
     /// `addresses`: those of several shards.
     pub(super) fn new(
         reports: Vec<ClusterReport>,
-        addresses: Option<Vec<IpAddr>>,
+        addresses: Option<Vec<RangeInclusive<IpAddr>>>,
     ) -> (ClusterHandle, Receiver<ClusterCommand>) {
         let (commands, received) = channel();
         let shards = reports.iter().map(|report| report.shard.clone()).collect();
@@ -44,7 +45,7 @@ impl ClusterHandle {
     }
 
     /// Of several shards: the addresses that source NAT may go to. `None`: all.
-    pub(crate) fn assigned_addresses(&self) -> Option<&[IpAddr]> {
+    pub(crate) fn assigned_addresses(&self) -> Option<&[RangeInclusive<IpAddr>]> {
         self.addresses.as_deref()
     }
 

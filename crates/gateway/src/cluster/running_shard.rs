@@ -1,6 +1,7 @@
 //! One shard of a running gateway: what its role means for the table, the router and those who wait for a change of it.
 //!
 //! It lives as long as its gateway. With several shards each has one; what they share, the gateway and its transport, is [`SharedParts`].
+use super::address_takeover::AddressTakeover;
 use super::cluster_time::ClusterTime;
 use super::config::ClusterConfig;
 use super::epoch_file::EpochWriter;
@@ -14,7 +15,6 @@ use crate::turns::TurnKind;
 use keepstate_cluster::{Decider, Epoch, Shard, ShardAction, ShardRole, StateTransport, TableChange, TransportEvent};
 use keepstate_engine::{ConnId, Entry, Instant, OwnSources, PartUse};
 use keepstate_router::{ClusterDuty, ConnectionShard, FibTable, Router, ShardAddresses};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,12 +32,14 @@ pub(super) struct SharedParts<'a> {
     pub(super) config: ClusterConfig,
     pub(super) transport: Box<dyn StateTransport>,
     pub(super) epochs: EpochWriter,
+    /// Addresses that this gateway moves by itself.
+    pub(super) takeover: Option<AddressTakeover>,
     pub(super) time: Arc<ClusterTime>,
     pub(super) handle: ClusterHandle,
     /// Of several shards.
     pub(super) addresses: Option<ShardAddresses>,
     /// Addresses that move with shards, of all of them.
-    pub(super) shared_addresses: Vec<IpAddr>,
+    pub(super) shared_addresses: ShardAddresses,
     /// By shard: the epoch that this gateway decides it in, and how its ports are used.
     pub(super) decided: Vec<Option<(Epoch, PartUse)>>,
     pub(super) unreachable: Option<String>,
@@ -75,9 +77,9 @@ pub(super) fn monotonic() -> Duration {
 }
 
 /// Is it a connection of the machine itself, and nobody else's?
-fn is_own(entry: &Entry, fib: &FibTable, shared: &[IpAddr]) -> bool {
+fn is_own(entry: &Entry, fib: &FibTable, shared: &ShardAddresses) -> bool {
     let ends = [entry.original.source, entry.reply.source];
-    ends.into_iter().any(|end| fib.is_local(end) && !shared.contains(&end))
+    ends.into_iter().any(|end| fib.is_local(end) && shared.of_address(end).is_none())
 }
 
 /// The shard of a connection, of several.
@@ -96,12 +98,12 @@ impl SharedParts<'_> {
         match &self.addresses {
             None => {
                 if let Some((epoch, port_use)) = part(0) {
-                    engine.set_port_part(port_part(epoch, port_use));
+                    engine.set_port_part(port_part(epoch, self.config.epoch_share, port_use));
                 }
             }
             Some(addresses) => {
-                let own = addresses.iter().filter_map(|(address, shard)| {
-                    part(shard).map(|(epoch, port_use)| (address, port_part(epoch, port_use)))
+                let own = addresses.iter().filter_map(|(range, shard)| {
+                    part(shard).map(|(epoch, port_use)| (range, port_part(epoch, self.config.epoch_share, port_use)))
                 });
                 engine.set_own_sources(Some(own.collect::<OwnSources>()));
             }
@@ -322,6 +324,9 @@ impl RunningShard {
         self.tell_duty(router, is_divided);
         router.set_shard_settling(self.at, self.walk.is_some());
         self.flow_generation = router.flow_generation();
+        drop(turn);
+        // After the router: what comes to the address then is answered.
+        parts.takeover.iter().for_each(|takeover| takeover.set_role(self.at, role));
     }
 
     fn tell_duty(&self, router: &mut Router, is_divided: bool) {

@@ -1,6 +1,7 @@
 //! The thread of a running gateway's shards: what has come and what is due, to each shard; what the shards want, to the table, the router, the disk and the transport.
 //!
 //! It takes the router's lock for bounded turns only, as every other part of the gateway does. The packet path knows of it nothing but the router's duty, which ends by the clock when this thread is late.
+use super::address_takeover::AddressTakeover;
 use super::cluster_time::ClusterTime;
 use super::config::ClusterConfig;
 use super::epoch_file::{self, EpochWriter};
@@ -13,8 +14,9 @@ use crate::clock::TimeSource;
 use crate::shared::SharedGateway;
 use crate::turns::TurnKind;
 use anyhow::Result;
-use keepstate_cluster::{Greeting, Shard, ShardName, ShardRole, StateTransport, TransportEvent};
+use keepstate_cluster::{Decider, Greeting, Shard, ShardName, ShardRole, StateTransport, TransportEvent};
 use keepstate_linux::poll::poll_readable;
+use keepstate_router::ShardAddresses;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
@@ -35,6 +37,7 @@ pub(crate) struct ClusterNode {
     greeting: Greeting,
     transport: Box<dyn StateTransport>,
     epochs: EpochWriter,
+    takeover: Option<AddressTakeover>,
     time: Arc<ClusterTime>,
     handle: ClusterHandle,
     commands: Receiver<ClusterCommand>,
@@ -45,7 +48,17 @@ impl ClusterNode {
     ///
     /// # Errors
     /// A file cannot be used.
-    pub(crate) fn start(config: &ClusterConfig, greeting: Greeting) -> Result<ClusterNode> {
+    pub(crate) fn start(
+        config: &ClusterConfig,
+        greeting: Greeting,
+        takeover: Option<AddressTakeover>,
+    ) -> Result<ClusterNode> {
+        if config.decider == Decider::Hand && config.nodes.is_empty() {
+            tracing::warn!(
+                "lease = \"manual\" without nodes: two gateways that are promoted while neither hears of the other may give one outside port twice; list all gateways in [cluster]: nodes = [\"{}\", …]",
+                config.node
+            );
+        }
         let (epochs, transport) = epoch_file::start(config)?;
         let shards: Vec<Shard> = config
             .shards()
@@ -53,6 +66,7 @@ impl ClusterNode {
             .map(|(shard, stored)| {
                 let names = (shard.name.clone(), config.node.clone());
                 Shard::new(names, config.decider, greeting.clone(), *stored, monotonic())
+                    .with_epoch_share(config.epoch_share)
             })
             .collect();
         let reports = shards.iter().map(|shard| ClusterReport {
@@ -66,10 +80,20 @@ impl ClusterNode {
             unreachable: None,
             disk_error: None,
         });
-        let addresses = config.shard_addresses().map(|all| all.iter().map(|(address, _)| address).collect());
+        let addresses = config.shard_addresses().map(|all| all.iter().map(|(range, _)| range).collect());
         let (handle, commands) = ClusterHandle::new(reports.collect(), addresses);
         let time = Arc::new(if config.is_divided() { ClusterTime::running() } else { ClusterTime::held() });
-        Ok(ClusterNode { shards, config: config.clone(), greeting, transport, epochs, time, handle, commands })
+        Ok(ClusterNode {
+            shards,
+            config: config.clone(),
+            greeting,
+            transport,
+            epochs,
+            takeover,
+            time,
+            handle,
+            commands,
+        })
     }
 
     /// The clocks that the gateway must go by.
@@ -84,11 +108,12 @@ impl ClusterNode {
 
     /// Runs until `stop`, and hands over then, if there is something to hand over.
     pub(crate) fn run(self, gateway: &SharedGateway, stop: &AtomicBool) {
-        let ClusterNode { shards, config, greeting, transport, epochs, time, handle, commands } = self;
+        let ClusterNode { shards, config, greeting, transport, epochs, takeover, time, handle, commands } = self;
         let addresses = config.shard_addresses();
         let is_divided = addresses.is_some();
         let sender = addresses.clone().map_or_else(TableSender::default, TableSender::of_shards);
-        let shared_addresses = config.shards().flat_map(|shard| shard.addresses.clone()).collect();
+        let shared_addresses =
+            ShardAddresses::new(&[config.shards().flat_map(|shard| shard.addresses.clone()).collect()]);
         let decided = vec![None; shards.len()];
         let shards = shards.into_iter().enumerate().map(|(at, shard)| RunningShard::new(at, shard, is_divided));
         let mut thread = ShardThread {
@@ -102,6 +127,7 @@ impl ClusterNode {
                 config,
                 transport,
                 epochs,
+                takeover,
                 time,
                 handle,
                 addresses,

@@ -13,6 +13,7 @@ mod resolve;
 #[cfg(test)]
 mod schema;
 mod settings;
+mod shard_address;
 mod values;
 
 pub use cluster::{BalanceText, ClusterSettings, LeaseText, ShardEntry};
@@ -21,6 +22,7 @@ pub use given::{Given, SettingOrigin};
 pub use named::NamedValues;
 pub use resolve::SettingFault;
 pub use settings::{GatewaySettings, NatSettings, TableSettings};
+pub use shard_address::{ShardAddressSetting, ShardAddressText, TakeoverSetting, TakeoverText};
 pub use values::{
     AdaptiveTimeoutsText, DeterministicMapping, DeterministicText, DeviceEntry, HelperText, InterfaceText,
     KernelVersionSetting, LifelineText, LogSetting, MemoryText, NatFilteringSetting, NatMappingSetting, OnExitSetting,

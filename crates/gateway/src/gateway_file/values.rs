@@ -88,6 +88,12 @@ impl<'de> Deserialize<'de> for RouteEntry {
     }
 }
 
+impl<T> fmt::Display for TextValue<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 impl<T> From<TextValue<T>> for String {
     fn from(value: TextValue<T>) -> String {
         value.text

@@ -1,7 +1,7 @@
 //! One gateway of the simulation: shards, an engine, a disk; no thread, no clock of its own.
 use keepstate_cluster::{
-    Decider, Epoch, Greeting, LeaseRequest, Shard, ShardAction, ShardBalance, ShardHolding, ShardRole, StateFrame,
-    TransportEvent,
+    Decider, Epoch, EpochShare, Greeting, LeaseRequest, Shard, ShardAction, ShardBalance, ShardHolding, ShardRole,
+    StateFrame, TransportEvent,
 };
 use keepstate_engine::{
     Direction, Engine, Entry, Instant, Manip, NatRange, NatResult, OwnSources, PartUse, PortSelection, Secret, Sysctl,
@@ -13,8 +13,9 @@ use keepstate_wire::Packet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-/// The outside ports of each shard: few, so that a port given twice is found.
-pub const PORTS: std::ops::RangeInclusive<u16> = 40_000..=40_255;
+/// The outside ports of a part of them, of each shard: few, so that a port given twice is found.
+const PORTS_OF_PART: u16 = 64;
+const FIRST_PORT: u16 = 40_000;
 /// Shards, at most.
 pub const MAX_SHARDS: usize = 4;
 
@@ -33,6 +34,8 @@ pub struct NodeOptions<'a> {
     pub name: &'a str,
     pub shards: usize,
     pub decider: Decider,
+    /// Promoted by hand: its epochs.
+    pub share: EpochShare,
     /// Between two moves of shards that are shared out.
     pub balance: Option<Duration>,
 }
@@ -56,6 +59,7 @@ pub struct Node {
     addresses: Option<ShardAddresses>,
     sender: TableSender,
     balance: ShardBalance,
+    share: EpochShare,
     /// Shards that it has handed over to one with fewer: when, by its own clock.
     pub given: Vec<Duration>,
     clock: StandingClock,
@@ -84,13 +88,13 @@ fn shard_of(addresses: Option<&ShardAddresses>, original: &Tuple, reply: &Tuple)
 
 impl Node {
     pub fn start(
-        NodeOptions { name, shards, decider, balance }: NodeOptions<'_>,
+        NodeOptions { name, shards, decider, share, balance }: NodeOptions<'_>,
         disk: Disk,
         (base, speed): (Duration, u32),
         at: Duration,
     ) -> Node {
         let is_divided = shards > 1;
-        let outsides: Vec<Vec<IpAddr>> = (0..shards).map(|shard| vec![outside(shard)]).collect();
+        let outsides: Vec<_> = (0..shards).map(|shard| vec![outside(shard)..=outside(shard)]).collect();
         let addresses = is_divided.then(|| ShardAddresses::new(&outsides));
         let mut sysctls = Sysctls::default();
         if is_divided {
@@ -105,6 +109,7 @@ impl Node {
             sender: addresses.clone().map_or_else(TableSender::default, TableSender::of_shards),
             addresses,
             balance: ShardBalance::new(balance, base + at * speed / 1000),
+            share,
             given: Vec::new(),
             clock: StandingClock::default(),
             base,
@@ -115,7 +120,8 @@ impl Node {
             .map(|shard| {
                 let names = (shard_name(shard), name.parse().unwrap());
                 NodeShard {
-                    shard: Shard::new(names, decider, Greeting::default(), disk.epochs[shard], monotonic),
+                    shard: Shard::new(names, decider, Greeting::default(), disk.epochs[shard], monotonic)
+                        .with_epoch_share(share),
                     receiver: if is_divided { TableReceiver::holding() } else { TableReceiver::default() },
                     is_flushed: false,
                     is_new_active: false,
@@ -278,7 +284,7 @@ impl Node {
             match role {
                 ShardRole::Active => {
                     self.clock.release(self.machine(at));
-                    self.engine.set_port_part(port_part(epoch, PartUse::Only));
+                    self.engine.set_port_part(port_part(epoch, self.share, PartUse::Only));
                 }
                 ShardRole::Standby => self.clock.hold(self.machine(at)),
                 ShardRole::Demoting | ShardRole::Fenced => (),
@@ -306,7 +312,9 @@ impl Node {
     /// Of several shards: new connections get addresses of those that are decided here.
     fn apply_sources(&mut self) {
         let active = self.shards.iter().enumerate().filter(|(_, shard)| shard.shard.role() == ShardRole::Active);
-        let own = active.map(|(at, shard)| (outside(at), port_part(shard.shard.status().epoch, PartUse::Only)));
+        let own = active.map(|(at, shard)| {
+            (outside(at)..=outside(at), port_part(shard.shard.status().epoch, self.share, PartUse::Only))
+        });
         self.engine.set_own_sources(Some(own.collect::<OwnSources>()));
     }
 
@@ -322,7 +330,7 @@ impl Node {
         let mut ctx = self.engine.track(&packet, Zone::default(), now);
         let range = NatRange {
             addresses: Some(outside(0)..=outside(count - 1)),
-            ports: Some(PORTS),
+            ports: Some(FIRST_PORT..=FIRST_PORT + PORTS_OF_PART * self.share.parts() - 1),
             port_selection: PortSelection::Random,
             ..NatRange::to(outside(0))
         };

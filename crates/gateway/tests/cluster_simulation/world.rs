@@ -5,7 +5,9 @@ use crate::lease_store::LeaseStore;
 use crate::node::{Disk, MAX_SHARDS, Node, NodeOptions, shard_name};
 use crate::rng::Rng;
 use clients::Flow;
-use keepstate_cluster::{Decider, FrameKind, LeaseRequest, ShardName, ShardRole, StateFrame, TransportEvent};
+use keepstate_cluster::{
+    Decider, EpochShare, FrameKind, LeaseRequest, ShardName, ShardRole, StateFrame, TransportEvent,
+};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -181,11 +183,12 @@ impl World {
     }
 
     fn keep_machine(&mut self, index: usize) {
-        let (at, decider) = (self.at, self.decider);
+        let (at, decider, count) = (self.at, self.decider, self.machines.len());
         let machine = &mut self.machines[index];
         if machine.node.is_none() && machine.restarts_at <= at {
             let (shards, balance) = (self.shards, self.balance);
-            let options = NodeOptions { name: &format!("n{index}"), shards, decider, balance };
+            let (share, name) = (share_of(decider, index, count), format!("n{index}"));
+            let options = NodeOptions { name: &name, shards, decider, share, balance };
             machine.node = Some(Node::start(options, machine.disk, machine.clock, at));
             machine.connected = false;
             machine.life += 1;
@@ -429,6 +432,12 @@ impl World {
             );
         }
     }
+}
+
+/// Promoted by hand each machine has epochs of its own.
+pub fn share_of(decider: Decider, index: usize, count: usize) -> EpochShare {
+    let place = |at: usize| u16::try_from(at).unwrap();
+    if decider == Decider::Hand { EpochShare::new(place(index), place(count)).unwrap() } else { EpochShare::default() }
 }
 
 fn is_active(machine: &Machine, shard: usize) -> bool {

@@ -135,7 +135,7 @@ impl Sync {
             node: file.cluster.node.clone(),
             decider: file.cluster.decider,
             // The machine's own connections are nobody else's.
-            ignored: own.into_iter().filter(|address| !shared.contains(address)).collect(),
+            ignored: own.into_iter().filter(|address| !shared.iter().any(|range| range.contains(address))).collect(),
             stored_epoch: file.stored_epoch()?,
             read_interval: self.read_interval,
             event_buffer: EVENT_BUFFER,

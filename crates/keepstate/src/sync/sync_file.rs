@@ -45,6 +45,10 @@ impl SyncFile {
             let message = "keepstate sync has one shard, the whole table of this machine: write shard and address";
             found.push((Some(shards.origin.clone()), message.to_owned()));
         }
+        if let Some(takeover) = &keys.cluster.takeover {
+            let message = "keepstate sync moves no address: leave takeover out, keepalived or the like does it";
+            found.push((Some(takeover.origin.clone()), message.to_owned()));
+        }
         let faults: Vec<TomlDiagnostic> = found.into_iter().map(diagnostic).collect();
         if !faults.is_empty() {
             return Err(TomlFileError::new(&name, text, faults).into());

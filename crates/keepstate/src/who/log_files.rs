@@ -1,7 +1,8 @@
-//! Flow logs read: files of one gateway, in the order of their first records, whatever the order of their names.
+//! Flow logs read: those of each gateway in the order of their first records, whatever the order of their names; those of several gateways side by side, in the order of time.
 use crate::parquet_log::{self, ParquetLines};
 use anyhow::{Context, Result, bail};
 use keepstate_flowlog::{LogRecord, LogTime, MAX_JSON_LINE, WhoAnswer, WhoQuestion, WhoSearch, parse_json_line};
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -13,18 +14,93 @@ use std::path::{Path, PathBuf};
 pub(super) fn ask(files: &[PathBuf], question: WhoQuestion) -> Result<WhoAnswer> {
     let mut ordered = Vec::new();
     for path in files {
-        ordered.push((first_time(path)?, path));
+        ordered.push((first_time(path)?, path.clone()));
     }
     // An empty file is read first, and standard input where it stands among them: at the end.
     ordered.sort_by_key(|(time, _)| *time);
+    let mut by_log: BTreeMap<PathBuf, RotatedLog> = BTreeMap::new();
+    for (time, path) in ordered {
+        by_log.entry(log_of(&path)).or_default().files.push_back((time, path));
+    }
+    let mut logs: Vec<RotatedLog> = by_log.into_values().collect();
     let mut search = WhoSearch::new(question);
-    for (_, path) in ordered {
-        let mut records = LogRecords::open(path)?;
-        while let Some((seq, record)) = records.next_record()? {
-            search.push(seq, &record);
+    // The log whose next record is the oldest.
+    while let Some((_, at)) = logs.iter().enumerate().filter_map(|(at, log)| Some((log.next_time()?, at))).min() {
+        if let Some(log) = logs.get_mut(at) {
+            match log.next_record()? {
+                Some((seq, record)) => search.push_of(at, seq, &record),
+                None => search.end_log(at),
+            }
+            if log.next_time().is_none() {
+                search.end_log(at);
+            }
         }
     }
     Ok(search.answer())
+}
+
+/// The log that a file is of: its name without what logrotate and hourly files add. `gw1/flows.jsonl.2.gz` is of `gw1/flows.jsonl`, `flows-2026-11-30T06.parquet` of `flows`.
+fn log_of(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut name = name.as_str();
+    let compressed = [".gz", ".zst", ".parquet"];
+    name = compressed.iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name);
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if let Some((before, _)) = name.rsplit_once('.').filter(|(_, number)| is_number(number)) {
+        name = before;
+    }
+    // `-20261130`, `-20261130-1796025600`; of hourly files `-2026-11-30T06`, before `.jsonl` while the hour lasts.
+    let is_date = |letter: char| letter.is_ascii_digit() || letter == '-' || letter == 'T';
+    let stem = name.strip_suffix(".jsonl").unwrap_or(name);
+    for undated in [name, stem].map(|name| name.trim_end_matches(is_date)) {
+        if undated.len() + 9 <= name.len() && name.get(undated.len()..).is_some_and(|date| date.starts_with('-')) {
+            return path.with_file_name(undated);
+        }
+    }
+    path.with_file_name(name)
+}
+
+/// The files of one log, the next one of which is open.
+#[derive(Default)]
+struct RotatedLog {
+    /// By the times of their first records.
+    files: VecDeque<(LogTime, PathBuf)>,
+    open: Option<LogRecords>,
+    /// Read ahead.
+    next: Option<(u64, LogRecord)>,
+}
+
+impl RotatedLog {
+    /// The time of the next record; `None` at the end.
+    fn next_time(&self) -> Option<LogTime> {
+        match &self.next {
+            Some((_, record)) => Some(record.at),
+            None => self.files.front().map(|(time, _)| *time),
+        }
+    }
+
+    /// The next record; `None` where there is none though a file's first record was looked at before: an empty file.
+    fn next_record(&mut self) -> Result<Option<(u64, LogRecord)>> {
+        let taken = match self.next.take() {
+            Some(next) => Some(next),
+            None => self.read()?,
+        };
+        self.next = self.read()?;
+        Ok(taken)
+    }
+
+    fn read(&mut self) -> Result<Option<(u64, LogRecord)>> {
+        loop {
+            if let Some(open) = &mut self.open
+                && let Some(record) = open.next_record()?
+            {
+                return Ok(Some(record));
+            }
+            self.open = None;
+            let Some((_, path)) = self.files.pop_front() else { return Ok(None) };
+            self.open = Some(LogRecords::open(&path)?);
+        }
+    }
 }
 
 /// The time of the first record; the latest for standard input, which is read once only.
@@ -110,5 +186,32 @@ impl LogLines {
     /// `flows.jsonl:17`
     fn place(&self) -> String {
         format!("{}:{}", self.path.display(), self.number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_one_log_are_known_by_their_names() {
+        let of = |name: &str| log_of(Path::new(name)).display().to_string();
+        for name in [
+            "gw1/flows.jsonl",
+            "gw1/flows.jsonl.1",
+            "gw1/flows.jsonl.12.gz",
+            "gw1/flows.jsonl.2.zst",
+            "gw1/flows.jsonl-20261130",
+            "gw1/flows.jsonl-20261130-1796025600.gz",
+        ] {
+            assert_eq!(of(name), "gw1/flows.jsonl", "{name}");
+        }
+        for name in ["flows-2026-11-30T06.parquet", "flows-2026-11-30T07.jsonl"] {
+            assert_eq!(of(name), "flows", "{name}");
+        }
+        // Other gateways.
+        for name in ["gw2/flows.jsonl", "gw-1.jsonl", "gw-2.jsonl", "gw1-flows.jsonl", "-", "flows0.jsonl"] {
+            assert_eq!(of(name), name);
+        }
     }
 }

@@ -42,7 +42,7 @@ pub struct WhoArgs {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
-    /// Flow logs of one gateway: JSON lines, plain or compressed by gzip or zstd; hourly Parquet files, if this keepstate was built with them; - for standard input
+    /// Flow logs, of all gateways of a cluster: JSON lines, plain or compressed by gzip or zstd; hourly Parquet files, if this keepstate was built with them; - for standard input
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
 }

@@ -2,8 +2,7 @@
 mod address_mover;
 mod config;
 mod loads;
-mod mqtt_server;
-mod new_connections;
+mod mqtt_processes;
 mod site;
 mod step_results;
 mod steps;

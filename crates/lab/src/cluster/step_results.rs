@@ -31,11 +31,12 @@ pub(super) fn show(time: Duration) -> String {
 
 impl StepResult {
     fn cells(&self) -> [String; 9] {
-        let ClientView { open: _, lost, silences, new, transfers } = &self.seen;
+        let ClientView { sessions, new, transfers } = &self.seen;
+        let (silences, new) = (&sessions.silences, new.counts);
         [
             self.name.to_owned(),
             self.takeover.map_or_else(|| "-".to_owned(), show),
-            Count(*lost as u64).to_string(),
+            Count(sessions.lost as u64).to_string(),
             show(percentile(silences, 50)),
             show(percentile(silences, 99)),
             show(silences.last().copied().unwrap_or_default()),

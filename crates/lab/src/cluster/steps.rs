@@ -57,7 +57,6 @@ impl<'a> ClusterScenario<'a> {
         let waiting = Waiting { mover: &mover, interrupted };
         waiting.until("a gateway that is active", |mover| mover.with(|state| state.current.is_some()))?;
         let loads = Loads::start(&site, config)?;
-        loads.new.rate.store(config.rate, Ordering::Relaxed);
         let (config, results, mover_thread) = (*config, Vec::new(), Some(mover_thread));
         let mut scenario =
             ClusterScenario { loads, mover, mover_thread, stop, site, reporter, results, config, interrupted };
@@ -80,7 +79,7 @@ impl<'a> ClusterScenario<'a> {
         let trigger = Instant::now();
         self.site.control(active, ControlRequest::Demote { shard: None })?;
         let takeover = self.wait_takeover(active, trigger)?;
-        let new_lost = self.end("planned change", Some(takeover), trigger)?.new.failed;
+        let new_lost = self.end("planned change", Some(takeover), trigger)?.new.counts.failed;
         self.reporter.check(new_lost == 0, &format!("{} new connections failed", Count(new_lost.into())));
         Ok(())
     }
@@ -183,11 +182,8 @@ impl<'a> ClusterScenario<'a> {
         let since = Instant::now();
         let deadline = since + PATIENCE;
         self.loads.ask_transfers();
-        let all_go_on = || -> Result<bool> {
-            Ok(self.loads.transfers_have_moved(self.config.transfers) && self.loads.waiting_since(since)? == 0)
-        };
         // Also clients that have begun before now come to an end.
-        while (!all_go_on()? || since.elapsed() < WARM_UP) && Instant::now() < deadline {
+        while (!self.all_go_on(since)? || since.elapsed() < WARM_UP) && Instant::now() < deadline {
             self.waiting().check_interrupted()?;
             std::thread::sleep(POLL_INTERVAL);
         }
@@ -196,19 +192,20 @@ impl<'a> ClusterScenario<'a> {
             let moved = self.mover.with(|state| state.moved_at).map_or(Duration::ZERO, |moved| moved - trigger);
             self.reporter.text(&format!("takeover after {}, packets go there after {}", show(takeover), show(moved)));
         }
-        let all = seen.open + seen.lost;
+        let sessions = &seen.sessions;
+        let all = sessions.open + sessions.lost;
         let text = format!(
             "{} of {} sessions go on, {} had to reconnect",
-            Count(seen.open as u64),
+            Count(sessions.open as u64),
             Count(all as u64),
-            seen.lost
+            sessions.lost
         );
-        self.reporter.check(seen.lost == 0 && all == self.config.clients as usize, &text);
+        self.reporter.check(sessions.lost == 0 && all == self.config.clients as usize, &text);
         let text = format!(
             "longest wait of a session for an answer: p50 {}, p99 {}, longest {}",
-            show(percentile(&seen.silences, 50)),
-            show(percentile(&seen.silences, 99)),
-            show(seen.silences.last().copied().unwrap_or_default())
+            show(percentile(&sessions.silences, 50)),
+            show(percentile(&sessions.silences, 99)),
+            show(sessions.silences.last().copied().unwrap_or_default())
         );
         self.reporter.text(&text);
         let transfers = seen.transfers;
@@ -220,18 +217,23 @@ impl<'a> ClusterScenario<'a> {
             show(transfers.pause)
         );
         self.reporter.check(transfers.broken == 0 && (transfers.bytes > 0 || self.config.transfers == 0), &text);
-        let new = seen.new;
+        let new = seen.new.counts;
         let text = format!(
             "new connections: {} within 1 s, {} later, {} failed, {} still waiting",
             Count(new.prompt.into()),
             Count(new.late.into()),
             Count(new.failed.into()),
-            Count(self.loads.new.pending().into())
+            Count(seen.new.pending.into())
         );
         self.reporter.text(&text);
         let result = StepResult { name, takeover, seen: seen.clone() };
         self.results.push(result);
         Ok(seen)
+    }
+
+    /// Has every transfer received something, and every session been answered, since then?
+    fn all_go_on(&mut self, since: Instant) -> Result<bool> {
+        Ok(self.loads.transfers_have_moved(self.config.transfers) && self.loads.waiting_since(since)? == 0)
     }
 
     /// Waits until the other gateway is active and packets go there.
@@ -243,7 +245,7 @@ impl<'a> ClusterScenario<'a> {
 
     /// Without new connections both tables must become the same.
     fn show_converged(&mut self, what: &str) -> Result<()> {
-        let rate = self.loads.new.rate.swap(0, Ordering::Relaxed);
+        self.loads.pause_new()?;
         self.wait_in_step()?;
         let deadline = Instant::now() + PATIENCE;
         let mut tables = [self.table(0)?, self.table(1)?];
@@ -252,7 +254,7 @@ impl<'a> ClusterScenario<'a> {
             std::thread::sleep(POLL_INTERVAL * 10);
             tables = [self.table(0)?, self.table(1)?];
         }
-        self.loads.new.rate.store(rate, Ordering::Relaxed);
+        self.loads.resume_new()?;
         let [ours, theirs] = &tables;
         let text = if ours == theirs {
             format!("{what}; both tables are the same, entry by entry: {} connections", Count(ours.len() as u64))

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Open files besides those of the sessions.
-const SPARE_FILES: u64 = 64;
+pub(super) const SPARE_FILES: u64 = 64;
 
 /// The sessions that a client process opens.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ pub struct SessionLoad {
 /// # Errors
 /// An address cannot be used, or the limit of open files is too low.
 pub fn hold_sessions(load: &SessionLoad) -> Result<bool> {
-    require_file_limit(load.sessions as u64 + SPARE_FILES)?;
+    require_file_limit(load.sessions as u64 + SPARE_FILES, "fewer --sessions")?;
     let mut clients = ClientPool::new()?;
     let max_failed = load.max_failed.unwrap_or(usize::MAX);
     let totals = clients
@@ -81,11 +81,12 @@ fn print_totals(totals: &SessionTotals, answered: Option<usize>) -> Result<()> {
     Ok(out.flush()?)
 }
 
-fn require_file_limit(wanted: u64) -> Result<()> {
+/// Raises the limit of open files to `wanted`, or says what to do: `instead` is what can be done without.
+pub(super) fn require_file_limit(wanted: u64, instead: &str) -> Result<()> {
     let allowed = raise_file_limit(wanted)?;
     if allowed < wanted {
         bail!(
-            "limit of open files too low: needed {wanted}, allowed {allowed}. Type: ulimit -n {wanted} (as root), or use fewer --sessions"
+            "limit of open files too low: needed {wanted}, allowed {allowed}. Type: ulimit -n {wanted} (as root), or use {instead}"
         );
     }
     Ok(())

@@ -3,7 +3,7 @@
 //! Its life: opened in a namespace; dumped once; from then on asked for changes, one by one. It joins the groups before the dump, so that no change is missed
 //! between the two; when the receive buffer was full, everything must be dumped again.
 use super::fields::rtm;
-use super::message::{self, DUMP_KINDS, RouteSelectors, RtMessage};
+use super::message::{self, DUMP_KINDS, RouteSelectors, RtLink, RtMessage};
 use super::neighbour_message;
 use crate::netlink::{NetlinkError, NetlinkSocket, NlMessages};
 use std::io;
@@ -98,6 +98,20 @@ pub fn dump_neighbours() -> Result<Vec<RtMessage>, NetlinkError> {
         dump_kind(&mut socket, kind, rest, &mut all)?;
     }
     Ok(all)
+}
+
+/// The interfaces of this thread's network namespace.
+///
+/// # Errors
+/// What the kernel says.
+pub fn dump_links() -> Result<Vec<RtLink>, NetlinkError> {
+    let mut socket = NetlinkSocket::open_rtnetlink()?;
+    let mut all = Vec::new();
+    for (kind, rest) in DUMP_KINDS.into_iter().filter(|(kind, _)| *kind == rtm::GET_LINK) {
+        dump_kind(&mut socket, kind, rest, &mut all)?;
+    }
+    let link = |told| if let RtMessage::Link(link) = told { Some(link) } else { None };
+    Ok(all.into_iter().filter_map(link).collect())
 }
 
 /// Adds the answer to one dump.

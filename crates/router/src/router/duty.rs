@@ -11,11 +11,13 @@ use keepstate_engine::{ConnId, Instant, PacketCtx, Status, Zone, packet_tuple};
 use keepstate_rules::Fib;
 use keepstate_wire::Packet;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 impl Router {
     /// One of a cluster, for now a standby. Packets to the `shared` addresses are for whoever decides, even where this machine has them already.
     #[must_use]
-    pub fn with_shared_addresses(mut self, shared: Vec<IpAddr>) -> Router {
+    pub fn with_shared_addresses(mut self, shared: Vec<RangeInclusive<IpAddr>>) -> Router {
+        let shared = ShardAddresses::new(&[shared]);
         self.duty = DutyState { duty: ClusterDuty::Standby, shared, ..DutyState::default() };
         self
     }
@@ -23,7 +25,7 @@ impl Router {
     /// One of a cluster of several shards, for now a standby of all of them. Their connections, if there are any, are to be held: see [`Router::set_shard_settling`].
     #[must_use]
     pub fn with_shards(mut self, addresses: ShardAddresses) -> Router {
-        let shared = addresses.iter().map(|(address, _)| address).collect();
+        let shared = addresses.clone();
         // What was restored is not held yet.
         let (duties, settling) = (vec![ClusterDuty::Standby; addresses.count()], vec![true; addresses.count()]);
         let counters = vec![DutyCounters::default(); addresses.count()];
@@ -83,7 +85,7 @@ impl Router {
         // What cannot be parsed is dropped as that.
         let Ok(to) = pkt.destination() else { return Ok(()) };
         let is_machines = !self.local_replies
-            && !self.duty.shared.contains(&to)
+            && self.duty.shared.of_address(to).is_none()
             && (self.fib.is_own_address(to, pkt.meta.iif.map(|device| device.index))
                 || to.is_multicast()
                 || self.fib.is_broadcast(to));
@@ -154,7 +156,8 @@ impl Router {
             ConnectionShard::Local | ConnectionShard::Unassigned => !is_held,
         };
         let ends = [entry.original.source, entry.reply.source];
-        let is_machines = ends.into_iter().any(|end| self.fib.is_local(end) && !self.duty.shared.contains(&end));
+        let is_machines =
+            ends.into_iter().any(|end| self.fib.is_local(end) && self.duty.shared.of_address(end).is_none());
         let place = match shard {
             ConnectionShard::Of(shard) => Some(shard),
             ConnectionShard::Local | ConnectionShard::Unassigned => None,
@@ -241,7 +244,8 @@ mod tests {
         let outside = outside.with_address(SHARED.into(), 24);
         let fib = FibTable::new(vec![inside, outside], vec![]);
         let engine = Engine::new(Sysctls::default(), Secret([7; 16]));
-        Router::new(engine, compile(&tree, &sources).unwrap(), fib, (1, 2)).with_shared_addresses(vec![SHARED.into()])
+        Router::new(engine, compile(&tree, &sources).unwrap(), fib, (1, 2))
+            .with_shared_addresses(vec![SHARED.into()..=SHARED.into()])
     }
 
     fn packet(from: [u8; 4], to: [u8; 4]) -> Vec<u8> {

@@ -5,6 +5,7 @@ use crate::diagnostic::{Diagnostic, RulesetError};
 use crate::source::Sources;
 use keepstate_engine::Manip;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 /// Refuses every `masquerade`: its address is that of this machine's interface, which a machine that takes over does not have.
 ///
@@ -27,11 +28,11 @@ pub fn refuse_masquerade(ruleset: &Ruleset, sources: Sources) -> Result<Sources,
 pub fn refuse_unassigned_sources(
     ruleset: &Ruleset,
     sources: Sources,
-    assigned: &[IpAddr],
+    assigned: &[RangeInclusive<IpAddr>],
 ) -> Result<Sources, RulesetError> {
     refuse_nat(ruleset, sources, |nat| {
         let NatTarget::Addresses(first, last) = nat.target else { return None };
-        let is_assigned = assigned.iter().any(|address| (first..=last).contains(address));
+        let is_assigned = assigned.iter().any(|own| *own.start() <= last && first <= *own.end());
         (nat.manip == Manip::Source && !is_assigned).then_some([
             "snat to an address of no shard: two gateways of the cluster could give the same port of it",
             "write an address of a shard here, or add this one to the address list of a shard in gateway.toml",
@@ -75,7 +76,8 @@ mod tests {
 
     #[test]
     fn snat_needs_an_address_of_a_shard_and_dnat_does_not() {
-        let shards = [IpAddr::from([192, 0, 2, 2]), IpAddr::from([192, 0, 2, 9])];
+        let address = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let shards = [address(2)..=address(2), address(9)..=address(9), address(64)..=address(127)];
         let refused = |hook: &str, rule: &str| {
             let text = format!("table ip t {{ chain p {{ type nat hook {hook} priority 100; {rule} }} }}");
             let (tree, sources) = parse_with("test.nft", &text, &NoIncludes, &[]).unwrap();
@@ -83,6 +85,9 @@ mod tests {
         };
         assert_eq!(refused("postrouting", "snat to 192.0.2.2; snat to 192.0.2.1-192.0.2.4:1024-2047;"), 0);
         assert_eq!(refused("postrouting", "snat to 192.0.2.1; ip protocol tcp snat to 192.0.2.3-192.0.2.8;"), 2);
+        let beside =
+            "snat to 192.0.2.60-192.0.2.64; ip protocol tcp snat to 192.0.2.127; ip protocol udp snat to 192.0.2.128;";
+        assert_eq!(refused("postrouting", beside), 1);
         assert_eq!(refused("postrouting", "snat to ip saddr map { 10.0.0.1 : 192.0.2.1 };"), 0);
         assert_eq!(refused("prerouting", "dnat to 10.0.0.1;"), 0);
     }

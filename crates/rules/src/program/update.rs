@@ -21,6 +21,7 @@ use keepstate_engine::Instant;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::Range;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -258,7 +259,7 @@ impl RulesetUpdate {
     ///
     /// # Errors
     /// It has one.
-    pub fn refuse_unassigned_sources(&self, assigned: &[IpAddr]) -> Result<(), RulesetError> {
+    pub fn refuse_unassigned_sources(&self, assigned: &[RangeInclusive<IpAddr>]) -> Result<(), RulesetError> {
         let Some(program) = &self.program else { return Ok(()) };
         refuse_unassigned_sources(&program.listing.tree, self.sources.clone(), assigned).map(drop)
     }

@@ -1,5 +1,5 @@
 //! Clients: connections opened, used, closed, and what must hold of their outside ports.
-use super::World;
+use super::{World, share_of};
 use keepstate_cluster::{Decider, Epoch};
 use std::time::Duration;
 
@@ -53,14 +53,16 @@ impl World {
     fn open(&mut self, index: usize) {
         let (at, client, decider) = (self.at, self.next_client, self.decider);
         self.next_client = self.next_client.wrapping_add(1).max(1024);
+        let parts = u64::from(share_of(decider, index, self.machines.len()).parts());
         let Some(node) = &mut self.machines[index].node else { return };
         let Some((shard, port)) = node.open(client, at) else { return };
         let epoch = node.shard(shard).status().epoch;
-        // Four parts of the ports: after so many takeovers within the life of a lost connection a port may come again, and by one that still believes after so many.
-        // Promoted by hand while they could not hear of each other, two may have one epoch: nothing tells them apart.
-        let is_twin = |flow: &Flow| decider == Decider::Hand && flow.epoch == epoch && flow.by != index;
-        let same = |flow: &Flow| flow.shard == shard && flow.port == port && !is_twin(flow);
-        let twice = self.flows.iter().find(|(_, flow)| same(flow) && epoch.0.abs_diff(flow.epoch.0) < 4);
+        // By a lease there are four parts of the ports: after so many takeovers within the life of a lost connection a port may come again, and by one that still believes after so many.
+        // By hand each machine has four of its own, so no other one ever gives its ports, however many were promoted without hearing of each other.
+        let is_others = |flow: &Flow| decider == Decider::Hand && flow.by != index;
+        let same = |flow: &Flow| flow.shard == shard && flow.port == port;
+        let twice = |flow: &Flow| same(flow) && (epoch.0.abs_diff(flow.epoch.0) < parts || is_others(flow));
+        let twice = self.flows.iter().find(|(_, flow)| twice(flow));
         if let Some((other, flow)) = twice {
             panic!(
                 "outside port {port} was given to client {client} by {} in epoch {epoch}, and to {other} in epoch {} at {:?}, lost {:?}; now {at:?}",

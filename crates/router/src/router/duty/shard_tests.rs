@@ -32,7 +32,7 @@ fn router() -> Router {
     let default = Route::new([0, 0, 0, 0].into(), 0, 2).via([192, 0, 2, 254].into());
     let fib = FibTable::new(vec![inside, outside], vec![default]);
     let engine = Engine::new(Sysctls::default(), Secret([7; 16]));
-    let shards = ShardAddresses::new(&[vec![OURS.into()], vec![THEIRS.into()]]);
+    let shards = ShardAddresses::new(&[vec![OURS.into()..=OURS.into()], vec![THEIRS.into()..=THEIRS.into()]]);
     let mut router = Router::new(engine, compile(&tree, &sources).unwrap(), fib, (1, 2)).with_shards(shards);
     decide_ours(&mut router, ACTIVE);
     router
@@ -40,7 +40,9 @@ fn router() -> Router {
 
 fn decide_ours(router: &mut Router, duty: ClusterDuty) {
     router.set_shard_duty(0, duty);
-    router.engine_mut().set_own_sources(Some([(IpAddr::from(OURS), None)].into_iter().collect::<OwnSources>()));
+    router
+        .engine_mut()
+        .set_own_sources(Some([(IpAddr::from(OURS)..=IpAddr::from(OURS), None)].into_iter().collect::<OwnSources>()));
 }
 
 fn packet(from: [u8; 4], to: [u8; 4], ports: [u16; 2], ttl: u8) -> Vec<u8> {
