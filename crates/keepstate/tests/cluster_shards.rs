@@ -207,6 +207,15 @@ fn shards_are_checked_with_their_places() {
             "8:9: nodes does not have this gateway, \"gw\"",
         ),
         ("lease = \"manual\"\nnodes = [\"gw\", \"gw\"]\n".to_owned(), "nodes: a name stands twice"),
+        (format!("takeover = [\"192.0.2.1/24 dev eth0\"]\n{two}"), "7:12: takeover: 192.0.2.1 belongs to no shard"),
+        (
+            format!("takeover = [\"192.0.2.77/24\"]\n{two}"),
+            "write an address with the length of its prefix, and an interface",
+        ),
+        (
+            format!("takeover = [\"192.0.2.77/24 dev eth0\", \"192.0.2.77/32 dev eth0\"]\n{two}"),
+            "192.0.2.77/32 dev eth0 stands twice",
+        ),
         (format!("balance = \"10ms\"\n{two}"), "the time between two moves of shards is 1s to 24h"),
         (two.replace("name = \"b\", ", ""), "the key `name` is missing"),
         (two.replace("name = \"b\"", "name = \"b\", ports = \"1-9\""), "unknown key `ports`"),

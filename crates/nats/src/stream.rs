@@ -121,6 +121,7 @@ pub(crate) async fn ensure(context: &Context, way: &Way, wanted: Config) -> Resu
     match context.get_stream(&name).await {
         Ok(stream) => {
             let found = &stream.cached_info().config;
+            check_ours(found, &wanted)?;
             if (found.max_age, found.max_bytes_or_none()) == (wanted.max_age, wanted.max_bytes_or_none()) {
                 return Ok(stream);
             }
@@ -135,6 +136,24 @@ pub(crate) async fn ensure(context: &Context, way: &Way, wanted: Config) -> Resu
         },
         Err(error) => Err(failed(&error)),
     }
+}
+
+/// A stream of our name that somebody else has made holds other messages, or forgets ours.
+fn check_ours(found: &Config, wanted: &Config) -> Result<(), NatsError> {
+    let reason = if found.subjects != wanted.subjects {
+        format!("it has the subjects {}, not {}", found.subjects.join(", "), wanted.subjects.join(", "))
+    } else if found.retention != wanted.retention {
+        format!("its retention is {:?}, not {:?}", found.retention, wanted.retention)
+    } else if found.max_messages > 0 {
+        format!("it keeps {} messages alone", found.max_messages)
+    } else {
+        return Ok(());
+    };
+    Err(NatsError::Request {
+        what: format!("the stream {} was not made by keepstate", wanted.name),
+        reason,
+        remedy: "Delete it (nats stream rm), or give the cluster another name",
+    })
 }
 
 /// A bucket as it should be.

@@ -3,6 +3,8 @@
 mod common;
 use common::End;
 use keepstate_test_support::{NatsServers, make_certificates, report_skipped};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 
 fn user_file(servers: &NatsServers, name: &str, password: &str) -> PathBuf {
@@ -100,4 +102,47 @@ fn tls_with_certificates_of_both_sides() {
     let mut wrong = End::with("c", &servers.urls(), |nats| nats.ca_file = Some(other.path().join("ca.pem")));
     let reason = wrong.wait_disconnected();
     assert!(reason.contains("Check the CA file"), "{reason}");
+}
+
+/// Makes a stream by the protocol itself, as some other program does.
+fn make_stream(servers: &NatsServers, name: &str, keys: &str) {
+    let url = servers.url();
+    let mut stream = TcpStream::connect(url.trim_start_matches("nats://")).unwrap();
+    stream.set_read_timeout(Some(common::PATIENCE)).unwrap();
+    let body = format!("{{\"name\":\"{name}\",{keys}}}");
+    let text = format!(
+        "CONNECT {{\"verbose\":false}}\r\nSUB answer 1\r\nPUB $JS.API.STREAM.CREATE.{name} answer {}\r\n{body}\r\n",
+        body.len()
+    );
+    stream.write_all(text.as_bytes()).unwrap();
+    let (mut answer, mut bytes) = (String::new(), [0; 4096]);
+    while !answer.contains("stream_create_response") {
+        let length = stream.read(&mut bytes).unwrap();
+        assert!(length > 0, "{answer}");
+        answer.push_str(&String::from_utf8_lossy(&bytes[..length]));
+    }
+    assert!(!answer.contains("\"error\""), "{answer}");
+}
+
+#[test]
+fn a_stream_of_our_name_that_is_somebody_elses_is_told() {
+    let subject = "\"subjects\":[\"keepstate-cluster.test.north.stored\"]";
+    for (keys, words) in [
+        (
+            "\"subjects\":[\"other.>\"]".to_owned(),
+            "it has the subjects other.>, not keepstate-cluster.test.north.stored",
+        ),
+        (format!("{subject},\"retention\":\"workqueue\""), "its retention is WorkQueue, not Limits"),
+        (format!("{subject},\"max_msgs\":10"), "it keeps 10 messages alone"),
+    ] {
+        let Some(servers) = NatsServers::start(1, "") else { return };
+        make_stream(&servers, "KEEPSTATE_test_north", &keys);
+        let mut end = End::new(&servers, "a");
+        end.publish_changes(1, 1..=1);
+        let reason = end.wait_disconnected();
+        assert!(
+            reason.contains("KEEPSTATE_test_north was not made by keepstate") && reason.contains(words),
+            "{reason}"
+        );
+    }
 }
