@@ -24,7 +24,7 @@ table inet filter {
 		ip saddr 10.0.0.0/8 tunnel id 3
 		tcp dport 22 accept
 		udp dport 5060 ct helper set \"sip\"
-		ip daddr 10.0.0.1 vxlan vni 4
+		ip daddr 10.0.0.1 arp operation 1
 	}
 }
 ";
@@ -34,7 +34,7 @@ const LEFT_OUT: [&str; 4] = [
     ":9:8: helper \"own\" is not known",
     ":14:23: `tunnel` is not supported: packets carry no metadata of tunnels here: ip saddr 10.0.0.0/8 tunnel id 3",
     ":16:3: the rule names sip, which is left out: udp dport 5060 ct helper set \"sip\"",
-    ":17:21: `vxlan` is not supported: the packet inside of a tunnel's packet is not looked at: ip daddr 10.0.0.1 vxlan vni 4",
+    ":17:21: `arp` is not supported: ARP is the kernel's: ip daddr 10.0.0.1 arp operation 1",
 ];
 const NOTE: &str = ":1:7: table netdev early is not governed here: the kernel applies it to what passes the kernel";
 

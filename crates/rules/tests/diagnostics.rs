@@ -60,7 +60,7 @@ fn rule_errors_have_expected_messages() {
         ("log prefix \"never closed", "unterminated string"),
         ("ip saddr $nets accept", "undefined variable $nets"),
         ("iifname averyveryverylongname accept", "at most 15 bytes"),
-        ("tproxy to :3", "`tproxy` is not supported"),
+        ("fwd to eth0", "`fwd` is not supported"),
         ("meta skuid nobody-here accept", "`nobody-here` is not a user id"),
         ("meta mark set meta mark << ct mark", "is not a number"),
         ("((((((((((((((((((((((((((((((((((meta mark", "nested more than 32 deep"),
@@ -154,7 +154,7 @@ fn table_and_chain_errors_have_expected_messages() {
 #[test]
 fn several_errors_are_reported_together() {
     let message = diagnostic_text(
-        "table ip t {\n\tchain c {\n\t\ttcp dport { 80, 99999 } accept\n\t\taccept\n\t\tip saddr nobody drop\n\t}\n\tchain d {\n\t\ttproxy\n\t}\n}\n",
+        "table ip t {\n\tchain c {\n\t\ttcp dport { 80, 99999 } accept\n\t\taccept\n\t\tip saddr nobody drop\n\t}\n\tchain d {\n\t\tfwd\n\t}\n}\n",
     );
     for place in ["r.nft:3:19:", "r.nft:5:12:", "r.nft:8:3:"] {
         assert!(message.contains(place), "{place} in\n{message}");

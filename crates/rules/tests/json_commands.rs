@@ -18,6 +18,28 @@ fn each_command_is_its_line() {
             json!({"create": {"chain": {"family": "inet", "table": "t", "name": "c", "type": "filter", "hook": "forward", "prio": -5, "policy": "drop"}}}),
             "create chain inet t c { type filter hook forward priority -5; policy drop; }\n",
         ),
+        // Of the kernel's families only that there is such a table.
+        (json!({"add": {"table": {"family": "bridge", "name": "b"}}}), "add table bridge b\n"),
+        (
+            json!({"rule": {"family": "netdev", "table": "n", "chain": "c", "expr": [{"fwd": {"dev": "lo"}}]}}),
+            "add table netdev n\n",
+        ),
+        (
+            json!({"add": {"rule": {"family": "arp", "table": "a", "chain": "c", "expr": [{"match": {"op": "==", "left": {"payload": {"protocol": "arp", "field": "saddr ip"}}, "right": "10.0.0.1"}}]}}}),
+            "add table arp a\n",
+        ),
+        (
+            json!({"add": {"rule": {"family": "ip", "table": "t", "chain": "c", "expr": [{"tproxy": {"family": "ip", "addr": "127.0.0.1", "port": 80}}]}}}),
+            "add rule ip t c tproxy ip to 127.0.0.1:80\n",
+        ),
+        (
+            json!({"add": {"rule": {"family": "ip6", "table": "t", "chain": "c", "expr": [{"tproxy": {"addr": "::1", "port": 80}}]}}}),
+            "add rule ip6 t c tproxy to [::1]:80\n",
+        ),
+        (
+            json!({"add": {"rule": {"family": "ip", "table": "t", "chain": "c", "expr": [{"match": {"op": "==", "left": {"payload": {"tunnel": "vxlan", "protocol": "tcp", "field": "dport"}}, "right": 80}}, {"match": {"op": "==", "left": {"ipsec": {"key": "reqid", "dir": "in", "spnum": 2}}, "right": 5}}]}}}),
+            "add rule ip t c vxlan tcp dport == 80 ipsec in spnum 2 reqid == 5\n",
+        ),
         (
             json!({"rename": {"chain": {"family": "inet", "table": "t", "name": "c", "newname": "d"}}}),
             "rename chain inet t c d\n",
@@ -145,7 +167,7 @@ fn errors_name_their_place() {
 fn a_wrong_statement_is_named() {
     for (statement, expected) in [
         (r#"{"acept": null}"#, "expr[1]: the statement `acept` is unknown"),
-        (r#"{"tproxy": {"port": 3}}"#, "expr[1]: the statement `tproxy` is not supported"),
+        (r#"{"fwd": {"dev": "eth0"}}"#, "expr[1]: the statement `fwd` is not supported"),
         (r#"{"xt": null}"#, "expr[1]: the statement `xt` is not supported"),
         (
             r#"{"match": {"left": 1}}"#,

@@ -26,11 +26,11 @@ table inet filter {
 			80 } accept
 		tcp dport 80 queue num 3; tcp dport 443 accept
 		osf name \"Linux\" drop
-		meta l4proto tcp tproxy to :50080; udp dport 67 queue num 3 bypass
+		arp operation request drop; udp dport 67 queue num 3 bypass
 	}
 }
 table bridge b { chain c { accept; }; }
-add rule inet filter forward udp dport 53 vxlan vni 4 drop
+add rule inet filter forward udp dport 53 tunnel id 4 drop
 add rule inet filter forward udp dport 53 queue num 5
 ";
 
@@ -48,8 +48,8 @@ fn each_thing_left_out_is_named_and_the_rest_is_in_force() {
             "8 tunnel is not supported: packets carry no metadata of tunnels here",
             "12 hook egress is not supported: it belongs to a device, behind everything that is done here",
             "19 `tunnel` is not supported: packets carry no metadata of tunnels here",
-            "24 `tproxy` is not supported: there are no sockets to give a packet to",
-            "28 `vxlan` is not supported: the packet inside of a tunnel's packet is not looked at",
+            "24 `arp` is not supported: ARP is the kernel's",
+            "28 `tunnel` is not supported: packets carry no metadata of tunnels here",
         ]
     );
     assert_eq!(tree.tables.len(), 1);

@@ -6,11 +6,14 @@
 mod clashes;
 #[path = "../common/mod.rs"]
 mod common;
+mod fragments;
 mod icmp;
 mod nat;
+mod odd_protocols;
 mod own_output;
 #[path = "../common/peers.rs"]
 mod peers;
+mod reflections;
 #[path = "../common/router_netns.rs"]
 mod router_netns;
 mod sockets;

@@ -111,6 +111,65 @@ pub fn exchange_datagrams(
     }
 }
 
+/// A socket for packets of a protocol that come to this address.
+pub fn bind_raw_socket(at: IpAddr, protocol: u8) -> OwnedFd {
+    let protocol = rustix::net::Protocol::from_raw(std::num::NonZeroU32::new(protocol.into()).unwrap());
+    let family = if at.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let socket = rustix::net::socket(family, SocketType::RAW, Some(protocol)).unwrap();
+    rustix::net::bind(&socket, &SocketAddr::new(at, 0)).unwrap();
+    sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(Duration::from_secs(2))).unwrap();
+    socket
+}
+
+pub fn from_hex(text: &str) -> Vec<u8> {
+    (0..text.len() / 2).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap()).collect()
+}
+
+/// A packet of the protocol that has these bytes, and an answer with the same bytes.
+pub fn exchange_raw(client: &OwnedFd, server: &OwnedFd, to: IpAddr, bytes: &[u8]) -> String {
+    let hear = |socket: &OwnedFd| {
+        let mut heard = vec![0; 2000];
+        let (length, _, from) =
+            rustix::net::recvfrom(socket, heard.as_mut_slice(), rustix::net::RecvFlags::empty()).ok()?;
+        let from = SocketAddr::try_from(from?).unwrap().ip();
+        // A raw socket of IPv4 gets the header too.
+        let at = if from.is_ipv4() { 20 } else { 0 };
+        Some((from, heard[at..length].to_vec()))
+    };
+    let send = |socket: &OwnedFd, to: IpAddr| {
+        rustix::net::sendto(socket, bytes, rustix::net::SendFlags::empty(), &SocketAddr::new(to, 0)).unwrap();
+    };
+    send(client, to);
+    let Some((seen, heard)) = hear(server) else { return "not heard".to_owned() };
+    let as_hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let changed = if heard == bytes { String::new() } else { format!(" {}", as_hex(&heard)) };
+    send(server, seen);
+    match hear(client) {
+        Some((from, heard)) => {
+            let back = if heard == bytes { "" } else { " other bytes" };
+            format!("{seen}{changed}, answer from {from}{back}")
+        }
+        None => format!("{seen}{changed}, no answer"),
+    }
+}
+
+/// A long datagram, and an answer as long.
+pub fn exchange_big(client: &UdpSocket, to: SocketAddr, server: &UdpSocket, size: usize) -> String {
+    for socket in [client, server] {
+        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    }
+    let sent: Vec<u8> = (0..size).map(|at| at as u8).collect();
+    let mut heard = vec![0; 70_000];
+    if let Err(error) = client.send_to(&sent, to) {
+        return format!("not sent: {:?}", error.kind());
+    }
+    let Ok((length, seen)) = server.recv_from(&mut heard) else { return "not heard".to_owned() };
+    let there = heard[..length] == sent;
+    server.send_to(&sent, seen).unwrap();
+    let Ok((length, from)) = client.recv_from(&mut heard) else { return format!("{seen} whole {there}, no answer") };
+    format!("{} whole {there}, answer from {from} whole {}", seen.ip(), heard[..length] == sent)
+}
+
 /// What a datagram socket hears, and the ICMP packet.
 pub struct Quoted {
     socket: ErrorKind,

@@ -3,10 +3,13 @@ use crate::common::TempFile;
 use crate::peers::{run_ip, spawn_in_netns};
 use crate::report_skipped;
 use crate::router_netns::RouterNetns;
-use crate::sockets::{Quoted, accept_within, bind_udp_socket, exchange, open_tcp, send_expecting_error};
+use crate::sockets::{
+    Quoted, accept_within, bind_raw_socket, bind_udp_socket, exchange, exchange_big, exchange_raw, from_hex, open_tcp,
+    send_expecting_error,
+};
 use std::collections::HashMap;
 use std::io::Read;
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -124,6 +127,9 @@ impl Lab {
     /// - `ping SIDE TO`, with more words for ping.
     /// - `error SIDE FROM TO OPTIONS`: the ICMP error that answers a datagram (`ttl=1`, `size=1400`; `open`: whatever checksum it quotes).
     /// - `run SIDE WORDS`: a command, and what it prints.
+    /// - `raw SIDE FROM TO SERVER AT PROTOCOL BYTES`: a packet of another protocol with these bytes, and its answer: whom the server sees, and whom the client.
+    /// - `big SIDE FROM TO SERVER AT SIZE`: a datagram of so many bytes, and an answer as long.
+    /// - `drop`: closes the sockets of all clients with datagrams.
     /// - `close`: ends all connections, servers first.
     pub fn step(&mut self, step: &str) -> String {
         let words: Vec<&str> = step.split(' ').collect();
@@ -131,6 +137,26 @@ impl Lab {
             ["tcp", side, from, to, server, at] => self.tcp(side, from, to, server, at),
             ["udp", side, from, to, server, at] => self.udp(side, from, to, server, at),
             ["burst", side, from, to, server, at] => self.burst(side, from, to, server, at),
+            ["raw", side, from, to, server, at, protocol, bytes] => {
+                let ends = [from, at].map(|text| text.parse::<IpAddr>().unwrap());
+                let to: IpAddr = to.parse().unwrap();
+                let protocol: u8 = protocol.parse().unwrap();
+                let [client, server] = [(side, ends[0]), (server, ends[1])].map(|(side, address)| {
+                    let open = move || bind_raw_socket(address, protocol);
+                    spawn_in_netns(&self.netns.name(side), open).join().unwrap()
+                });
+                exchange_raw(&client, &server, to, &from_hex(bytes))
+            }
+            ["big", side, from, to, server, at, size] => {
+                let key = self.datagram_server(server, at);
+                let [from, to]: [SocketAddr; 2] = [from, to].map(|text| text.parse().unwrap());
+                let client = spawn_in_netns(&self.netns.name(side), move || bind_udp_socket(from)).join().unwrap();
+                exchange_big(&client, to, &self.datagram_servers[&key], size.parse().unwrap())
+            }
+            ["drop"] => {
+                self.datagram_clients.clear();
+                String::new()
+            }
             ["ping", side, ..] => {
                 let name = self.netns.name(side);
                 let fixed = ["netns", "exec", &name, "ping", "-n", "-c", "1", "-W", "5"];

@@ -11,6 +11,8 @@ mod script;
 mod selector;
 mod set;
 mod statement;
+mod tproxy;
+mod tunnel;
 
 pub use crate::datatype::ObjectKind;
 pub use action::*;
@@ -22,3 +24,5 @@ pub use script::*;
 pub use selector::*;
 pub use set::*;
 pub use statement::*;
+pub use tproxy::*;
+pub use tunnel::*;

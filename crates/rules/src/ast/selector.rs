@@ -1,4 +1,5 @@
 //! Selectors: what a rule can read from a packet, its connection, or its metadata.
+use super::tunnel::{TunnelField, TunnelPart};
 use crate::datatype::DataType;
 use keepstate_engine::Direction;
 
@@ -32,8 +33,10 @@ pub enum Selector {
     Route(RouteKey),
     /// The system that a SYN of IPv4 seems to come from.
     OsFingerprint(OsFingerprintKey),
-    /// What IPsec has done to the packet, or is to do. The kernel does that, so the match fails, as in Linux for a packet without IPsec.
-    Xfrm(XfrmKey, XfrmDirection),
+    /// What IPsec has done to the packet, or is to do. The kernel does that, so the match fails, as in Linux for a packet without IPsec. Which of several states is the number.
+    Xfrm(XfrmKey, XfrmDirection, u8),
+    /// A field of the packet inside of a tunnel's packet.
+    Tunnel(TunnelField),
 }
 
 /// The system that a SYN seems to come from.
@@ -270,6 +273,8 @@ pub enum MetaKey {
     Sdif,
     /// Its name.
     SdifName,
+    /// The realm of the packet's route, as `rt classid`.
+    Realm,
     /// Kind of the input or output interface: `wireguard`, `vlan`, ….
     Kind(Endpoint),
 }
@@ -367,6 +372,7 @@ impl Selector {
                 MetaKey::Ipsec => DataType::Boolean,
                 MetaKey::Sdif => DataType::InterfaceIndex,
                 MetaKey::SdifName => DataType::InterfaceName,
+                MetaKey::Realm => DataType::Realm,
                 MetaKey::Kind(_) => DataType::InterfaceKind,
                 MetaKey::PacketType => DataType::PacketType,
             },
@@ -403,10 +409,17 @@ impl Selector {
             Selector::Route(RouteKey::NextHop4) => DataType::Address4,
             Selector::Route(RouteKey::NextHop6) => DataType::Address6,
             Selector::Route(RouteKey::Mss) => DataType::Number(16),
-            Selector::Xfrm(key, _) => match key {
+            Selector::Xfrm(key, ..) => match key {
                 XfrmKey::RequestId | XfrmKey::Spi => DataType::Number(32),
                 XfrmKey::Address4(_) => DataType::Address4,
                 XfrmKey::Address6(_) => DataType::Address6,
+            },
+            Selector::Tunnel(field) => match field.part {
+                TunnelPart::Header(_, kind) | TunnelPart::Link(_, kind) => kind,
+                TunnelPart::Ip(field) => ip_data_type(field, DataType::Address4),
+                TunnelPart::Ip6(field) => ip_data_type(field, DataType::Address6),
+                TunnelPart::Port(..) => DataType::Port,
+                TunnelPart::Transport(field) => field.data_type,
             },
             Selector::Fib(fib) => match fib.result {
                 FibResult::AddressType => DataType::AddressType,

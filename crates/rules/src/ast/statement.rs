@@ -4,6 +4,7 @@ use super::expression::Expression;
 use super::object::SynproxyInfo;
 use super::queue::QueueSpec;
 use super::set::SetRef;
+use super::tproxy::TproxySpec;
 use crate::datatype::ObjectKind;
 use crate::source::Span;
 use keepstate_engine::{Manip, PortSelection};
@@ -111,6 +112,8 @@ pub enum Statement {
     SecMark(SecMarkCopy),
     /// Gives the packet to a program.
     Queue(QueueSpec),
+    /// Gives the packet to a transparent proxy.
+    Tproxy(TproxySpec),
     /// Sends a copy of the packet to a gateway.
     Dup {
         /// The gateway's address.

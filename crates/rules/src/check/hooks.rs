@@ -85,6 +85,13 @@ const PACKET_TYPE: Placement = Placement {
     help: "use a chain at hook prerouting",
 };
 
+const TPROXY: Placement = Placement {
+    what: "tproxy",
+    nat_only: false,
+    hooks: &[Hook::Prerouting],
+    help: "use a chain with `type filter hook prerouting priority mangle;`",
+};
+
 const SDIF: Placement = Placement {
     what: "meta sdif",
     nat_only: false,
@@ -165,6 +172,7 @@ fn misplaced(statement: &Statement, base: &BaseChainSpec, family: TableFamily) -
             (_, Manip::Destination) => &DNAT,
         }),
         Statement::Reject(_) => Some(&REJECT),
+        Statement::Tproxy(_) => Some(&TPROXY),
         // A constant 0 stands for the route's MTU.
         Statement::Assign(AssignTarget::TcpMss, Expression::Constant(0, _)) => Some(&ROUTE_MTU),
         _ => None,
@@ -180,8 +188,8 @@ fn misplaced(statement: &Statement, base: &BaseChainSpec, family: TableFamily) -
         Selector::OsFingerprint(_) if family == TableFamily::Ip6 => Some(&OS_FINGERPRINT_6),
         Selector::OsFingerprint(_) => Some(&OS_FINGERPRINT),
         Selector::Meta(MetaKey::Ipsec) => Some(&IPSEC),
-        Selector::Xfrm(_, XfrmDirection::In) => Some(&XFRM_IN),
-        Selector::Xfrm(_, XfrmDirection::Out) => Some(&XFRM_OUT),
+        Selector::Xfrm(_, XfrmDirection::In, _) => Some(&XFRM_IN),
+        Selector::Xfrm(_, XfrmDirection::Out, _) => Some(&XFRM_OUT),
         Selector::Route(RouteKey::Mss) => Some(&ROUTE_MTU),
         Selector::Meta(MetaKey::Sdif | MetaKey::SdifName) => Some(&SDIF),
         Selector::Socket(SocketKey::Transparent | SocketKey::Wildcard | SocketKey::Mark | SocketKey::CgroupV2) => {

@@ -38,6 +38,7 @@ fn check_rule(table: &Table, rule: &Rule) -> Option<Diagnostic> {
     for (at, statement) in rule.statements.iter().enumerate() {
         let checked = match statement {
             Statement::Nat(nat) => translation::check_nat(table, &mut context, nat),
+            Statement::Tproxy(proxy) => translation::check_tproxy(table, &mut context, proxy),
             other => context.statement(other),
         };
         if let Err(refusal) = checked.and_then(|()| types::check_types(table, statement)) {

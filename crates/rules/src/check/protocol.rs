@@ -11,6 +11,9 @@ use crate::datatype::DataType;
 
 /// Protocol number of TCP.
 const TCP: u8 = 6;
+/// Protocol numbers of what carries tunnels.
+const UDP: u8 = 17;
+const GRE: u8 = 47;
 
 /// Bits of an Ethernet header without a tag.
 const LINK_HEADER_BITS: u16 = 112;
@@ -119,6 +122,12 @@ impl ProtocolContext {
             Selector::Ip6(_) => self.imply_family(true),
             Selector::Port(Some(protocol), _) => self.imply_protocol(protocol),
             Selector::Payload(field) => self.payload(field),
+            Selector::Tunnel(field) if !field.tunnel.is_udp() => self.imply_protocol(GRE),
+            // As in nft, which adds no match of UDP: the tunnel is told by its port.
+            Selector::Tunnel(field) if self.protocols.last() != Some(&UDP) => Err(Refusal::new(
+                format!("{} is carried by UDP, and nothing before it tells that the packet is", field.tunnel.keyword()),
+                format!("write the tunnel's port before it: `udp dport 4789 {} …`", field.tunnel.keyword()),
+            )),
             Selector::Exthdr(field) => match field.op {
                 ExthdrOp::Ip4Options => self.imply_family(false),
                 ExthdrOp::Ipv6ExtHeaders => self.imply_family(true),

@@ -1,7 +1,9 @@
 //! NAT statements: whether the family of the new address is known and fits, and whether a port is changed of packets that have one.
 use super::protocol::ProtocolContext;
 use super::refusal::Refusal;
-use crate::ast::{Expression, IpField, MetaKey, Nat, NatPorts, NatTarget, Selector, SetRef, Table};
+use crate::ast::{
+    Expression, IpField, MetaKey, Nat, NatPorts, NatTarget, Selector, SetRef, Table, TableFamily, TproxySpec,
+};
 use crate::datatype::DataType;
 
 /// Checks a NAT statement of a rule whose earlier statements have given `context`.
@@ -42,6 +44,51 @@ pub(super) fn check_nat(table: &Table, context: &mut ProtocolContext, nat: &Nat)
         ));
     }
     match &nat.ports {
+        Some(NatPorts::Value(value)) => context.expression(value),
+        _ => Ok(()),
+    }
+}
+
+/// Checks a tproxy statement of a rule whose earlier statements have given `context`.
+pub(super) fn check_tproxy(table: &Table, context: &mut ProtocolContext, proxy: &TproxySpec) -> Result<(), Refusal> {
+    match proxy.v6 {
+        Some(v6) => context.require_family(v6)?,
+        // As in nft: once the rule has told the family, the statement has to.
+        None if table.family == TableFamily::Inet && context.v6.is_some() => {
+            return Err(Refusal::new(
+                "the rule has selected packets of one family, and tproxy does not say which",
+                "write `tproxy ip to …` or `tproxy ip6 to …`",
+            ));
+        }
+        None => (),
+    }
+    if context.protocols.is_empty() {
+        return Err(Refusal::new(
+            "tproxy looks for a socket of TCP or UDP, but the rule takes packets of every protocol",
+            "match the protocol before it: `tcp dport 80 …` or `meta l4proto { tcp, udp } …`",
+        ));
+    }
+    let found = match &proxy.target {
+        NatTarget::Addresses(first, _) => Some(if first.is_ipv6() { DataType::Address6 } else { DataType::Address4 }),
+        NatTarget::Value(value) => {
+            context.expression(value)?;
+            value_types(table, value).first().copied()
+        }
+        _ => None,
+    };
+    if let Some(found) = found {
+        let Some(v6) = proxy.v6.or(context.v6) else {
+            return Err(Refusal::new(
+                "in a table of family inet, the proxy's address needs its family",
+                "write `ip` or `ip6` before `to`: `tproxy ip to 127.0.0.1:50080`",
+            ));
+        };
+        let wanted = if v6 { DataType::Address6 } else { DataType::Address4 };
+        if found != wanted {
+            return Err(wrong_type(wanted, found.description()));
+        }
+    }
+    match &proxy.port {
         Some(NatPorts::Value(value)) => context.expression(value),
         _ => Ok(()),
     }

@@ -96,8 +96,18 @@ pub(super) struct JsonDccpOption {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(super) enum JsonPayload {
-    Field { protocol: String, field: String },
-    Bits { base: String, offset: u16, len: u8 },
+    Field {
+        /// Of the packet in this tunnel's packet.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tunnel: Option<String>,
+        protocol: String,
+        field: String,
+    },
+    Bits {
+        base: String,
+        offset: u16,
+        len: u8,
+    },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

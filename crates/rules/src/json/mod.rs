@@ -13,6 +13,7 @@ mod write_expression;
 mod write_object;
 mod write_ruleset;
 mod write_statement;
+mod write_value;
 
 pub use read_command::json_to_script;
 

@@ -52,6 +52,9 @@ fn command(entry: Value) -> Text {
     let (Some((name, inside)), None) = (fields.next(), fields.next()) else {
         return Err(JsonScriptError::new("a command is an object with one name"));
     };
+    if let Some(line) = not_governed(&name, &inside) {
+        return line;
+    }
     if name == "rename" {
         return rename(object("chain", inside)?);
     }
@@ -61,6 +64,17 @@ fn command(entry: Value) -> Text {
     }
     let kind = inside.as_object().and_then(|inside| inside.keys().next().cloned()).unwrap_or_default();
     act(&name, &kind, object(&name, inside)?).map_err(|error| error.inside(&name))
+}
+
+/// What is said about a table of the kernel's families is not read: the line names the table, so that it is noted.
+fn not_governed(name: &str, inside: &Value) -> Option<Text> {
+    let (kind, of) = match COMMANDS.contains(&name) || name == "rename" {
+        true => inside.as_object()?.iter().next()?,
+        false => (&name.to_owned(), inside),
+    };
+    let family = of.get("family")?.as_str().filter(|family| matches!(*family, "arp" | "bridge" | "netdev"))?;
+    let table = of.get(if kind == "table" { "name" } else { "table" })?.as_str()?;
+    Some(word(table).map(|table| format!("add table {family} {table}\n")))
 }
 
 fn object(place: &str, json: Value) -> Result<JsonObject, JsonScriptError> {
@@ -81,7 +95,7 @@ fn wrong_statement(json: &Value) -> Option<String> {
         .find(|(_, statement)| JsonStatement::deserialize(*statement).is_err())?;
     let name = statement.as_object().and_then(|fields| fields.keys().next());
     Some(match name.map(String::as_str) {
-        Some(name @ ("tproxy" | "fwd" | "xt" | "tc")) => {
+        Some(name @ ("fwd" | "xt" | "tc")) => {
             format!(
                 "rule: expr[{at}]: the statement `{name}` is not supported; docs/nftables.md says why, and what to write"
             )

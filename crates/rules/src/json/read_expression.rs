@@ -213,7 +213,10 @@ fn own_element(element: &JsonElement) -> Text {
 
 fn payload(payload: &JsonPayload) -> Text {
     match payload {
-        JsonPayload::Field { protocol, field } => Ok(format!("{} {}", word(protocol)?, word(field)?)),
+        JsonPayload::Field { tunnel: None, protocol, field } => Ok(format!("{} {}", word(protocol)?, word(field)?)),
+        JsonPayload::Field { tunnel: Some(tunnel), protocol, field } => {
+            Ok(format!("{} {} {}", word(tunnel)?, word(protocol)?, word(field)?))
+        }
         JsonPayload::Bits { base, offset, len } => Ok(format!("@{},{offset},{len}", word(base)?)),
     }
 }

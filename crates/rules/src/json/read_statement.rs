@@ -47,6 +47,7 @@ fn statement(statement: &JsonStatement) -> Text {
         JsonStatement::Snat(nat) => self::nat("snat", nat.as_ref())?,
         JsonStatement::Masquerade(nat) => self::nat("masquerade", nat.as_ref())?,
         JsonStatement::Redirect(nat) => self::nat("redirect", nat.as_ref())?,
+        JsonStatement::Tproxy(proxy) => nat("tproxy", Some(proxy))?,
         JsonStatement::Dup(dup) => match &dup.dev {
             Some(device) => format!("dup to {} device {}", value(&dup.addr)?, quoted(device)?),
             None => format!("dup to {}", value(&dup.addr)?),

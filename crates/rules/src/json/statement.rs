@@ -27,6 +27,7 @@ pub(super) enum JsonStatement {
     Snat(Option<JsonNat>),
     Masquerade(Option<JsonNat>),
     Redirect(Option<JsonNat>),
+    Tproxy(JsonNat),
     Dup(JsonDup),
     Vmap(JsonLookup),
     Set(JsonSetChange),

@@ -1,115 +1,17 @@
 //! Expressions, values and sets of the syntax tree, in the JSON schema.
 use super::expression::{
     JsonDccpOption, JsonElement, JsonFib, JsonHash, JsonHeader, JsonKey, JsonLookup, JsonNumgen, JsonOsf, JsonPayload,
-    JsonPrefix, JsonTarget, JsonTerm, JsonValue, OneOrMore,
+    JsonTarget, JsonTerm, JsonValue, OneOrMore,
 };
+use super::write_value::{literal, range};
 use crate::ast::{
     BitOperator, CtCounterKey, CtKey, CtTupleField, ElementData, Endpoint, Expression, ExthdrField, ExthdrOp, FibExpr,
     FibResult, IpField, MetaKey, NftVerdict, OsTtlCheck, PayloadBase, PayloadField, RouteKey, Selector, Set,
-    SetElement, SetRef, SocketKey, XfrmDirection, XfrmKey,
+    SetElement, SetRef, SocketKey, TunnelField, TunnelPart, XfrmDirection, XfrmKey,
 };
 use crate::datatype::DataType;
 use crate::parse::{exthdr_names, payload_field_names, srh_names};
 use keepstate_engine::Direction;
-
-/// A value of a type.
-pub(super) fn literal(kind: DataType, value: u128) -> JsonValue {
-    let number = || match u64::try_from(value) {
-        Ok(number) => JsonValue::Number(number),
-        Err(_) => JsonValue::Text(format!("{value:#x}")),
-    };
-    match kind {
-        // As in nft: services, users and groups by number.
-        DataType::Port | DataType::UserId | DataType::GroupId | DataType::Mark | DataType::Number(_) => number(),
-        DataType::Duration => number(),
-        DataType::Boolean => JsonValue::Bool(value != 0),
-        DataType::CtLabel => labels(value),
-        DataType::Realm if value != 0 => JsonValue::Text(value.to_string()),
-        DataType::InterfaceIndex if value == 0 => JsonValue::text("0"),
-        DataType::HourOfDay => {
-            let text = format!("{:02}:{:02}:{:02}", value / 3600, value / 60 % 60, value % 60);
-            JsonValue::text(text.strip_suffix(":00").unwrap_or(&text))
-        }
-        DataType::Timestamp => JsonValue::Text(date(value)),
-        DataType::CtState | DataType::CtStatus | DataType::CtEvent | DataType::TcpFlags => bits(kind, value),
-        _ => {
-            let written = kind.format_value(value);
-            match written.parse() {
-                Ok(number) => JsonValue::Number(number),
-                // What has no name is a number in another notation.
-                Err(_) if written.starts_with("0x") => number(),
-                Err(_) => JsonValue::text(written.trim_matches('"')),
-            }
-        }
-    }
-}
-
-/// Labels by the numbers of their bits: one, or a list.
-fn labels(value: u128) -> JsonValue {
-    let set = (0..128_u32).filter(|bit| value >> bit & 1 == 1);
-    let mut numbers: Vec<JsonValue> = set.map(|bit| JsonValue::Number(bit.into())).collect();
-    match (numbers.len(), numbers.pop()) {
-        (1, Some(only)) => only,
-        (_, last) => JsonValue::List(numbers.into_iter().chain(last).collect()),
-    }
-}
-
-/// Flags by their names: one, or a list.
-fn bits(kind: DataType, value: u128) -> JsonValue {
-    let mut left = value;
-    let mut names = Vec::new();
-    for (name, bit) in kind.symbols() {
-        if *bit != 0 && left & bit == *bit {
-            names.push(JsonValue::text(*name));
-            left &= !bit;
-        }
-    }
-    match (names.len(), left) {
-        (1, 0) => names.pop().unwrap_or(JsonValue::Number(0)),
-        (0, _) | (_, 1..) => JsonValue::Number(u64::try_from(value).unwrap_or(u64::MAX)),
-        _ => JsonValue::List(names),
-    }
-}
-
-/// Nanoseconds since 1970 as a date (proleptic Gregorian calendar).
-fn date(nanoseconds: u128) -> String {
-    let seconds = nanoseconds / 1_000_000_000;
-    let (mut days, time) = (seconds / 86_400, seconds % 86_400);
-    let mut year = 1970_u128;
-    let is_leap = |year: u128| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    loop {
-        let length = if is_leap(year) { 366 } else { 365 };
-        if days < length {
-            break;
-        }
-        days -= length;
-        year += 1;
-    }
-    let february = if is_leap(year) { 29 } else { 28 };
-    let mut month = 1;
-    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
-        if days < length {
-            break;
-        }
-        days -= length;
-        month += 1;
-    }
-    format!("{year}-{month:02}-{:02} {:02}:{:02}:{:02}", days + 1, time / 3600, time / 60 % 60, time % 60)
-}
-
-/// A range of a type: a value, a prefix, all names with a beginning, or both ends.
-pub(super) fn range(kind: DataType, (first, last): (u128, u128)) -> JsonValue {
-    if first == last {
-        return literal(kind, first);
-    }
-    if let Some(length) = kind.prefix_length(first, last) {
-        return JsonTerm::Prefix(JsonPrefix { addr: literal(kind, first), len: length }).into();
-    }
-    if kind == DataType::InterfaceName {
-        return JsonValue::text(kind.format_range(first, last).trim_matches('"'));
-    }
-    JsonTerm::Range(vec![literal(kind, first), literal(kind, last)]).into()
-}
 
 /// Several values as one: a concatenation, unless there is one only.
 pub(super) fn concat(mut parts: Vec<JsonValue>) -> JsonValue {
@@ -243,7 +145,8 @@ pub(super) fn verdict(verdict: &NftVerdict) -> JsonTerm {
 }
 
 pub(super) fn field(protocol: &str, field: &str) -> JsonValue {
-    JsonTerm::Payload(JsonPayload::Field { protocol: protocol.to_owned(), field: field.to_owned() }).into()
+    JsonTerm::Payload(JsonPayload::Field { tunnel: None, protocol: protocol.to_owned(), field: field.to_owned() })
+        .into()
 }
 
 fn keyed(key: &str) -> JsonKey {
@@ -310,7 +213,8 @@ pub(super) fn selector(selector: Selector) -> JsonValue {
         Selector::Route(RouteKey::NextHop6) => {
             JsonTerm::Rt(JsonKey { family: Some("ip6".into()), ..keyed("nexthop") }).into()
         }
-        Selector::Xfrm(key, direction) => {
+        Selector::Tunnel(field) => tunnel(field),
+        Selector::Xfrm(key, direction, number) => {
             let (key, family) = match key {
                 XfrmKey::RequestId => ("reqid", None),
                 XfrmKey::Spi => ("spi", None),
@@ -318,9 +222,40 @@ pub(super) fn selector(selector: Selector) -> JsonValue {
                 XfrmKey::Address6(end) => (end_name(end), Some("ip6".to_owned())),
             };
             let dir = if direction == XfrmDirection::In { "in" } else { "out" };
-            // No packet is IPsec's, whichever transformation is asked for.
-            JsonTerm::Ipsec(JsonKey { family, dir: Some(dir.to_owned()), spnum: Some(0), ..keyed(key) }).into()
+            JsonTerm::Ipsec(JsonKey { family, dir: Some(dir.to_owned()), spnum: Some(number), ..keyed(key) }).into()
         }
+    }
+}
+
+/// A field of the packet in a tunnel's packet: as that of a packet, with the tunnel beside it.
+fn tunnel(field: TunnelField) -> JsonValue {
+    let inner = match field.part {
+        TunnelPart::Header(bits, _) => {
+            let known = field.tunnel.header_fields().iter().find(|(_, known, _)| *known == bits);
+            return self::field(field.tunnel.keyword(), known.map_or("", |(name, ..)| name));
+        }
+        TunnelPart::Link(bits, data_type) => payload(&PayloadField {
+            base: PayloadBase::Link,
+            bits,
+            data_type,
+            protocol: None,
+            v6: None,
+            icmp_types: &[],
+        }),
+        TunnelPart::Ip(of) => selector(Selector::Ip(of)),
+        TunnelPart::Ip6(of) => selector(Selector::Ip6(of)),
+        TunnelPart::Port(protocol, end) => selector(Selector::Port(protocol, end)),
+        TunnelPart::Transport(of) => payload(&of),
+    };
+    match inner {
+        JsonValue::Term(term) => match *term {
+            JsonTerm::Payload(JsonPayload::Field { protocol, field: name, .. }) => {
+                let tunnel = Some(field.tunnel.keyword().to_owned());
+                JsonTerm::Payload(JsonPayload::Field { tunnel, protocol, field: name }).into()
+            }
+            other => other.into(),
+        },
+        other => other,
     }
 }
 
@@ -421,6 +356,7 @@ pub(super) fn meta_key(key: MetaKey) -> &'static str {
         MetaKey::Ipsec => "ipsec",
         MetaKey::Sdif => "sdif",
         MetaKey::SdifName => "sdifname",
+        MetaKey::Realm => "rtclassid",
         MetaKey::Kind(Endpoint::Source) => "iifkind",
         MetaKey::Kind(Endpoint::Destination) => "oifkind",
     }

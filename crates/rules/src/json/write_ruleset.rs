@@ -2,9 +2,10 @@
 use super::expression::{JsonElement, JsonTerm, JsonValue, OneOrMore};
 use super::object::{JsonChain, JsonMetainfo, JsonObject, JsonPlace, JsonRule, JsonSet};
 use super::stateful::JsonCounts;
-use super::write_expression::{concat, literal, range, tree_element};
+use super::write_expression::{concat, tree_element};
 use super::write_object::{ObjectState, comment, flowtable, object};
 use super::write_statement::{limit, quota, stateful, statements};
+use super::write_value::{literal, range};
 use crate::ast::{AddedItem, Chain, Object, ObjectBody, Query, QueryKind, Rule, Set, Table};
 use crate::parse::type_name;
 use crate::program::json_access::{ListedElementState, SnapshotTable, shows_object};

@@ -5,9 +5,8 @@ use super::statement::{
     JsonCounter, JsonCtCount, JsonDup, JsonFlow, JsonIgnored, JsonLog, JsonMangle, JsonMapChange, JsonMatch, JsonMeter,
     JsonNamed, JsonNat, JsonQueue, JsonReject, JsonReset, JsonSetChange, JsonStatement, JsonSynproxy,
 };
-use super::write_expression::{
-    concat, expression, field, key, literal, lookup, payload, range, selector, set_ref, transport_name,
-};
+use super::write_expression::{concat, expression, field, key, lookup, payload, selector, set_ref, transport_name};
+use super::write_value::{literal, range};
 use crate::ast::{
     AssignTarget, CtKey, Dynset, DynsetOp, Endpoint, Expression, ExthdrField, ExthdrOp, FibResult, Icmpx, Limit, Log,
     Match, MatchRhs, MetaKey, Nat, NatPorts, NatTarget, NftVerdict, ObjectKind, Order, QueueNumber, QueueSpec, Reject,
@@ -79,6 +78,12 @@ fn statement(one: &Statement, family: TableFamily, counts: &mut impl Iterator<It
         }
         Statement::Last => JsonStatement::Last(JsonIgnored::None(())),
         Statement::Nat(one) => nat(one),
+        Statement::Tproxy(one) => JsonStatement::Tproxy(JsonNat {
+            family: one.v6.map(|v6| if v6 { "ip6" } else { "ip" }.to_owned()),
+            addr: nat_address(&one.target),
+            port: one.port.as_ref().map(nat_ports),
+            ..JsonNat::default()
+        }),
         Statement::Reject(one) => JsonStatement::Reject(Some(reject(*one, family))),
         Statement::Dup { to, device } => JsonStatement::Dup(JsonDup { addr: expression(to), dev: device.clone() }),
         Statement::Synproxy(options) => {
@@ -334,13 +339,9 @@ fn ip_bits(of: &crate::ast::PayloadField) -> Option<JsonValue> {
     Some(selector(if v6 { Selector::Ip6(known) } else { Selector::Ip(known) }))
 }
 
-fn nat(one: &Nat) -> JsonStatement {
-    let mut json = JsonNat::default();
-    let v6 = one.v6;
-    if matches!(one.target, NatTarget::Addresses(..) | NatTarget::Value(_)) {
-        json.family = v6.map(|v6| if v6 { "ip6" } else { "ip" }.to_owned());
-    }
-    json.addr = match &one.target {
+/// The new address, if there is one.
+fn nat_address(target: &NatTarget) -> Option<JsonValue> {
+    match target {
         NatTarget::Addresses(first, last) => {
             let kind = if first.is_ipv6() { DataType::Address6 } else { DataType::Address4 };
             let bits = |address: &std::net::IpAddr| match address {
@@ -351,11 +352,24 @@ fn nat(one: &Nat) -> JsonStatement {
         }
         NatTarget::Value(value) => Some(expression(value)),
         NatTarget::Unchanged | NatTarget::Masquerade | NatTarget::Redirect => None,
-    };
-    json.port = one.ports.as_ref().map(|ports| match ports {
+    }
+}
+
+fn nat_ports(ports: &NatPorts) -> JsonValue {
+    match ports {
         NatPorts::Range(first, last) => range(DataType::Port, ((*first).into(), (*last).into())),
         NatPorts::Value(value) => expression(value),
-    });
+    }
+}
+
+fn nat(one: &Nat) -> JsonStatement {
+    let mut json = JsonNat::default();
+    let v6 = one.v6;
+    if matches!(one.target, NatTarget::Addresses(..) | NatTarget::Value(_)) {
+        json.family = v6.map(|v6| if v6 { "ip6" } else { "ip" }.to_owned());
+    }
+    json.addr = nat_address(&one.target);
+    json.port = one.ports.as_ref().map(nat_ports);
     let random = one.port_selection == PortSelection::Random;
     let (random, fully) = (random && !one.fully_random, random && one.fully_random);
     let flags = [(random, "random"), (fully, "fully-random"), (one.persistent, "persistent"), (one.netmap, "netmap")];

@@ -73,7 +73,7 @@ impl Parser<'_> {
                     .with_help("use protocol, dport, timeout, size, l3proto or comment"));
             }
         }
-        Ok(())
+        self.expect_end()
     }
 
     /// A duration with its units, in milliseconds.

@@ -37,55 +37,54 @@ impl Parser<'_> {
         let recording = self.start_recording();
         self.expect_punct("{")?;
         let mut timeout = CtTimeoutPolicy { protocol: 0, v6: None, seconds: Vec::new() };
-        loop {
-            self.skip_separators();
-            let at = self.span();
-            if self.eat_punct("}") {
-                break;
-            } else if self.eat_keyword("protocol") {
-                let (protocol, at) = self.expect_word("tcp or udp")?;
-                timeout.protocol = match protocol.as_str() {
-                    "tcp" => 6,
-                    "udp" => 17,
-                    _ => {
-                        return Err(Diagnostic::new(at, format!("timeouts for protocol {protocol} are not supported"))
-                            .with_help("use tcp or udp"));
-                    }
-                };
-            } else if self.eat_keyword("l3proto") {
-                let (family, at) = self.expect_word("ip or ip6")?;
-                timeout.v6 = match family.as_str() {
-                    "ip" => Some(false),
-                    "ip6" => Some(true),
-                    "inet" => None,
-                    _ => {
-                        return Err(
-                            Diagnostic::new(at, format!("unknown family `{family}`")).with_help("use ip, ip6 or inet")
-                        );
-                    }
-                };
-            } else if self.eat_keyword("policy") {
-                let states: &[(&str, Sysctl)] = match timeout.protocol {
-                    6 => &TCP_STATES,
-                    17 => &UDP_STATES,
-                    _ => {
-                        return Err(Diagnostic::new(at, "a policy needs a protocol")
-                            .with_help("write `protocol tcp;` above the policy"));
-                    }
-                };
-                self.parse_timeout_policy(states, &mut timeout)?;
-            } else if self.eat_keyword("comment") {
-                self.expect_comment()?;
-            } else {
-                return Err(self.unexpected("protocol, l3proto, policy, comment or `}`"));
-            }
-        }
+        self.parse_object_properties(|parser| parser.parse_timeout_property(&mut timeout))?;
         if timeout.seconds.is_empty() {
             return Err(Diagnostic::new(span, format!("ct timeout {name} has no policy"))
                 .with_help("write `policy = { established : 3600 }`"));
         }
         let text = self.recorded_text(recording, ";");
         self.add_object(table, Object { name, span, body: ObjectBody::CtTimeout(timeout), text, handle: 0 })
+    }
+
+    /// `protocol tcp`, `l3proto ip` or `policy = { … }`.
+    fn parse_timeout_property(&mut self, timeout: &mut CtTimeoutPolicy) -> ParseResult<()> {
+        let at = self.span();
+        if self.eat_keyword("protocol") {
+            let (protocol, at) = self.expect_word("tcp or udp")?;
+            timeout.protocol = match protocol.as_str() {
+                "tcp" => 6,
+                "udp" => 17,
+                _ => {
+                    return Err(Diagnostic::new(at, format!("timeouts for protocol {protocol} are not supported"))
+                        .with_help("use tcp or udp"));
+                }
+            };
+        } else if self.eat_keyword("l3proto") {
+            let (family, at) = self.expect_word("ip or ip6")?;
+            timeout.v6 = match family.as_str() {
+                "ip" => Some(false),
+                "ip6" => Some(true),
+                "inet" => None,
+                _ => {
+                    return Err(
+                        Diagnostic::new(at, format!("unknown family `{family}`")).with_help("use ip, ip6 or inet")
+                    );
+                }
+            };
+        } else if self.eat_keyword("policy") {
+            let states: &[(&str, Sysctl)] = match timeout.protocol {
+                6 => &TCP_STATES,
+                17 => &UDP_STATES,
+                _ => {
+                    return Err(Diagnostic::new(at, "a policy needs a protocol")
+                        .with_help("write `protocol tcp;` above the policy"));
+                }
+            };
+            self.parse_timeout_policy(states, timeout)?;
+        } else {
+            return Err(self.unexpected("protocol, l3proto, policy, comment or `}`"));
+        }
+        self.expect_end()
     }
 
     /// After `policy`: `= { state : seconds, … }`.

@@ -27,6 +27,8 @@ mod skip;
 mod statement;
 mod synproxy;
 mod table;
+mod tproxy;
+mod tunnel;
 mod unsupported;
 mod value;
 

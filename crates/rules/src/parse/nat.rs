@@ -38,7 +38,7 @@ impl Parser<'_> {
     }
 
     /// `[ip|ip6] [prefix] [addr . port] [to] ADDRESS[-ADDRESS][:PORT[-PORT]]`, or an expression.
-    fn parse_nat_target(&mut self, nat: &mut Nat, start: Span) -> ParseResult<()> {
+    pub(super) fn parse_nat_target(&mut self, nat: &mut Nat, start: Span) -> ParseResult<()> {
         let family = match self.peek() {
             TokenKind::Ident(word) if word == "ip" || word == "ip6" => {
                 let is_family = matches!(self.peek_second(), TokenKind::Ident(next) if matches!(next.as_str(), "to" | "prefix" | "addr" | "interval"));

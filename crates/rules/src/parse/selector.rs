@@ -4,7 +4,7 @@ use super::parser::{ParseResult, Parser};
 use super::unsupported::UNSUPPORTED_SELECTORS;
 use crate::ast::{
     BitRange, CtCounterKey, CtKey, CtTupleField, Endpoint, FibExpr, FibResult, IpField, MetaKey, OsFingerprintKey,
-    OsTtlCheck, PayloadBase, PayloadField, RouteKey, Selector, SocketKey, XfrmDirection, XfrmKey,
+    OsTtlCheck, PayloadBase, PayloadField, RouteKey, Selector, SocketKey, Tunnel, XfrmDirection, XfrmKey,
 };
 use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;
@@ -35,7 +35,7 @@ const UNQUALIFIED_SOCKET_KEYS: [(&str, Selector); 4] = [
     ("skuid", Selector::Socket(SocketKey::UserId)),
     ("skgid", Selector::Socket(SocketKey::GroupId)),
     ("cgroup", Selector::Socket(SocketKey::Cgroup)),
-    ("rtclassid", Selector::Route(RouteKey::ClassId)),
+    ("rtclassid", Selector::Meta(MetaKey::Realm)),
 ];
 
 /// For error messages.
@@ -43,9 +43,9 @@ const META_KEYS: &str = "iif, oif, iifname, oifname, iifgroup, oifgroup, iiftype
                          pkttype, skuid, skgid, cgroup, rtclassid, random, cpu, ipsec, hour, day, time, sdif, sdifname, iifkind, oifkind";
 
 /// Keywords that start a selector and are followed by a field.
-const SELECTOR_KEYWORDS: [&str; 23] = [
+const SELECTOR_KEYWORDS: [&str; 27] = [
     "ip", "ip6", "tcp", "udp", "udplite", "sctp", "dccp", "th", "icmp", "icmpv6", "igmp", "ah", "esp", "comp",
-    "exthdr", "meta", "ct", "fib", "socket", "ether", "vlan", "ipsec", "osf",
+    "exthdr", "meta", "ct", "fib", "socket", "ether", "vlan", "ipsec", "osf", "vxlan", "geneve", "gre", "gretap",
 ];
 
 /// Does this keyword start a selector?
@@ -86,6 +86,9 @@ impl Parser<'_> {
             return Ok(None);
         }
         self.next_token();
+        if let Some(tunnel) = Tunnel::from_keyword(&word) {
+            return self.parse_tunnel_field(tunnel).map(|field| Some(Selector::Tunnel(field)));
+        }
         match word.as_str() {
             "ip" if self.eat_keyword("option") => self.parse_ip_option().map(|piece| Some(Selector::Exthdr(piece))),
             "tcp" if self.eat_keyword("option") => self.parse_tcp_option().map(|piece| Some(Selector::Exthdr(piece))),
@@ -163,11 +166,11 @@ impl Parser<'_> {
             "out" => XfrmDirection::Out,
             _ => return Err(Diagnostic::new(span, format!("expected in or out, found `{word}`"))),
         };
+        let mut number = 0;
         if self.eat_keyword("spnum") {
             let span = self.span();
-            if self.expect_u32("the number of a state")? > 255 {
-                return Err(Diagnostic::new(span, "the number of an IPsec state is at most 255"));
-            }
+            number = u8::try_from(self.expect_u32("the number of a state")?)
+                .map_err(|_| Diagnostic::new(span, "the number of an IPsec state is at most 255"))?;
         }
         let (word, span) = self.expect_word("reqid, spi, ip or ip6")?;
         let key = match word.as_str() {
@@ -184,7 +187,7 @@ impl Parser<'_> {
             }
             _ => return Err(Diagnostic::new(span, format!("expected reqid, spi, ip or ip6, found `{word}`"))),
         };
-        Ok(Selector::Xfrm(key, direction))
+        Ok(Selector::Xfrm(key, direction, number))
     }
 
     /// After `osf`: `[ttl loose|skip] name|version`.
@@ -226,8 +229,8 @@ impl Parser<'_> {
                 self.expect_keyword("level")?;
                 let level_span = self.span();
                 let level = self.expect_u32("a level")?;
-                if !(1..=255).contains(&level) {
-                    return Err(Diagnostic::new(level_span, "the level of a control group is 1 to 255"));
+                if level > 255 {
+                    return Err(Diagnostic::new(level_span, "the level of a control group is at most 255"));
                 }
                 SocketKey::CgroupV2
             }

@@ -28,13 +28,11 @@ fn writable_payload(selector: Selector) -> Option<PayloadField> {
     match selector {
         Selector::Ip(field) => network(field, false),
         Selector::Ip6(field) => network(field, true),
-        Selector::Payload(field) if field.protocol.is_none() => {
-            matches!(field.base, PayloadBase::Network | PayloadBase::Transport).then_some(field)
-        }
+        Selector::Payload(field) if field.protocol.is_none() => Some(field),
         Selector::Payload(field) => {
             let read_only: &[BitRange] = match field.protocol {
                 Some(6) => &[BitRange::new(96, 4)],
-                Some(17 | 136 | 132 | 1 | 2 | 58) => &[],
+                Some(17 | 136 | 132 | 1 | 2 | 58 | 50 | 51 | 108) => &[],
                 _ => return None,
             };
             (!read_only.contains(&field.bits)).then_some(field)
@@ -114,6 +112,10 @@ impl Parser<'_> {
             "queue" => {
                 self.next_token();
                 self.parse_queue(span).map(Statement::Queue)
+            }
+            "tproxy" => {
+                self.next_token();
+                self.parse_tproxy(span).map(Statement::Tproxy)
             }
             "synproxy" => {
                 self.next_token();
@@ -275,7 +277,12 @@ impl Parser<'_> {
             Selector::Ip6(IpField::Source) => AssignTarget::Address { v6: true, endpoint: Endpoint::Source },
             Selector::Ip6(IpField::Destination) => AssignTarget::Address { v6: true, endpoint: Endpoint::Destination },
             other => match writable_payload(other) {
-                Some(field) => AssignTarget::Payload(field),
+                Some(field) => {
+                    if field.base == PayloadBase::Link {
+                        self.note_link_header(span);
+                    }
+                    AssignTarget::Payload(field)
+                }
                 None => {
                     return Err(Diagnostic::unsupported(span, "this field cannot be set").with_help(
                         "can be set: meta mark, meta priority, ct mark, ct zone, ct label, ct helper, ip dscp, ip ecn, ip ttl, ip saddr, ip daddr, ports, TCP and ICMP fields, tcp option maxseg size",
@@ -308,6 +315,15 @@ impl Parser<'_> {
                 .with_help("write one value"));
         }
         Ok(Statement::Assign(target, value))
+    }
+
+    /// Of a frame that is not sent on: the next one is made anew for the packet.
+    fn note_link_header(&mut self, span: Span) {
+        let what = "the header of the frame that a packet came in is not changed: no frame is sent on, each packet gets a new one";
+        self.note(
+            Diagnostic::new(span, what)
+                .with_help("in Linux too it is lost when a packet is routed; bridges are the kernel's"),
+        );
     }
 
     /// A verdict, if one is next.

@@ -24,21 +24,14 @@ impl Parser<'_> {
         let recording = self.start_recording();
         self.expect_punct("{")?;
         let mut proxy = SynproxyInfo::default();
-        loop {
-            self.skip_separators();
-            if self.eat_punct("}") {
-                let text = self.recorded_text(recording, ";");
-                return self
-                    .add_object(table, Object { name, span, body: ObjectBody::Synproxy(proxy), text, handle: 0 });
+        self.parse_object_properties(|parser| {
+            if parser.is_keyword_ahead(0, "mss") && proxy.mss.is_none() {
+                return parser.parse_object_options(&mut proxy);
             }
-            if self.eat_keyword("comment") {
-                self.expect_comment()?;
-            } else if self.is_keyword_ahead(0, "mss") && proxy.mss.is_none() {
-                self.parse_object_options(&mut proxy)?;
-            } else {
-                return Err(self.unexpected("mss, wscale, then timestamp sack-perm in one line; or `}`"));
-            }
-        }
+            Err(parser.unexpected("mss, wscale, then timestamp sack-perm in one line; or `}`"))
+        })?;
+        let text = self.recorded_text(recording, ";");
+        self.add_object(table, Object { name, span, body: ObjectBody::Synproxy(proxy), text, handle: 0 })
     }
 
     /// The options of an object, in the one order that nft reads: all in one line, or separators after the MSS and the scale.

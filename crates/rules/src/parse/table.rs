@@ -198,7 +198,7 @@ impl Parser<'_> {
         self.add_object(table, Object { name, span, body, text, handle: 0 })
     }
 
-    /// After the `{` of an object, to its `}`: a comment at most, and what `property` takes, in any order.
+    /// After the `{` of an object, to its `}`: a comment at most, and what `property` takes, in any order. As in nft, nothing need stand behind a comment, and `property` says what stands behind it.
     pub(super) fn parse_object_properties(
         &mut self,
         mut property: impl FnMut(&mut Self) -> ParseResult<()>,
@@ -215,7 +215,6 @@ impl Parser<'_> {
             } else {
                 property(self)?;
             }
-            self.expect_end()?;
         }
     }
 
@@ -253,22 +252,17 @@ impl Parser<'_> {
         let recording = self.start_recording();
         self.expect_punct("{")?;
         let mut kind = None;
-        loop {
-            self.skip_separators();
-            if self.eat_punct("}") {
-                break;
-            }
-            if self.eat_keyword("type") {
-                kind = Some(self.parse_helper_type()?);
-            } else if self.eat_keyword("l3proto") {
-                let (family, span) = self.expect_word("ip, ip6 or inet")?;
-                self.check_l3proto(table, &family, span)?;
-            } else if self.eat_keyword("comment") {
-                self.expect_comment()?;
+        self.parse_object_properties(|parser| {
+            if parser.eat_keyword("type") {
+                kind = Some(parser.parse_helper_type()?);
+            } else if parser.eat_keyword("l3proto") {
+                let (family, span) = parser.expect_word("ip, ip6 or inet")?;
+                parser.check_l3proto(table, &family, span)?;
             } else {
-                return Err(self.unexpected("type, l3proto, comment or `}`"));
+                return Err(parser.unexpected("type, l3proto, comment or `}`"));
             }
-        }
+            parser.expect_end()
+        })?;
         let Some((kind, protocol)) = kind else {
             return Err(Diagnostic::new(span, format!("ct helper {name} has no type"))
                 .with_help("write `type \"ftp\" protocol tcp;`"));

@@ -4,7 +4,7 @@ use super::eval_expr::Evaluator;
 use super::header_rewrite::HeaderRewrite;
 use super::instr::CompiledExpr;
 use super::trace::HoldReasons;
-use crate::ast::AssignTarget;
+use crate::ast::{AssignTarget, PayloadBase, PayloadField};
 use crate::datatype::DataType;
 use keepstate_engine::{EventBits, Zone};
 use keepstate_wire::Family;
@@ -82,6 +82,8 @@ impl Evaluator<'_> {
             AssignTarget::Port { endpoint: end, .. } => {
                 return ctx.rewrite_header(HeaderRewrite::Port(end, low as u16));
             }
+            // Of a frame that is not sent on. What the machine itself sends has none.
+            AssignTarget::Payload(PayloadField { base: PayloadBase::Link, .. }) => return ctx.meta.iif.map(drop),
             AssignTarget::Payload(field) => {
                 let v6 = ctx.packet.family() == Family::V6;
                 let fits = field.protocol.is_none_or(|one| one == ctx.packet.protocol());

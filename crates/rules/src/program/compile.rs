@@ -297,6 +297,8 @@ impl Compiler {
                     .with_help(format!("write `flowtable {name} {{ hook ingress priority filter; devices = {{ … }}; }}` above the chain")));
             }
             Statement::Last | Statement::SecMark(_) => Instr::Nop,
+            // No proxy listens.
+            Statement::Tproxy(_) => Instr::Break,
             // Nobody listens.
             Statement::Queue(queue) => {
                 Instr::Verdict(if queue.bypass { CompiledVerdict::Accept } else { CompiledVerdict::Drop })

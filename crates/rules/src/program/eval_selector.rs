@@ -5,6 +5,7 @@ use super::fib_expr::eval_fib;
 use super::header_bits::{address_value, be16, be32, extract_bits, packet_address};
 use super::hold::holds_of_selector;
 use super::state::State;
+use super::tunnel::{eval_tunnel, gre_header_length};
 use crate::ast::{
     CtCounterKey, CtKey, CtTupleField, Endpoint, IpField, MetaKey, PayloadBase, PayloadField, RouteKey, Selector,
     SocketKey,
@@ -34,6 +35,7 @@ pub(super) fn eval_selector(selector: Selector, ctx: &EvalCtx<'_, '_>, state: &m
             be16(packet.transport(), if end == Endpoint::Source { 0 } else { 2 })
         }
         Selector::Payload(field) => eval_payload(&field, packet, ctx),
+        Selector::Tunnel(field) => eval_tunnel(field, packet),
         Selector::Exthdr(piece) => exthdr::eval_exthdr(piece, packet),
         Selector::Meta(meta) => eval_meta(meta, ctx, state),
         Selector::Ct(ct) => {
@@ -80,21 +82,20 @@ fn payload_base<'a>(packet: &Packet<'a>, ctx: &'a EvalCtx<'_, '_>, layer: Payloa
         PayloadBase::Link => ctx.meta.link_header.as_ref().map(<[u8; 14]>::as_slice),
         PayloadBase::Network => Some(packet.bytes()),
         PayloadBase::Transport => Some(transport),
-        PayloadBase::Inner => {
-            let at = match packet.protocol() {
-                6 => usize::from(transport.get(12)? >> 4) * 4,
-                17 => 8,
-                // GRE version 0, without a source route (RFC 2784, RFC 2890): a checksum, a key and a sequence number may follow.
-                47 => match (transport.first()?, transport.get(1)? & 7) {
-                    (flags, 0) if flags & 0x40 == 0 => 4 + 4 * (flags & 0xb0).count_ones() as usize,
-                    _ => return None,
-                },
-                4 => 0,
-                _ => return None,
-            };
-            transport.get(at..)
-        }
+        PayloadBase::Inner => transport.get(inner_offset(packet)?..),
     }
+}
+
+/// Where the payload of the transport protocol begins, from the start of its header.
+pub(super) fn inner_offset(packet: &Packet<'_>) -> Option<usize> {
+    let transport = packet.transport();
+    Some(match packet.protocol() {
+        6 => usize::from(transport.get(12)? >> 4) * 4,
+        17 => 8,
+        47 => gre_header_length(transport)?,
+        4 => 0,
+        _ => return None,
+    })
 }
 
 /// A header field, if the packet has it.
@@ -103,14 +104,24 @@ fn eval_payload(field: &PayloadField, packet: &Packet<'_>, ctx: &EvalCtx<'_, '_>
     if field.protocol.is_some_and(|one| one != packet.protocol()) || field.v6.is_some_and(|six| six != v6) {
         return None;
     }
-    let header = payload_base(packet, ctx, field.base)?;
+    bits_of_header(field, payload_base(packet, ctx, field.base)?)
+}
+
+/// A field of the transport header, if the packet has it.
+pub(super) fn eval_transport_bits(field: &PayloadField, packet: &Packet<'_>) -> Option<u128> {
+    let v6 = packet.family() == Family::V6;
+    let fits = field.protocol == Some(packet.protocol()) && field.v6.is_none_or(|six| six == v6);
+    fits.then(|| bits_of_header(field, packet.transport())).flatten()
+}
+
+fn bits_of_header(field: &PayloadField, header: &[u8]) -> Option<u128> {
     if !field.icmp_types.is_empty() && !field.icmp_types.contains(header.first()?) {
         return None;
     }
     extract_bits(header, field.bits)
 }
 
-fn eval_ip4(packet: &Packet<'_>, field: IpField) -> Option<u128> {
+pub(super) fn eval_ip4(packet: &Packet<'_>, field: IpField) -> Option<u128> {
     let bytes = packet.bytes();
     let byte = |at: usize| bytes.get(at).map(|byte| u128::from(*byte));
     match field {
@@ -130,7 +141,7 @@ fn eval_ip4(packet: &Packet<'_>, field: IpField) -> Option<u128> {
     }
 }
 
-fn eval_ip6(packet: &Packet<'_>, field: IpField) -> Option<u128> {
+pub(super) fn eval_ip6(packet: &Packet<'_>, field: IpField) -> Option<u128> {
     let bytes = packet.bytes();
     let address = |at: usize| bytes.get(at..)?.first_chunk().map(|bytes| u128::from_be_bytes(*bytes));
     let byte = |at: usize| bytes.get(at).map(|byte| u128::from(*byte));
@@ -192,6 +203,8 @@ fn eval_meta(key: MetaKey, ctx: &EvalCtx<'_, '_>, state: &mut State) -> Option<u
         MetaKey::Ipsec => 0,
         // No interface here is a VRF.
         MetaKey::Sdif | MetaKey::SdifName => 0,
+        // Nor are there realms; packets have a route from the routing decision on.
+        MetaKey::Realm => meta.oif.map(|_| 0)?,
         MetaKey::Kind(end) => {
             let device = if end == Endpoint::Source { meta.iif? } else { meta.oif? };
             (device.kind != 0).then_some(device.kind)?

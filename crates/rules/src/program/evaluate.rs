@@ -276,6 +276,7 @@ impl Evaluator<'_> {
                 }
             }
             Instr::Nop => InstrOutcome::Continue,
+            Instr::Break => InstrOutcome::Break,
             Instr::FlowOffload => continue_or_break(may_be_offloaded(ctx)),
             Instr::Log(log) => {
                 let line = format_log_line(log, ctx);

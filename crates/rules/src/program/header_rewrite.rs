@@ -1,5 +1,6 @@
 //! Header changes by rules: made at once, on a copy of the packet that the rules and chains behind read.
 use super::context::EvalCtx;
+use super::eval_selector::inner_offset;
 use super::header_bits::packet_address;
 use crate::ast::{BitRange, Endpoint, PayloadBase, PayloadField};
 use keepstate_wire::rewrite::{ChecksumMode, HeaderBase, PacketMut};
@@ -53,6 +54,11 @@ impl EvalCtx<'_, '_> {
             self.meta.rewritten.extend_from_slice(self.packet.bytes());
         }
         let of_route = self.route_mss();
+        // Bits of the transport header before the ones that the change counts from.
+        let before = match change {
+            HeaderRewrite::Payload(PayloadField { base: PayloadBase::Inner, .. }, _) => inner_offset(self.packet)? * 8,
+            _ => 0,
+        };
         let mut rewrite = PacketMut::from_layout(&mut self.meta.rewritten, layout)?;
         let changed = match change {
             HeaderRewrite::Dscp(class) => {
@@ -79,9 +85,8 @@ impl EvalCtx<'_, '_> {
                 let is_named = field.protocol.is_some() || field.v6.is_some();
                 let checksums =
                     if is_named && !field.is_checksum() { ChecksumMode::Update } else { ChecksumMode::Keep };
-                let base =
-                    if field.base == PayloadBase::Transport { HeaderBase::Transport } else { HeaderBase::Network };
-                let from = usize::from(from);
+                let base = if field.base == PayloadBase::Network { HeaderBase::Network } else { HeaderBase::Transport };
+                let from = before + usize::from(from);
                 rewrite.set_bits(base, from..from + usize::from(count), value, checksums)
             }
             HeaderRewrite::TcpOptStrip(kind) => {

@@ -26,6 +26,7 @@ pub(super) fn holds_of_selector(selector: &Selector) -> HoldReasons {
             MetaKey::Priority => HoldReasons::MARK,
             MetaKey::Random => HoldReasons::NUMGEN,
             MetaKey::Hour | MetaKey::Day | MetaKey::Time => HoldReasons::TIME,
+            MetaKey::Realm => HoldReasons::SOCKET,
             _ => HoldReasons::PACKET_CONTENT,
         },
         Selector::Ct(key) => match key {

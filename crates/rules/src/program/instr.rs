@@ -52,6 +52,8 @@ pub(super) enum Instr {
     },
     /// Nothing to do.
     Nop,
+    /// Ends the rule.
+    Break,
     /// Goes on if the packet's connection may take the fast path.
     FlowOffload,
     Log(Log),

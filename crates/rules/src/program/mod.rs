@@ -39,6 +39,7 @@ mod set_lookup;
 mod snapshot;
 mod state;
 mod trace;
+mod tunnel;
 mod update;
 mod update_scope;
 

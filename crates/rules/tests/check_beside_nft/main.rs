@@ -13,11 +13,12 @@ use ledger::{Difference, ledger_entry};
 use std::collections::BTreeSet;
 
 /// Written cases.
-const CASES: [&str; 5] = [
+const CASES: [&str; 6] = [
     include_str!("names.cases"),
     include_str!("translation.cases"),
     include_str!("statements.cases"),
     include_str!("sets.cases"),
+    include_str!("objects.cases"),
     include_str!("rules.cases"),
 ];
 

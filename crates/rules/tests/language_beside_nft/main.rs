@@ -61,6 +61,7 @@ const REWORDED: &[&str] = &[
     "meta mark set meta mark or 0x1 and 0xf0",
     "@nh,8,2 set 1",
     "@th,16,16 set 53",
+    "@ih,0,8 set 0x1",
     // nft lists a window scale of 0 where there is none.
     "tcp dport 80 synproxy sack-perm timestamp mss 1460",
     "meta l4proto tcp dnat ip addr . port to tcp dport map { 80 : 192.0.2.1 . 8080, 443 : 192.0.2.2 . 8443 }",

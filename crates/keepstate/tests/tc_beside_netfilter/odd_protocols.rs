@@ -1,0 +1,71 @@
+//! Protocols without ports, and those whose ports are seldom translated.
+use crate::twin::{Case, run};
+
+const NAT: &str = "
+table inet n {
+	chain pre {
+		type nat hook prerouting priority dstnat;
+		ip daddr 203.0.113.1 dnat ip to 10.0.2.2
+		ip6 daddr 2001:db8:1::1 dnat ip6 to fd00:2::2
+		sctp dport 2000 dnat ip to 10.0.2.2:3000
+	}
+	chain post {
+		type nat hook postrouting priority srcnat;
+		oifname r1 masquerade
+	}
+	chain forward {
+		type filter hook forward priority filter; policy drop;
+		ct state established,related accept
+		iifname { r0, r2 } ct state new accept
+	}
+}
+";
+
+#[test]
+fn protocols_without_ports_are_masqueraded() {
+    run(&Case {
+        name: "pm",
+        rules: NAT,
+        prepare: &["r ip route add 203.0.113.0/24 via 10.0.2.2"],
+        steps: &[
+            // GRE: version 0, with a key, version 1 (PPTP's).
+            ("raw c 10.0.1.2 10.0.2.2 s 10.0.2.2 47 2000080000000001", "10.0.2.1, answer from 10.0.2.2"),
+            ("raw c 10.0.1.2 203.0.113.1 s 10.0.2.2 47 0000080045000000", "not heard"),
+            ("raw d 10.0.3.2 10.0.2.2 s 10.0.2.2 47 0000080045000000", "not heard"),
+            ("raw c 10.0.1.2 10.0.2.2 s 10.0.2.2 50 00000001000000010000", "10.0.2.1, answer from 10.0.2.2"),
+            ("raw d 10.0.3.2 10.0.2.2 s 10.0.2.2 50 00000001000000010000", "not heard"),
+            ("raw c 10.0.1.2 203.0.113.1 s 10.0.2.2 4 45", "10.0.2.1, answer from 203.0.113.1"),
+            ("raw c 10.0.1.2 10.0.2.2 s 10.0.2.2 253 0102030405060708", "10.0.2.1, answer from 10.0.2.2"),
+            ("raw d 10.0.3.2 10.0.2.2 s 10.0.2.2 253 0102030405060708", "not heard"),
+            ("raw s 10.0.2.2 10.0.1.2 c 10.0.1.2 254 0102030405060708", "not heard"),
+            ("raw c fd00:1::2 fd00:2::2 s fd00:2::2 253 0102030405060708", "fd00:2::1, answer from fd00:2::2"),
+        ],
+    });
+}
+
+/// SCTP's first chunk (RFC 9260), made by hand with its checksum: what arrives has other ports, and the checksum of that.
+#[test]
+fn ports_of_sctp_are_translated() {
+    run(&Case {
+        name: "pp",
+        rules: NAT,
+        prepare: &["r ip route add 203.0.113.0/24 via 10.0.2.2"],
+        steps: &[
+            (
+                "raw c 10.0.1.2 10.0.2.2 s 10.0.2.2 132 100107d00000000012a2eeea0100001401020304000100000001000100000001",
+                "?",
+            ),
+            (
+                "raw c 10.0.1.2 203.0.113.1 s 10.0.2.2 132 10010bb800000000525fb3080100001401020304000100000001000100000001",
+                "?",
+            ),
+            (
+                "raw d 10.0.3.2 10.0.2.2 s 10.0.2.2 132 100107d00000000012a2eeea0100001401020304000100000001000100000001",
+                "?",
+            ),
+            // DCCP, which Linux no longer tracks.
+            ("raw c 10.0.1.2 10.0.2.2 s 10.0.2.2 33 100107d00500000000000000000000000000000000000000", "?"),
+            ("raw d 10.0.3.2 10.0.2.2 s 10.0.2.2 33 100107d00500000000000000000000000000000000000000", "?"),
+        ],
+    });
+}
