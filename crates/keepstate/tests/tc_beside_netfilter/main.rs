@@ -6,6 +6,7 @@
 mod clashes;
 #[path = "../common/mod.rs"]
 mod common;
+mod events;
 mod fragments;
 mod icmp;
 mod nat;
@@ -14,6 +15,7 @@ mod own_output;
 #[path = "../common/peers.rs"]
 mod peers;
 mod reflections;
+mod rejects;
 #[path = "../common/router_netns.rs"]
 mod router_netns;
 mod sockets;

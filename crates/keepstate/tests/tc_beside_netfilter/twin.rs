@@ -1,5 +1,6 @@
 //! Two sets of namespaces, c – r – s and a second client d: one with the kernel's netfilter in the middle, one with the gateway.
 use crate::common::TempFile;
+use crate::events::EventWatcher;
 use crate::peers::{run_ip, spawn_in_netns};
 use crate::report_skipped;
 use crate::router_netns::RouterNetns;
@@ -15,6 +16,9 @@ use std::time::{Duration, Instant};
 
 /// Long enough for a lost SYN to be sent again, on a busy machine too.
 pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Datagrams that mark a moment go to the ports behind this one.
+const FIRST_MARK: u16 = 9000;
 
 /// What a case is made of.
 pub struct Case {
@@ -52,6 +56,11 @@ pub struct Lab {
     /// Clients, and the servers' ends.
     streams: Vec<(TcpStream, TcpStream)>,
     datagram_clients: Vec<UdpSocket>,
+    watcher: Option<EventWatcher>,
+    /// Of the gateway.
+    socket: String,
+    /// The last datagram that a watcher was asked to tell.
+    marked: u16,
     // Until the gateway has ended.
     ruleset: TempFile,
 }
@@ -63,7 +72,20 @@ impl Lab {
         let ruleset = TempFile::new(&format!("{tag}.nft"), case.rules.as_bytes());
         let (gateway, listeners, datagram_servers) = (None, HashMap::new(), HashMap::new());
         let (streams, datagram_clients) = (Vec::new(), Vec::new());
-        let mut lab = Lab { netns, gateway, listeners, datagram_servers, streams, datagram_clients, ruleset };
+        let socket = std::env::temp_dir().join(format!("{tag}.sock")).to_string_lossy().into_owned();
+        let (watcher, marked) = (None, FIRST_MARK);
+        let mut lab = Lab {
+            netns,
+            gateway,
+            listeners,
+            datagram_servers,
+            streams,
+            datagram_clients,
+            watcher,
+            socket,
+            marked,
+            ruleset,
+        };
         let [d, r] = ["d", "r"].map(|side| lab.netns.name(side));
         assert!(run_ip(&["netns", "add", &d]));
         assert!(run_ip(&["link", "add", "d0", "netns", &d, "type", "veth", "peer", "name", "r2", "netns", &r]));
@@ -91,7 +113,7 @@ impl Lab {
                 .ok()?;
             assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
         } else {
-            let words = ["--ruleset", lab.ruleset.path(), "--interface", "r*"];
+            let words = ["--ruleset", lab.ruleset.path(), "--interface", "r*", "--control", &lab.socket];
             lab.gateway = Some(lab.netns.start_gateway(&words).0);
         }
         Some(lab)
@@ -130,6 +152,7 @@ impl Lab {
     /// - `raw SIDE FROM TO SERVER AT PROTOCOL BYTES`: a packet of another protocol with these bytes, and its answer: whom the server sees, and whom the client.
     /// - `big SIDE FROM TO SERVER AT SIZE`: a datagram of so many bytes, and an answer as long.
     /// - `drop`: closes the sockets of all clients with datagrams.
+    /// - `watch`: events are watched from now on; `told`: what was told since then, or since the last such step.
     /// - `close`: ends all connections, servers first.
     pub fn step(&mut self, step: &str) -> String {
         let words: Vec<&str> = step.split(' ').collect();
@@ -153,6 +176,12 @@ impl Lab {
                 let client = spawn_in_netns(&self.netns.name(side), move || bind_udp_socket(from)).join().unwrap();
                 exchange_big(&client, to, &self.datagram_servers[&key], size.parse().unwrap())
             }
+            ["watch"] => {
+                let socket = self.gateway.is_some().then_some(self.socket.as_str());
+                self.watcher = Some(EventWatcher::start(&self.netns.name("r"), socket));
+                self.told().map_or("nothing is told".to_owned(), |_| "watched".to_owned())
+            }
+            ["told"] => self.told().map_or("nothing is told".to_owned(), |told| told.join(", ")),
             ["drop"] => {
                 self.datagram_clients.clear();
                 String::new()
@@ -212,6 +241,24 @@ impl Lab {
         let shown = show_peer(seen, client.local_addr().unwrap());
         self.streams.push((client, served));
         shown
+    }
+
+    /// Events so far: datagrams to ports of their own are sent until one is told.
+    fn told(&mut self) -> Option<Vec<String>> {
+        let mut all = Vec::new();
+        for _ in 0..20 {
+            self.marked += 1;
+            let to: SocketAddr = ([10, 0, 2, 2], self.marked).into();
+            let send = move || bind_udp_socket("10.0.1.2:0".parse().unwrap()).send_to(b"mark", to).map(drop);
+            spawn_in_netns(&self.netns.name("c"), send).join().unwrap().unwrap();
+            if self.watcher.as_ref()?.told_until(self.marked, &mut all) {
+                all.retain(|event: &String| {
+                    !event.split(' ').nth(1).is_some_and(|port| port > "9000" && port.len() == 4)
+                });
+                return Some(all);
+            }
+        }
+        None
     }
 
     fn datagram_server(&mut self, server: &str, at: &str) -> (String, String) {

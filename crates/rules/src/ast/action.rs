@@ -1,5 +1,5 @@
 //! What a rule can do that needs no expression: limits, log lines, rejects, verdicts, targets of `set`.
-use super::selector::{Endpoint, PayloadField};
+use super::header_field::{Endpoint, PayloadField};
 use crate::source::Span;
 use keepstate_engine::ZoneDirection;
 

@@ -4,6 +4,7 @@
 //! never changed afterwards.
 mod action;
 mod expression;
+mod header_field;
 mod object;
 mod queue;
 mod ruleset;
@@ -11,12 +12,12 @@ mod script;
 mod selector;
 mod set;
 mod statement;
-mod tproxy;
 mod tunnel;
 
 pub use crate::datatype::ObjectKind;
 pub use action::*;
 pub use expression::*;
+pub use header_field::*;
 pub use object::*;
 pub use queue::*;
 pub use ruleset::*;
@@ -24,5 +25,4 @@ pub use script::*;
 pub use selector::*;
 pub use set::*;
 pub use statement::*;
-pub use tproxy::*;
 pub use tunnel::*;

@@ -4,7 +4,6 @@ use super::expression::Expression;
 use super::object::SynproxyInfo;
 use super::queue::QueueSpec;
 use super::set::SetRef;
-use super::tproxy::TproxySpec;
 use crate::datatype::ObjectKind;
 use crate::source::Span;
 use keepstate_engine::{Manip, PortSelection};
@@ -197,6 +196,17 @@ pub struct Nat {
     pub persistent: bool,
     /// Only the prefix of the address is replaced.
     pub netmap: bool,
+}
+
+/// Gives the packet to the socket of a transparent proxy. No socket is found here: the rule ends, as in Linux where no proxy listens.
+#[derive(Clone, Debug)]
+pub struct TproxySpec {
+    /// Family as written (`tproxy ip6 to …`): is it IPv6?
+    pub v6: Option<bool>,
+    /// The proxy's address; unchanged is the packet's own.
+    pub target: NatTarget,
+    /// The proxy's port.
+    pub port: Option<NatPorts>,
 }
 
 /// The address of a NAT statement.

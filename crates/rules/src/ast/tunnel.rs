@@ -1,5 +1,5 @@
 //! Selectors of the packet inside of a tunnel's packet: `vxlan vni`, `geneve ip saddr`, `gre tcp dport`.
-use super::selector::{BitRange, Endpoint, IpField, PayloadField};
+use super::header_field::{BitRange, Endpoint, IpField, PayloadField};
 use crate::datatype::DataType;
 
 /// A tunnel whose packets carry other packets in the clear.

@@ -2,13 +2,13 @@
 use super::context::EvalCtx;
 use super::exthdr;
 use super::fib_expr::eval_fib;
-use super::header_bits::{address_value, be16, be32, extract_bits, packet_address};
+use super::header_bits::{address_value, be16, packet_address};
+use super::header_fields::{bits_of_header, eval_ip4, eval_ip6, inner_offset};
 use super::hold::holds_of_selector;
 use super::state::State;
-use super::tunnel::{eval_tunnel, gre_header_length};
+use super::tunnel::eval_tunnel;
 use crate::ast::{
-    CtCounterKey, CtKey, CtTupleField, Endpoint, IpField, MetaKey, PayloadBase, PayloadField, RouteKey, Selector,
-    SocketKey,
+    CtCounterKey, CtKey, CtTupleField, Endpoint, MetaKey, PayloadBase, PayloadField, RouteKey, Selector, SocketKey,
 };
 use crate::datatype;
 use keepstate_engine::{Accounting, Connection, CtInfo, Direction, Tuple};
@@ -86,18 +86,6 @@ fn payload_base<'a>(packet: &Packet<'a>, ctx: &'a EvalCtx<'_, '_>, layer: Payloa
     }
 }
 
-/// Where the payload of the transport protocol begins, from the start of its header.
-pub(super) fn inner_offset(packet: &Packet<'_>) -> Option<usize> {
-    let transport = packet.transport();
-    Some(match packet.protocol() {
-        6 => usize::from(transport.get(12)? >> 4) * 4,
-        17 => 8,
-        47 => gre_header_length(transport)?,
-        4 => 0,
-        _ => return None,
-    })
-}
-
 /// A header field, if the packet has it.
 fn eval_payload(field: &PayloadField, packet: &Packet<'_>, ctx: &EvalCtx<'_, '_>) -> Option<u128> {
     let v6 = packet.family() == Family::V6;
@@ -105,58 +93,6 @@ fn eval_payload(field: &PayloadField, packet: &Packet<'_>, ctx: &EvalCtx<'_, '_>
         return None;
     }
     bits_of_header(field, payload_base(packet, ctx, field.base)?)
-}
-
-/// A field of the transport header, if the packet has it.
-pub(super) fn eval_transport_bits(field: &PayloadField, packet: &Packet<'_>) -> Option<u128> {
-    let v6 = packet.family() == Family::V6;
-    let fits = field.protocol == Some(packet.protocol()) && field.v6.is_none_or(|six| six == v6);
-    fits.then(|| bits_of_header(field, packet.transport())).flatten()
-}
-
-fn bits_of_header(field: &PayloadField, header: &[u8]) -> Option<u128> {
-    if !field.icmp_types.is_empty() && !field.icmp_types.contains(header.first()?) {
-        return None;
-    }
-    extract_bits(header, field.bits)
-}
-
-pub(super) fn eval_ip4(packet: &Packet<'_>, field: IpField) -> Option<u128> {
-    let bytes = packet.bytes();
-    let byte = |at: usize| bytes.get(at).map(|byte| u128::from(*byte));
-    match field {
-        IpField::Source => be32(bytes, 12),
-        IpField::Destination => be32(bytes, 16),
-        IpField::Protocol => byte(9),
-        IpField::Dscp => byte(1).map(|class| class >> 2),
-        IpField::Ecn => byte(1).map(|class| class & 3),
-        IpField::Length => be16(bytes, 2),
-        IpField::Ttl => byte(8),
-        IpField::Id => be16(bytes, 4),
-        IpField::Checksum => be16(bytes, 10),
-        IpField::Fragment => be16(bytes, 6),
-        IpField::Version => Some(4),
-        IpField::HeaderLength => byte(0).map(|first| first & 15),
-        IpField::FlowLabel => None,
-    }
-}
-
-pub(super) fn eval_ip6(packet: &Packet<'_>, field: IpField) -> Option<u128> {
-    let bytes = packet.bytes();
-    let address = |at: usize| bytes.get(at..)?.first_chunk().map(|bytes| u128::from_be_bytes(*bytes));
-    let byte = |at: usize| bytes.get(at).map(|byte| u128::from(*byte));
-    match field {
-        IpField::Source => address(8),
-        IpField::Destination => address(24),
-        IpField::Protocol => byte(6),
-        IpField::Dscp => be16(bytes, 0).map(|word| word >> 6 & 0x3f),
-        IpField::Ecn => be16(bytes, 0).map(|word| word >> 4 & 3),
-        IpField::Length => be16(bytes, 4),
-        IpField::Ttl => byte(7),
-        IpField::FlowLabel => be32(bytes, 0).map(|word| word & 0xf_ffff),
-        IpField::Version => Some(6),
-        IpField::Id | IpField::Fragment | IpField::HeaderLength | IpField::Checksum => None,
-    }
 }
 
 fn eval_meta(key: MetaKey, ctx: &EvalCtx<'_, '_>, state: &mut State) -> Option<u128> {

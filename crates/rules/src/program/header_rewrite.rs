@@ -1,7 +1,7 @@
 //! Header changes by rules: made at once, on a copy of the packet that the rules and chains behind read.
 use super::context::EvalCtx;
-use super::eval_selector::inner_offset;
 use super::header_bits::packet_address;
+use super::header_fields::inner_offset;
 use crate::ast::{BitRange, Endpoint, PayloadBase, PayloadField};
 use keepstate_wire::rewrite::{ChecksumMode, HeaderBase, PacketMut};
 use keepstate_wire::{Family, Packet};

@@ -135,7 +135,11 @@ impl ListingWriter<'_> {
 
     fn object_lines(&self, object: &Object, listed: &ListedTable) -> Vec<String> {
         let written = split_block(&object.text);
-        let comment = written.iter().find(|line| line.starts_with("comment ")).cloned();
+        // It may stand in one line with the values.
+        let comment = written.iter().find_map(|line| {
+            let text = line.split("comment \"").nth(1)?.split('"').next()?;
+            Some(format!("comment \"{text}\""))
+        });
         let first = match &object.body {
             ObjectBody::Counter(..) => {
                 let at = listed.counters.iter().find(|(name, _)| *name == object.name).map(|(_, at)| *at);

@@ -18,6 +18,7 @@ mod flow_offload;
 mod format_state;
 mod hash_input;
 mod header_bits;
+mod header_fields;
 mod header_rewrite;
 mod hold;
 mod instr;

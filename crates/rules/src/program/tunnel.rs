@@ -1,6 +1,6 @@
 //! Reading the packet inside of a tunnel's packet (nft_inner): its headers are found anew for each field, and a packet that does not have them does not match.
-use super::eval_selector::{eval_ip4, eval_ip6, eval_transport_bits};
 use super::header_bits::{be16, extract_bits};
+use super::header_fields::{eval_ip4, eval_ip6, eval_transport_bits, gre_header_length};
 use crate::ast::{Endpoint, Tunnel, TunnelField, TunnelPart};
 use keepstate_wire::{Family, Packet};
 
@@ -47,14 +47,6 @@ fn tunnel_parts<'a>(tunnel: Tunnel, packet: &Packet<'a>) -> Option<(&'a [u8], &'
         return Some((header, header.get(TUNNEL_HEADER + options..)?));
     }
     Some((transport, transport.get(gre_header_length(transport).filter(|_| packet.protocol() == 47)?..)?))
-}
-
-/// Of GRE version 0 without a source route (RFC 2784, RFC 2890): a checksum, a key and a sequence number may follow.
-pub(super) fn gre_header_length(header: &[u8]) -> Option<usize> {
-    match (header.first()?, header.get(1)? & 7) {
-        (flags, 0) if flags & 0x40 == 0 => Some(4 + 4 * (flags & 0xb0).count_ones() as usize),
-        _ => None,
-    }
 }
 
 /// The IP packet in what the tunnel carries.
