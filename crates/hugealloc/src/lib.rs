@@ -2,7 +2,8 @@
 //!
 //! A connection table is read at random: with pages of 4 KiB nearly every packet also misses the translation cache. [`HugePages`] gives every
 //! allocation of 2 MiB or more a mapping of its own, aligned to 2 MiB, and asks the kernel for huge pages there (`MADV_HUGEPAGE`); that is only
-//! a hint, and without huge pages everything works as before. Smaller allocations go to the system's allocator.
+//! a hint, and without huge pages everything works as before. Smaller allocations go to the system's allocator; in a static program, whose
+//! libc is musl, to mimalloc, which takes up to a third less processor time than musl's.
 //!
 //! ```
 //! use keepstate_hugealloc::HugePages;
@@ -13,7 +14,13 @@
 //! ```
 #![allow(unsafe_code, reason = "an allocator hands out memory: its trait is unsafe")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::{GlobalAlloc, Layout};
+
+/// The allocator of small blocks.
+#[cfg(target_env = "musl")]
+use mimalloc::MiMalloc as Small;
+#[cfg(not(target_env = "musl"))]
+use std::alloc::System as Small;
 
 /// From this size on an allocation has huge pages of its own.
 pub const HUGE_PAGE_SIZE: usize = 2 << 20;
@@ -61,14 +68,14 @@ fn mmap_huge(size: usize) -> *mut u8 {
 }
 
 // SAFETY: an allocation is huge or not by its layout alone, so it is given back the way it was made. `mmap_huge` returns memory of at least the
-// size asked for, aligned to 2 MiB, which is as much as `is_huge` lets a layout ask; the rest is the system's allocator.
+// size asked for, aligned to 2 MiB, which is as much as `is_huge` lets a layout ask; the rest is the allocator of small blocks.
 unsafe impl GlobalAlloc for HugePages {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if is_huge(&layout) {
             return mmap_huge(layout.size());
         }
         // SAFETY: as the caller promised us.
-        unsafe { System.alloc(layout) }
+        unsafe { Small.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
@@ -76,13 +83,13 @@ unsafe impl GlobalAlloc for HugePages {
             return mmap_huge(layout.size());
         }
         // SAFETY: as the caller promised us.
-        unsafe { System.alloc_zeroed(layout) }
+        unsafe { Small.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
         if !is_huge(&layout) {
-            // SAFETY: it was made by the system's allocator with this layout.
-            return unsafe { System.dealloc(place, layout) };
+            // SAFETY: it was made by the allocator of small blocks with this layout.
+            return unsafe { Small.dealloc(place, layout) };
         }
         if let Some(size) = mapped_len(layout.size()) {
             // SAFETY: `mmap_huge` made it for this size.
@@ -94,8 +101,8 @@ unsafe impl GlobalAlloc for HugePages {
         // SAFETY: the caller promises that `size`, rounded up to the alignment, does not overflow.
         let fresh = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
         match (is_huge(&layout), is_huge(&fresh)) {
-            // SAFETY: it was made by the system's allocator with this layout.
-            (false, false) => unsafe { System.realloc(place, layout, size) },
+            // SAFETY: it was made by the allocator of small blocks with this layout.
+            (false, false) => unsafe { Small.realloc(place, layout, size) },
             (true, true) if mapped_len(layout.size()) == mapped_len(size) => place,
             // SAFETY: a new place of the new layout, the bytes that both have copied, the old place given back as it was made.
             _ => unsafe {

@@ -81,24 +81,39 @@ fn linked_packages(document: &Value) -> BTreeSet<String> {
     found
 }
 
-/// The licence files of a crate.
-fn licence_files(folder: &Path) -> Result<Vec<String>> {
+/// The licence files of a crate, and of what it holds a copy of (C sources, some folders deeper).
+fn licence_files(folder: &Path) -> Result<BTreeSet<String>> {
     const NAMES: [&str; 5] = ["LICENSE", "LICENCE", "COPYING", "NOTICE", "UNLICENSE"];
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().to_uppercase();
-        if path.is_file() && NAMES.iter().any(|known| name.starts_with(known)) {
-            found.push(String::from_utf8_lossy(&fs::read(&path)?).into_owned());
+    const DEPTH: usize = 4;
+    let (mut found, mut folders) = (BTreeSet::new(), vec![(folder.to_owned(), 0)]);
+    while let Some((folder, depth)) = folders.pop() {
+        for entry in fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().to_uppercase();
+            if path.is_dir() && depth < DEPTH {
+                folders.push((path, depth + 1));
+            } else if path.is_file() && NAMES.iter().any(|known| name.starts_with(known)) {
+                found.insert(String::from_utf8_lossy(&fs::read(&path)?).into_owned());
+            }
         }
     }
-    found.sort();
     Ok(found)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn licences_of_copied_sources_are_found() {
+        let folder = std::env::temp_dir().join(format!("keepstate-licences-{}", std::process::id()));
+        fs::create_dir_all(folder.join("c_src/lib/v3")).unwrap();
+        for (path, text) in [("LICENSE-MIT", "one"), ("c_src/lib/v3/LICENSE", "other"), ("c_src/lib/code.c", "none")] {
+            fs::write(folder.join(path), text).unwrap();
+        }
+        assert_eq!(licence_files(&folder).unwrap(), ["one", "other"].map(str::to_owned).into());
+        fs::remove_dir_all(folder).unwrap();
+    }
 
     #[test]
     fn only_what_is_linked_is_named() {
