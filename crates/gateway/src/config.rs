@@ -245,6 +245,9 @@ impl GatewayConfig {
                 if options.offload {
                     router = router.with_flow_offload().with_handshake_offload();
                 }
+                if options.offload && options.offload_new {
+                    router = router.with_syn_classes();
+                }
                 let note = format!("routing {}; Ctrl-C stops", driver.interface_names());
                 (Box::new(driver), note)
             }

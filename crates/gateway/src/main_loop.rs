@@ -176,9 +176,21 @@ fn apply_fib(gateway: &SharedGateway, update: FibUpdate) {
     match update {
         FibUpdate::Table(fib) => {
             let old = gateway.lock(TurnKind::Routes).router.replace_fib(*fib);
+            tracing::debug!("routes: all were read again, so every flow is judged anew");
             drop_elsewhere(old);
         }
-        FibUpdate::Changes(changes) => gateway.lock(TurnKind::Routes).router.change_fib(changes),
+        FibUpdate::Changes(changes) => {
+            let told = tracing::enabled!(tracing::Level::DEBUG).then(|| changes.clone());
+            let is_for_all = {
+                let router = &mut gateway.lock(TurnKind::Routes).router;
+                let before = router.flow_generation();
+                router.change_fib(changes);
+                router.flow_generation() != before
+            };
+            if let (true, Some(changes)) = (is_for_all, told) {
+                tracing::debug!("routes: every flow is judged anew, for one of these changes: {changes:?}");
+            }
+        }
     }
 }
 

@@ -79,10 +79,15 @@ pub(super) fn collect(at: &mut JobCtx<'_>) -> GatewayStats {
     let proxies = at.router.program().has_synproxy() || handshakes.syn_received > 0;
     let offload = at.router.flow_offload_stats().map_or_else(Vec::new, |stats| {
         let held = stats.held.iter().map(|(reason, count)| (reason.name(), *count));
-        [("offloaded_flows", stats.flows as u64), ("offloaded_packets", stats.packets)]
-            .into_iter()
-            .chain(held)
-            .collect()
+        [
+            ("offloaded_flows", stats.flows as u64),
+            ("offloaded_packets", stats.packets),
+            ("opened_by_class", stats.opened),
+            ("opened_and_taken_back", stats.taken_back),
+        ]
+        .into_iter()
+        .chain(held)
+        .collect()
     });
     let router = &at.router;
     let dropped = dropped_values(router.duty_counters());

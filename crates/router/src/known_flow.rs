@@ -93,6 +93,8 @@ pub(crate) struct NotedWay {
     set_changes: u64,
     /// The connection's mark that it was judged by.
     conn_mark: u32,
+    /// Another connection of the same ends may be judged otherwise.
+    one_connection: bool,
 }
 
 /// One direction of a connection that is known.
@@ -116,6 +118,11 @@ impl NotedWay {
     /// Where its packets go to.
     pub(crate) fn target(&self) -> FlowTarget {
         self.target
+    }
+
+    /// Would the packets of every other connection of the same ends take it too, by what is known of them when they come?
+    pub(crate) fn is_of_ends(&self) -> bool {
+        !self.one_connection && self.set_mark.is_none() && self.conn_mark == 0
     }
 
     /// The addresses whose routes it depends on: where it was forwarded to, whom the machine itself speaks with, and all that rules may have asked for.
@@ -165,6 +172,10 @@ pub struct FlowOffloadStats {
     pub packets: u64,
     /// Packets of established connections that the rules kept here, by reason.
     pub held: Vec<(HoldReasons, u64)>,
+    /// Connections that it has opened by class.
+    pub opened: u64,
+    /// Those of them that were taken back.
+    pub taken_back: u64,
 }
 
 impl FlowTracker {
@@ -220,6 +231,7 @@ impl FlowTracker {
             route_changes: self.route_changes.number(),
             set_changes: self.set_changes.number(),
             conn_mark,
+            one_connection: trace.one_connection || trace.status_read,
         })
     }
 
@@ -290,6 +302,16 @@ impl FlowTracker {
             opening.insert(conn_id, ());
             self.offer(flow, ways, Some(next_seq), engine);
         }
+    }
+
+    /// What was offered last, if it is this connection.
+    pub(crate) fn last_offered(&self, conn_id: ConnId) -> Option<&[KnownFlow; 2]> {
+        self.ready.back().filter(|[original, _]| original.conn_id == conn_id)
+    }
+
+    /// How many further connections may be offered while their handshake goes on.
+    pub(crate) fn opening_room(&self) -> usize {
+        self.opening.as_ref().map_or(0, |opening| MAX_OPENING.saturating_sub(opening.len()))
     }
 
     /// A connection has got on in its handshake, or is closing.
@@ -462,6 +484,8 @@ impl FlowTracker {
             flows: self.known.len(),
             packets: self.offloaded_packets,
             held: self.held.iter().enumerate().map(reason).filter(|(_, count)| *count > 0).collect(),
+            opened: 0,
+            taken_back: 0,
         }
     }
 }

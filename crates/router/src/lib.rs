@@ -68,6 +68,7 @@ mod router;
 pub mod service;
 mod shard_addresses;
 mod source_address;
+mod syn_class;
 mod synproxy;
 
 pub use cluster_duty::{ClusterDuty, DutyCounters};
@@ -81,4 +82,5 @@ pub use router::{
 };
 pub use shard_addresses::{ConnectionShard, ShardAddresses};
 pub use source_address::SourceAddress;
+pub use syn_class::{MAX_CLASSES as MAX_SYN_CLASSES, SynClass};
 pub use synproxy::SynproxyStats;

@@ -50,6 +50,11 @@ pub trait RouteOracle: Send {
     fn goes_by_tos(&self) -> bool {
         false
     }
+
+    /// May they differ for flows between the same two addresses?
+    fn goes_by_flow(&self) -> bool {
+        true
+    }
 }
 
 impl RouteQuery {

@@ -44,6 +44,11 @@ impl RouteScope {
         }
     }
 
+    /// Does it concern nobody?
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self, RouteScope::Ranges(ranges) if ranges.is_empty())
+    }
+
     /// Does it concern this destination?
     pub(crate) fn concerns(&self, to: IpAddr) -> bool {
         match self {

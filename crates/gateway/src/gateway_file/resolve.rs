@@ -37,6 +37,7 @@ pub(super) fn defaults(settings: &GatewaySettings) -> GatewaySettings {
         skip_unsupported: some(true, false),
         on_exit: some(interface, OnExitSetting::Closed),
         offload: some(interface, true),
+        offload_new: some(interface, true),
         offload_size: some(interface, FlowTableSize::default().connections()),
         xdp_mode: some(xdp, XdpModeSetting::Auto),
         xdp_send: some(xdp, XdpSendSetting::Auto),
@@ -122,6 +123,7 @@ fn dependents(settings: &GatewaySettings, faults: &mut Faults) {
         ("on-exit", origin(&settings.on_exit), "interface", settings.interface.is_some()),
         ("lifeline", origin(&settings.lifeline), "interface", settings.interface.is_some()),
         ("offload", origin(&settings.offload), "interface", settings.interface.is_some()),
+        ("offload-new", origin(&settings.offload_new), "interface", settings.interface.is_some()),
         ("offload-size", origin(&settings.offload_size), "interface", settings.interface.is_some()),
         ("xdp-mode", origin(&settings.xdp_mode), "xdp", settings.xdp.is_some()),
         ("xdp-send", origin(&settings.xdp_send), "xdp", settings.xdp.is_some()),
@@ -220,6 +222,7 @@ pub(super) fn config(
             options: TcOptions {
                 on_exit: value_or(&s.on_exit, OnExitSetting::Closed).into(),
                 offload: value_or(&s.offload, true),
+                offload_new: value_or(&s.offload_new, true),
                 offload_size: s
                     .offload_size
                     .as_ref()

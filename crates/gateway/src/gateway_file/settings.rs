@@ -41,6 +41,9 @@ pub struct GatewaySettings {
     pub lifeline: Option<Given<LifelineText>>,
     /// Whether packets of established connections go on in the kernel, where the rules provably judge them alike. Default: true
     pub offload: Option<Given<bool>>,
+    /// Whether new TCP connections that the rules provably judge as others before are opened in the kernel, and told afterwards. Default: true
+    #[serde(alias = "offload_new")]
+    pub offload_new: Option<Given<bool>>,
     /// Room in the kernel for so many established connections of IPv4, and half as many of IPv6; rounded up to a power of two. Each takes 616 bytes of the kernel's memory. Default: 131072
     #[serde(alias = "offload_size")]
     #[cfg_attr(test, schemars(range(min = 1024, max = 4_194_304)))]
@@ -150,6 +153,7 @@ impl GatewaySettings {
             on_exit: self.on_exit.or(below.on_exit),
             lifeline: self.lifeline.or(below.lifeline),
             offload: self.offload.or(below.offload),
+            offload_new: self.offload_new.or(below.offload_new),
             offload_size: self.offload_size.or(below.offload_size),
             xdp: self.xdp.or(below.xdp),
             xdp_mode: self.xdp_mode.or(below.xdp_mode),
@@ -203,6 +207,7 @@ impl GatewaySettings {
             on_exit: None,
             lifeline: None,
             offload: None,
+            offload_new: None,
             offload_size: None,
             xdp: None,
             xdp_mode: None,

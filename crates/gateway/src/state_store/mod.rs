@@ -427,6 +427,12 @@ mod tests {
         let turns: Vec<bool> = (0..3).map(|_| store.poll(&mut engine, now)).collect();
         assert_eq!(turns, [true, true, false], "whether there may be more");
         store.flush();
+        // The first file gets its name when the disk has it.
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while !path.exists() {
+            assert!(std::time::Instant::now() < until, "the file was never renamed");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
         let bytes = fs::read(&path).unwrap();
         assert_eq!(state_file::Snapshot::parse(&bytes).unwrap().connections().count(), count);
     }

@@ -6,14 +6,17 @@
 //!   └───── revoked: it closes ──▶ leaving ──▶ gone                          └── closed, gone from the table ──▶ gone
 //! ```
 //! At the start the connections that an earlier gateway has left, known or parked, enter the router's table; all are parked before the first packet is judged, and so judged anew.
+use super::opened::{JudgedSyn, OpenedByClass};
 use keepstate_engine::{
     Accounting, ConnId, ConnSnapshot, Direction, FlowStats, Instant, ProtocolInfo, Status, Sysctl, TcpState,
 };
 use keepstate_linux::tc::{
     AdoptedFlow, FlowCounts, FlowLine, FlowRecord, FlowTable, TcError, TcFlow, TcFlowTarget, TcHooks,
 };
-use keepstate_router::{FlowSource, FlowTarget, KnownFlow, Router};
+use keepstate_router::{FlowSource, FlowTarget, KnownFlow, MarkedEgress, Router};
 use std::collections::HashMap;
+use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 /// What has been entered, and what was counted of it.
@@ -28,6 +31,7 @@ pub(super) struct TcFlows {
     to_count: Vec<ConnId>,
     next_round: Instant,
     refused: u64,
+    opened: OpenedByClass,
 }
 
 struct EnteredConnection {
@@ -78,6 +82,7 @@ impl TcFlows {
             to_count: Vec::new(),
             next_round: Instant(0),
             refused: 0,
+            opened: OpenedByClass::new(hooks)?,
         })
     }
 
@@ -103,8 +108,7 @@ impl TcFlows {
                 EnteredConnection { lines, record: Some(record), phase: FlowPhase::Known, is_opening: false },
             );
         }
-        // What has begun and ended meanwhile.
-        self.take_notes(router, now);
+        // What has begun and ended meanwhile is told by the first sync, when the router knows its interfaces.
         self.connections.len()
     }
 
@@ -147,9 +151,8 @@ impl TcFlows {
                 adopted.into_iter().for_each(|conn_id| self.take_out(conn_id, true));
             }
         }
-        while let Some(flows) = router.poll_offload() {
-            self.enter(flows, router, now);
-        }
+        self.opened.void(router);
+        self.enter_offered(router, now);
         while let Some(conn_id) = router.poll_revoked() {
             match self.connections.get(&conn_id).map(|connection| connection.phase) {
                 Some(FlowPhase::Known) => self.take_out(conn_id, is_established(router, conn_id, now)),
@@ -161,7 +164,37 @@ impl TcFlows {
             self.finish(line, counts, router, now);
         }
         self.look_after(router, now);
-        Ok(())
+        self.opened.sync(router, now)
+    }
+
+    fn enter_offered(&mut self, router: &mut Router, now: Instant) {
+        while let Some(flows) = router.poll_offload() {
+            self.enter(flows, router, now);
+        }
+    }
+
+    /// The interfaces stay closed from now on.
+    pub(super) fn close(&mut self) {
+        self.opened.close();
+    }
+
+    /// First SYNs that the programs have sent on, and to which neighbours.
+    pub(super) fn take_gone_on(&mut self) -> Vec<((u32, IpAddr), Vec<u8>)> {
+        self.opened.take_gone_on()
+    }
+
+    /// Packets that the router has given out meanwhile.
+    pub(super) fn take_outputs(&mut self) -> Vec<MarkedEgress> {
+        self.opened.take_outputs()
+    }
+
+    /// Readable when [`TcFlows::take_notes`] is to be called soon; [`TcFlows::hear`] ends that.
+    pub(super) fn bell(&self) -> Option<BorrowedFd<'_>> {
+        self.table.bell()
+    }
+
+    pub(super) fn hear(&self) {
+        self.table.hear();
     }
 
     /// Whether lines wait for being given back.
@@ -177,6 +210,10 @@ impl TcFlows {
     /// Tells the router of the segments that the programs have let go on. They came before every packet that has been read from the carrier.
     pub(super) fn take_notes(&mut self, router: &mut Router, now: Instant) {
         while let Some(note) = self.table.next_note() {
+            if let Some(peer) = note.opens {
+                self.open([note.line, peer], note.headers(), router, now);
+                continue;
+            }
             // Of a line that is nobody's: its connection is gone.
             let Some(CountingLine { conn_id, direction, .. }) = self.counting.get(&note.line) else { continue };
             let conn_id = *conn_id;
@@ -205,14 +242,61 @@ impl TcFlows {
         let [Some(original), Some(reply)] = flows.map(|flow| tc_flow(&flow)) else {
             return router.refuse_offload(conn_id, now);
         };
+        self.opened.note_entered(&flows);
         let Some(lines) = self.table.insert([&original, &reply], opening) else {
             self.refused += 1;
             return router.refuse_offload(conn_id, now);
         };
+        self.register((conn_id, lines), opening.is_some(), router, now);
+    }
+
+    /// A connection that the programs have opened: the router judges its first SYN now. If it says what they have done, the lines are the connection's; else they go, and with them the connection.
+    fn open(&mut self, lines: [FlowLine; 2], syn: &[u8], router: &mut Router, now: Instant) {
+        if !self.table.take_over(lines) {
+            return;
+        }
+        // What was offered before is another's.
+        self.enter_offered(router, now);
+        let judged = self.opened.judge(syn, self.table.ifindex(lines[0]), router, now);
+        let flows = router.poll_offload();
+        let as_entered = flows.map(|flows| flows.map(|flow| tc_flow(&flow)));
+        match (flows, as_entered) {
+            (Some([KnownFlow { conn_id, opening: Some(_), .. }, _]), Some([Some(original), Some(reply)]))
+                if self.table.are_lines_of(lines, [&original, &reply]) =>
+            {
+                router.count_opened(false);
+                self.register((conn_id, lines), true, router, now);
+            }
+            // This is a start: nothing is offered yet, and all that is known will be judged anew.
+            (None, _) if self.generation.is_none() && self.adopt_opened(lines, &judged, router, now) => (),
+            _ => {
+                lines.into_iter().for_each(|line| self.table.remove(line));
+                self.opened.take_back(judged, flows.map(|[original, _]| original.conn_id), router, now);
+            }
+        }
+    }
+
+    /// A connection that the programs have opened when no gateway ran; false if these lines are not its own.
+    fn adopt_opened(&mut self, lines: [FlowLine; 2], judged: &JudgedSyn, router: &Router, now: Instant) -> bool {
+        let Some(entry) = judged.connection(router, now).and_then(|conn_id| router.engine().entry(conn_id, now)) else {
+            return false;
+        };
+        let tuples = [&entry.original, &entry.reply];
+        let are_its = lines.into_iter().zip(tuples).all(|(line, tuple)| {
+            self.table.has_ends(line, (tuple.source, tuple.source_key), (tuple.destination, tuple.destination_key))
+        });
+        if are_its {
+            self.register((entry.conn_id, lines), true, router, now);
+        }
+        are_its
+    }
+
+    /// Lines of a connection are in the table.
+    fn register(&mut self, (conn_id, lines): (ConnId, [FlowLine; 2]), is_opening: bool, router: &Router, now: Instant) {
         let record =
             snapshot_of(router, conn_id, NOTHING_COUNTED, now).and_then(|bytes| self.table.add_record(lines, &bytes));
-        self.count_from(conn_id, lines, lines.map(|line| self.table.counts(line)), false);
-        let entered = EnteredConnection { lines, record, phase: FlowPhase::Known, is_opening: opening.is_some() };
+        self.count_from(conn_id, lines, NOTHING_COUNTED, false);
+        let entered = EnteredConnection { lines, record, phase: FlowPhase::Known, is_opening };
         if let Some(before) = self.connections.insert(conn_id, entered) {
             if before.phase == FlowPhase::Parked {
                 before.lines.into_iter().for_each(|line| self.table.remove(line));
@@ -365,7 +449,7 @@ fn snapshot_of(router: &Router, conn_id: ConnId, reported: [FlowCounts; 2], now:
 }
 
 /// A flow as the programs take it; `None` if they cannot.
-fn tc_flow(flow: &KnownFlow) -> Option<TcFlow> {
+pub(super) fn tc_flow(flow: &KnownFlow) -> Option<TcFlow> {
     let (ifindex, is_egress) = match flow.source {
         FlowSource::Interface(ifindex) => (ifindex, false),
         FlowSource::Host(ifindex) => (ifindex, true),

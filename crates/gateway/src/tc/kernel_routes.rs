@@ -100,6 +100,10 @@ impl RouteOracle for KernelRoutes {
     fn goes_by_tos(&self) -> bool {
         self.state.by_tos.load(Ordering::Acquire)
     }
+
+    fn goes_by_flow(&self) -> bool {
+        self.state.by_flow.load(Ordering::Acquire)
+    }
 }
 
 impl KernelRoutes {
@@ -109,7 +113,7 @@ impl KernelRoutes {
         if !self.goes_by_tos() {
             relevant.tos = 0;
         }
-        if !self.state.by_flow.load(Ordering::Acquire) {
+        if !self.goes_by_flow() {
             (relevant.protocol, relevant.ports, relevant.flow_label) = (0, (0, 0), 0);
         }
         relevant

@@ -9,7 +9,9 @@ mod governed;
 mod kernel_routes;
 mod looped;
 mod open;
+mod opened;
 mod options;
+mod outside_ports;
 mod unanswered;
 
 use super::driver::Driver;
@@ -206,24 +208,32 @@ impl TcDriver {
         router.set_packet_mark(0);
         for packet in failed {
             router.send_host_unreachable(&packet, now);
-            let none = VirtioNetHdr::default();
-            let carried = CarriedPacket {
-                hook: TcHook::Ingress,
-                ifindex: 0,
-                mark: 0,
-                uid: None,
-                ethernet: [0; 14],
-                offload: none,
-                length: 0,
-            };
-            while let Some(MarkedEgress { egress, mark }) = router.poll_marked_output() {
-                if let Egress::Forward { oif, next_hop, packet } = egress {
-                    let (action, carried) =
-                        (CarrierAction::Neighbour(oif, next_hop), CarriedPacket { mark, ..carried });
-                    self.to_send.push(TxPacket { action, carried, bytes: packet, offload: none });
-                }
+            while let Some(out) = router.poll_marked_output() {
+                self.queue_own(out);
             }
         }
+    }
+
+    /// Queues what the router has answered to connections that were opened by class, and notes who may have to be told that a neighbour does not answer.
+    fn send_own(&mut self) {
+        for (neighbour, syn) in self.flows.take_gone_on() {
+            lock(&self.unanswered).note(neighbour, &syn);
+        }
+        self.flows.take_outputs().into_iter().for_each(|out| self.queue_own(out));
+    }
+
+    /// Queues a packet of the router's own, which is an answer to none that was read.
+    fn queue_own(&mut self, MarkedEgress { egress, mark }: MarkedEgress) {
+        let Egress::Forward { oif, next_hop, packet } = egress else { return };
+        let offload = VirtioNetHdr::default();
+        let carried =
+            CarriedPacket { hook: TcHook::Ingress, ifindex: 0, mark, uid: None, ethernet: [0; 14], offload, length: 0 };
+        self.to_send.push(TxPacket {
+            action: CarrierAction::Neighbour(oif, next_hop),
+            carried,
+            bytes: packet,
+            offload,
+        });
     }
 
     /// Says where the kernel cannot be asked for routes.
@@ -412,9 +422,12 @@ impl Driver for TcDriver {
     fn wait(&mut self, milliseconds: i32) -> Result<()> {
         // Lines that are given back soon make room, and their last counts are wanted.
         let milliseconds = if self.flows.has_leaving() { milliseconds.min(10) } else { milliseconds };
-        poll::poll_readable([self.carrier.as_fd(), self.routes.news()], milliseconds)
-            .map(drop)
-            .context("waiting for packets")
+        let others = [self.carrier.as_fd(), self.routes.news()];
+        let ready = poll::poll_readable(others.into_iter().chain(self.flows.bell()), milliseconds);
+        if ready.context("waiting for packets")? > 0 {
+            self.flows.hear();
+        }
+        Ok(())
     }
 
     fn process_batch(&mut self, gateway: &SharedGateway, now: Instant) -> Result<usize> {
@@ -430,6 +443,7 @@ impl Driver for TcDriver {
             let router = &mut gateway.lock(TurnKind::Packets).router;
             // Segments that have gone on before these packets came.
             self.flows.take_notes(router, now);
+            self.send_own();
             router.prefetch(received.iter().map(|packet| packet.bytes.as_slice()));
             for packet in received {
                 self.route(packet, router, now);
@@ -442,7 +456,9 @@ impl Driver for TcDriver {
 
     fn sync_flows(&mut self, router: &mut Router, now: Instant) -> Result<()> {
         self.hooks.beat();
-        self.flows.sync(router, &mut self.hooks, now).context("telling the programs which flows are known")
+        self.flows.sync(router, &mut self.hooks, now).context("telling the programs which flows are known")?;
+        self.send_own();
+        Ok(())
     }
 
     fn start(&mut self) -> Result<()> {
@@ -477,6 +493,7 @@ impl Driver for TcDriver {
 
     fn close(&mut self) -> Result<()> {
         let names = self.interface_names();
+        self.flows.close();
         match self.on_exit {
             OnExit::Closed => {
                 tracing::warn!(

@@ -20,6 +20,8 @@ pub struct TcOptions {
     pub lifeline: Option<Lifeline>,
     /// Packets of established connections that the rules provably judge alike go on in the kernel.
     pub offload: bool,
+    /// New TCP connections that the rules provably judge as others before are opened in the kernel, and told afterwards.
+    pub offload_new: bool,
     /// How many of them the kernel has room for.
     pub offload_size: FlowTableSize,
 }

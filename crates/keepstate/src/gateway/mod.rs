@@ -69,6 +69,9 @@ pub struct GatewayArgs {
     /// Whether packets of established connections go on in the kernel, where the rules provably judge them alike [default: on]
     #[arg(long, value_name = "STATE", value_enum, conflicts_with_all = ["interfaces", "input", "xdp", "queue"], help_heading = "Interfaces")]
     offload: Option<OffloadArg>,
+    /// Whether new TCP connections that the rules provably judge as others before are opened in the kernel, and told afterwards; --offload off ends this too [default: on]
+    #[arg(long, value_name = "STATE", value_enum, conflicts_with_all = ["interfaces", "input", "xdp", "queue"], help_heading = "Interfaces")]
+    offload_new: Option<OffloadArg>,
     /// Room in the kernel for so many established connections of IPv4, and half as many of IPv6; rounded up to a power of two. Each takes 616 bytes of the kernel's memory [default: 131072]
     #[arg(long, value_name = "CONNECTIONS", value_parser = clap::value_parser!(u32).range(1024..=4_194_304), conflicts_with_all = ["interfaces", "input", "xdp", "queue"], help_heading = "Interfaces")]
     offload_size: Option<u32>,
@@ -293,6 +296,7 @@ impl GatewayArgs {
             on_exit: self.on_exit.map(|state| Given::flag(state.into(), "--on-exit")),
             lifeline: self.lifeline.clone().map(|port| Given::flag(port, "--lifeline")),
             offload: self.offload.map(|state| Given::flag(state == OffloadArg::On, "--offload")),
+            offload_new: self.offload_new.map(|state| Given::flag(state == OffloadArg::On, "--offload-new")),
             offload_size: self.offload_size.map(|connections| Given::flag(connections, "--offload-size")),
             xdp: list(&self.xdp, "--xdp"),
             xdp_mode: self.xdp_mode.map(|mode| Given::flag(mode.into(), "--xdp-mode")),

@@ -65,6 +65,11 @@ impl LineLayout {
     pub(super) const V4: LineLayout = LineLayout { line_len: 64, common: 32, counters: 48 };
     pub(super) const V6: LineLayout = LineLayout { line_len: 128, common: 92, counters: 112 };
 
+    /// Bytes of its key: in front of it addresses and ports as they leave, and the next hop, are as many as its own ends and one address.
+    pub(super) const fn key_len(&self) -> usize {
+        if self.line_len == LineLayout::V4.line_len { 16 } else { 40 }
+    }
+
     pub(super) const fn generation(&self) -> usize {
         self.common
     }
@@ -95,6 +100,9 @@ pub(super) const LIVE_BYTE: usize = 1;
 pub(super) const LIVE: u8 = 1;
 pub(super) const OPENING: u8 = 2;
 pub(super) const WITHOUT_FIN: u8 = 16;
+/// `CLAIMED` and `GONE`: in lines that are not live.
+pub(super) const CLAIMED: u8 = 32;
+pub(super) const GONE: u8 = 64;
 /// `SETS_MARK`, `UNMARKED_ONLY`, `KEEPS_HOPS` and `PLAIN_TOS_ONLY`, beside the target.
 const SETS_MARK: u8 = 4;
 const UNMARKED_ONLY: u8 = 8;

@@ -13,6 +13,7 @@ use crate::mapped_memory::MappedMemory;
 use crate::privileges;
 use aya::maps::{MapData, RingBuf};
 use siphasher::sip::SipHasher13;
+use std::collections::VecDeque;
 use std::hash::Hasher;
 use std::io;
 use std::net::IpAddr;
@@ -27,6 +28,8 @@ pub struct FlowTable {
     /// Of IPv4, of IPv6.
     records: [RecordMemory; 2],
     notes: SegmentNotes,
+    /// Notes that were read before their turn.
+    read: VecDeque<SegmentNote>,
     key: [u64; 2],
     generation: u32,
     live: usize,
@@ -72,6 +75,7 @@ impl FlowTable {
             v6: LineMemory::new(v6, &LineLayout::V6),
             records: [RecordMemory::new(records_v4, RECORD_LEN), RecordMemory::new(records_v6, RECORD_LEN_V6)],
             notes,
+            read: VecDeque::new(),
             key,
             generation,
             live: 0,
@@ -105,6 +109,14 @@ impl FlowTable {
     /// The connections that an earlier gateway has left in this memory, each once. Lines that belong to none are taken out.
     pub fn take_left(&mut self) -> Vec<AdoptedFlow> {
         let mut left = Vec::new();
+        // Connections that the programs have opened, and of which nobody has read.
+        self.read.extend(std::iter::from_fn(|| self.notes.next()));
+        let opened = self.read.iter().filter_map(|note| Some([note.line, note.opens?]));
+        for line in opened.flatten().collect::<Vec<_>>() {
+            if let Some(state) = self.of_family(line.is_v6).lines.get_mut(line.number as usize) {
+                *state = LineState::Free;
+            }
+        }
         for is_v6 in [false, true] {
             let lines_of = |table: &mut FlowTable| table.of_family(is_v6).lines.clone();
             let mut orphans = lines_of(self);
@@ -215,7 +227,41 @@ impl FlowTable {
 
     /// The next segment that the programs have let go on and that belongs to a connection's handshake or end, in the order that they came.
     pub fn next_note(&mut self) -> Option<SegmentNote> {
-        self.notes.next()
+        self.read.pop_front().or_else(|| self.notes.next())
+    }
+
+    /// Readable when notes are to be read at once; [`FlowTable::hear`] ends that.
+    pub fn bell(&self) -> Option<BorrowedFd<'_>> {
+        self.notes.bell()
+    }
+
+    /// The bell is silent until a program asks for it again.
+    pub fn hear(&self) {
+        self.notes.hear();
+    }
+
+    /// Takes over the lines of a connection that the programs have opened, original and reply. False if there are none such.
+    pub fn take_over(&mut self, lines: [FlowLine; 2]) -> bool {
+        let taken = lines.map(|line| self.of_family(line.is_v6).take_over(line.number));
+        self.live += taken.iter().filter(|taken| **taken).count();
+        if taken != [true; 2] {
+            lines.into_iter().zip(taken).filter(|(_, taken)| *taken).for_each(|(line, _)| self.remove(line));
+        }
+        taken == [true; 2]
+    }
+
+    /// The interface that packets of a line come in by, or are sent by.
+    pub fn ifindex(&self, line: FlowLine) -> u16 {
+        if line.is_v6 { self.v6.ifindex(line.number) } else { self.v4.ifindex(line.number) }
+    }
+
+    /// Are these lines as the flows, original and reply, would be entered?
+    pub fn are_lines_of(&self, lines: [FlowLine; 2], flows: [&TcFlow; 2]) -> bool {
+        lines.into_iter().zip(flows).all(|(line, flow)| {
+            let of_family = if line.is_v6 { &self.v6 } else { &self.v4 };
+            let encoded = EncodedLine::new(flow).filter(|_| flow.source.0.is_ipv6() == line.is_v6);
+            encoded.is_some_and(|encoded| of_family.is_line(line.number, &encoded, flow.without_fin))
+        })
     }
 
     fn of_family(&mut self, is_v6: bool) -> &mut LineMemory {

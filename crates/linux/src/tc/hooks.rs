@@ -7,6 +7,7 @@ use super::flow_table::FlowTable;
 use super::flow_table_size::FlowTableSize;
 use super::loopback::{self, LOOPED_KEY_LEN, LoopbackSettings, LoopedEnds};
 use super::pin_dir::PinDir;
+use super::syn_class::{HEARTBEAT_LEN, PORT_MAPS_LEN, SynClassTable};
 use crate::mapped_memory::MappedMemory;
 use crate::tun;
 use aya::Ebpf;
@@ -53,7 +54,9 @@ impl HookSecrets {
     }
 }
 
-fn tc_error<E: Into<Box<dyn std::error::Error + Send + Sync>>>(what: impl fmt::Display) -> impl FnOnce(E) -> TcError {
+pub(super) fn tc_error<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    what: impl fmt::Display,
+) -> impl FnOnce(E) -> TcError {
     move |error| TcError { what: what.to_string(), source: error.into() }
 }
 
@@ -70,6 +73,8 @@ pub struct HookCounters {
     pub broken: u64,
     /// Packets of known flows, which have not come to user space.
     pub known: u64,
+    /// Connections opened by class.
+    pub opened: u64,
 }
 
 /// `struct config` of the programs: the carrier's index, the cookie that marks packets which user space has let go on, the generation of known flows, the key of their hash,
@@ -79,7 +84,7 @@ type Config = [u32; 10];
 /// The maps that the next gateway's programs use too. Their pins' names say which layout they have: whoever changes one changes [`MAP_PIN`].
 const KEPT_MAPS: [&str; 9] =
     ["config", "heartbeat", "flows", "flows_v6", "records", "records_v6", "sides", "sides_v6", "notes"];
-const MAP_PIN: &str = "map2-";
+const MAP_PIN: &str = "map3-";
 
 /// Secrets of the programs.
 #[derive(Clone, Copy, Debug)]
@@ -254,6 +259,21 @@ impl TcHooks {
         table.map_err(tc_error("cannot map the table of known flows"))
     }
 
+    /// The classes of new connections; once.
+    ///
+    /// # Errors
+    /// A map cannot be mapped.
+    pub fn syn_class_table(&mut self) -> Result<SynClassTable, TcError> {
+        let classes = self.ebpf.take_map("classes").ok_or("not in the object file, or taken");
+        let classes = HashMap::try_from(classes.map_err(tc_error("BPF map classes"))?);
+        let ports = MappedMemory::bpf_map(array(&self.ebpf, "port_maps")?.fd().as_fd(), PORT_MAPS_LEN);
+        Ok(SynClassTable::new(
+            classes.map_err(tc_error::<MapError>("BPF map classes"))?,
+            map_heartbeat(&self.ebpf)?,
+            ports.map_err(tc_error("cannot map the BPF map port_maps"))?,
+        ))
+    }
+
     /// All known flows are stale at once: for packets that come from now on, none of the lines entered so far exists.
     ///
     /// # Errors
@@ -342,6 +362,7 @@ impl TcHooks {
             ungoverned: read(2)?,
             broken: read(3)?,
             known: read(4)?,
+            opened: read(5)?,
         })
     }
 }
@@ -404,7 +425,7 @@ fn remove_map_pins(pins: &PinDir) -> io::Result<()> {
 
 fn map_heartbeat(ebpf: &Ebpf) -> Result<MappedMemory, TcError> {
     let map = array(ebpf, "heartbeat")?;
-    MappedMemory::bpf_map(map.fd().as_fd(), 8).map_err(tc_error("cannot map the BPF map heartbeat"))
+    MappedMemory::bpf_map(map.fd().as_fd(), HEARTBEAT_LEN).map_err(tc_error("cannot map the BPF map heartbeat"))
 }
 
 fn array<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a MapData, TcError> {

@@ -1,5 +1,7 @@
 //! The lines of one family in memory, and which of them are in use: what [`FlowTable`](super::FlowTable) does with each, down to the byte.
-use super::flow_line::{EncodedLine, LINES_PER_BUCKET, LIVE, LIVE_BYTE, LineLayout, OPENING, STALE, WITHOUT_FIN};
+use super::flow_line::{
+    CLAIMED, EncodedLine, GONE, LINES_PER_BUCKET, LIVE, LIVE_BYTE, LineLayout, OPENING, STALE, WITHOUT_FIN,
+};
 use crate::mapped_memory::MappedMemory;
 use rustix::time::{ClockId, clock_gettime};
 use std::sync::atomic::Ordering;
@@ -41,11 +43,19 @@ pub(super) enum LineState {
 impl LineMemory {
     /// As many as the memory has room for, with what is live in it already.
     pub(super) fn new(memory: MappedMemory, layout: &'static LineLayout) -> LineMemory {
-        let is_live = |number: usize| {
-            let state = memory.atomic_u32(number * layout.line_len + layout.state()).load(Ordering::Acquire);
-            state.to_ne_bytes()[LIVE_BYTE] & LIVE != 0
+        let state = |number: usize| {
+            let state = memory.atomic_u32(number * layout.line_len + layout.state());
+            let word = state.load(Ordering::Acquire);
+            match live_of(word) {
+                live if live & LIVE != 0 => LineState::Live,
+                // The programs that have read it have ended long ago; one that is claimed a program is writing now.
+                live if live & GONE != 0 => {
+                    state.store(with_live(word, 0), Ordering::Release);
+                    LineState::Free
+                }
+                _ => LineState::Free,
+            }
         };
-        let state = |number| if is_live(number) { LineState::Live } else { LineState::Free };
         let lines = (0..memory.len() / layout.line_len).map(state).collect();
         LineMemory { memory, layout, lines }
     }
@@ -61,15 +71,70 @@ impl LineMemory {
         };
         // The emptiest; among equals the first, which the programs look at first.
         let from = buckets.into_iter().rev().max_by_key(free)?;
-        let index = (from..from + LINES_PER_BUCKET).find(|at| self.lines.get(*at) == Some(&LineState::Free))?;
+        let is_mine = |index: &usize| {
+            self.lines.get(*index) == Some(&LineState::Free) && self.claim(index * self.layout.line_len)
+        };
+        let index = (from..from + LINES_PER_BUCKET).find(is_mine)?;
         let at = index * self.layout.line_len;
         for (number, word) in line.bytes().as_chunks().0.iter().enumerate() {
-            self.memory.atomic_u32(at + number * 4).store(u32::from_ne_bytes(*word), Ordering::Relaxed);
+            let (place, word) = (number * 4, u32::from_ne_bytes(*word));
+            let word = if place == self.layout.state() { with_live(word, CLAIMED) } else { word };
+            self.memory.atomic_u32(at + place).store(word, Ordering::Relaxed);
         }
         self.memory.atomic_u32(at + self.layout.generation()).store(generation, Ordering::Relaxed);
         self.memory.atomic_u32(at + self.layout.seen()).store(now_ms(), Ordering::Relaxed);
         *self.lines.get_mut(index)? = LineState::Live;
         u32::try_from(index).ok()
+    }
+
+    /// Takes a line that is free; false if a program has it.
+    fn claim(&self, at: usize) -> bool {
+        let state = self.memory.atomic_u32(at + self.layout.state());
+        let before = state.load(Ordering::Relaxed);
+        let claimed = with_live(before, CLAIMED);
+        live_of(before) == 0 && state.compare_exchange(before, claimed, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    /// A program has made this line, and told so.
+    pub(super) fn take_over(&mut self, number: u32) -> bool {
+        let is_live = (number as usize) < self.lines.len() && live_of(self.state_of(number)) & LIVE != 0;
+        match self.lines.get_mut(number as usize).filter(|state| is_live && **state == LineState::Free) {
+            Some(state) => *state = LineState::Live,
+            None => return false,
+        }
+        true
+    }
+
+    /// The interface in a line's key.
+    pub(super) fn ifindex(&self, number: u32) -> u16 {
+        let word = self.memory.atomic_u32(self.at(number) + self.layout.key_len() - 4).load(Ordering::Relaxed);
+        let [_, _, low, high] = word.to_ne_bytes();
+        u16::from_ne_bytes([low, high])
+    }
+
+    /// Is a line as this one would be written, but for what programs change?
+    pub(super) fn is_line(&self, number: u32, line: &EncodedLine, without_fin: bool) -> bool {
+        let [target, _, oif @ ..] = self.state_of(number).to_ne_bytes();
+        let live = live_of(self.state_of(number));
+        let has = |at: usize, bytes: &[u8]| {
+            let from = self.at(number) + at;
+            let word = |(index, word): (usize, &[u8; 4])| {
+                self.memory.atomic_u32(from + index * 4).load(Ordering::Relaxed) == u32::from_ne_bytes(*word)
+            };
+            bytes.as_chunks().0.iter().enumerate().all(word)
+        };
+        let (generation, state) = (self.layout.generation(), self.layout.state());
+        let wanted = line.bytes();
+        let part = |from: usize, to: usize| wanted.get(from..to).unwrap_or_default();
+        has(0, part(0, generation))
+            && has(generation + 4, part(generation + 4, state))
+            && part(state, state + 1) == [target]
+            && part(state + 2, state + 4) == oif
+            && (live & WITHOUT_FIN != 0) == without_fin
+    }
+
+    fn state_of(&self, number: u32) -> u32 {
+        self.memory.atomic_u32(self.at(number) + self.layout.state()).load(Ordering::Acquire)
     }
 
     /// Packets find a line from now on. Whoever sees that it is live sees all that was written before.
@@ -82,7 +147,7 @@ impl LineMemory {
     pub(super) fn remove(&mut self, number: u32) -> Option<LineState> {
         let in_use = |state: &&mut LineState| matches!(state, LineState::Live | LineState::Parked);
         let before = std::mem::replace(self.lines.get_mut(number as usize).filter(in_use)?, LineState::Leaving);
-        self.set_live(self.at(number), 0);
+        self.set_live(self.at(number), GONE);
         Some(before)
     }
 
@@ -116,9 +181,7 @@ impl LineMemory {
     /// Only this byte changes: a program may still be reading the others.
     fn set_live(&self, at: usize, live: u8) {
         let state = self.memory.atomic_u32(at + self.layout.state());
-        let mut bytes = state.load(Ordering::Relaxed).to_ne_bytes();
-        bytes[LIVE_BYTE] = live;
-        state.store(u32::from_ne_bytes(bytes), Ordering::Release);
+        state.store(with_live(state.load(Ordering::Relaxed), live), Ordering::Release);
     }
 
     pub(super) fn counts(&self, number: u32) -> FlowCounts {
@@ -131,6 +194,9 @@ impl LineMemory {
     }
 
     pub(super) fn free(&mut self, number: u32) {
+        if (number as usize) < self.lines.len() {
+            self.set_live(self.at(number), 0);
+        }
         if let Some(state) = self.lines.get_mut(number as usize) {
             *state = LineState::Free;
         }
@@ -139,6 +205,17 @@ impl LineMemory {
     pub(super) fn at(&self, number: u32) -> usize {
         number as usize * self.layout.line_len
     }
+}
+
+/// `live` in a line's state.
+fn live_of(state: u32) -> u8 {
+    state.to_ne_bytes()[LIVE_BYTE]
+}
+
+fn with_live(state: u32, live: u8) -> u32 {
+    let mut bytes = state.to_ne_bytes();
+    bytes[LIVE_BYTE] = live;
+    u32::from_ne_bytes(bytes)
 }
 
 /// Milliseconds of the monotonic clock, modulo 2³².

@@ -11,7 +11,9 @@ mod hooks;
 mod line_memory;
 mod loopback;
 mod pin_dir;
+mod port_map;
 mod segment_note;
+mod syn_class;
 
 pub use carrier::{CARRIER_NAME, CARRIER_OVERHEAD, CarriedPacket, Carrier, CarrierAction, TcHook};
 pub use flow_line::{FlowLine, TcFlow, TcFlowTarget};
@@ -22,4 +24,6 @@ pub use hooks::{HookCounters, HookSecrets, TcError, TcHooks};
 pub use line_memory::FlowCounts;
 pub use loopback::LoopedEnds;
 pub use pin_dir::PinDir;
+pub use port_map::PortMap;
 pub use segment_note::SegmentNote;
+pub use syn_class::{MAX_PORT_MAPS, SynClassTable, TcSynClass};

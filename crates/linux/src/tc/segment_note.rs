@@ -2,7 +2,9 @@
 use super::flow_line::FlowLine;
 use crate::mapped_memory::MappedMemory;
 use aya::maps::{MapData, RingBuf};
+use rustix::event::{Timespec, epoll};
 use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
 /// Bytes of `struct side`.
@@ -15,6 +17,8 @@ const IS_REPLY: [u8; 2] = 1_u16.to_ne_bytes();
 pub struct SegmentNote {
     /// The line that it has gone by.
     pub line: FlowLine,
+    /// It is the first SYN of a connection of a class, whose lines the programs have made: the line of the other direction.
+    pub opens: Option<FlowLine>,
     headers: [u8; MAX_HEADERS],
     length: usize,
 }
@@ -30,10 +34,12 @@ impl SegmentNote {
 
     /// A `struct note`.
     fn decode(bytes: &[u8]) -> Option<SegmentNote> {
-        let [l0, l1, l2, l3, is_v6, length, _, _, rest @ ..] = bytes else { return None };
+        let [l0, l1, l2, l3, is_v6, length, opens @ .., _, _, _, _] = bytes.first_chunk::<12>()?;
+        let [_, _, _, _, _, _, _, _, p0, p1, p2, p3, rest @ ..] = bytes else { return None };
         let headers = *rest.first_chunk()?;
-        let line = FlowLine { is_v6: *is_v6 != 0, number: u32::from_ne_bytes([*l0, *l1, *l2, *l3]) };
-        Some(SegmentNote { line, headers, length: usize::from(*length) })
+        let line_of = |number| FlowLine { is_v6: *is_v6 != 0, number: u32::from_ne_bytes(number) };
+        let opens = (*opens != [0; 2]).then(|| line_of([*p0, *p1, *p2, *p3]));
+        Some(SegmentNote { line: line_of([*l0, *l1, *l2, *l3]), opens, headers, length: usize::from(*length) })
     }
 }
 
@@ -42,11 +48,15 @@ pub(super) struct SegmentNotes {
     sides: [MappedMemory; 2],
     /// `None` in tests without programs.
     ring: Option<RingBuf<MapData>>,
+    /// Rings once each time that a program asks for it, not for each note that waits.
+    bell: Option<OwnedFd>,
 }
 
 impl SegmentNotes {
     pub(super) fn new(sides: [MappedMemory; 2], ring: Option<RingBuf<MapData>>) -> SegmentNotes {
-        SegmentNotes { sides, ring }
+        // Without it they are read when the caller's time is up.
+        let bell = ring.as_ref().and_then(|ring| edges_of(ring.as_fd()).ok());
+        SegmentNotes { sides, ring, bell }
     }
 
     /// Makes two lines, original and reply, those of one connection. With `opening` its handshake goes on: the sequence number of the client's next segment.
@@ -63,6 +73,18 @@ impl SegmentNotes {
         }
     }
 
+    /// Readable when a program has asked for it since [`SegmentNotes::hear`].
+    pub(super) fn bell(&self) -> Option<BorrowedFd<'_>> {
+        self.bell.as_ref().map(AsFd::as_fd)
+    }
+
+    /// The bell is silent until it is asked for again.
+    pub(super) fn hear(&self) {
+        let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 1];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        self.bell.iter().for_each(|bell| _ = epoll::wait(bell, &mut events, Some(&at_once)));
+    }
+
     /// The next note.
     pub(super) fn next(&mut self) -> Option<SegmentNote> {
         let ring = self.ring.as_mut()?;
@@ -73,6 +95,13 @@ impl SegmentNotes {
             }
         }
     }
+}
+
+/// A descriptor that becomes readable with each wake-up of another one.
+fn edges_of(descriptor: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
+    let edges = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    epoll::add(&edges, descriptor, epoll::EventData::new_u64(0), epoll::EventFlags::IN | epoll::EventFlags::ET)?;
+    Ok(edges)
 }
 
 impl fmt::Debug for SegmentNotes {
@@ -87,13 +116,17 @@ mod tests {
 
     #[test]
     fn notes_have_the_layout_of_the_programs() {
-        let mut bytes = [0; 108];
+        let mut bytes = [0; 112];
         bytes[..4].copy_from_slice(&77_u32.to_ne_bytes());
-        (bytes[4], bytes[5], bytes[8], bytes[47]) = (1, 40, 0x60, 9);
+        bytes[8..12].copy_from_slice(&78_u32.to_ne_bytes());
+        (bytes[4], bytes[5], bytes[12], bytes[51]) = (1, 40, 0x60, 9);
         let note = SegmentNote::decode(&bytes).unwrap();
-        assert_eq!(note.line, FlowLine { is_v6: true, number: 77 });
+        assert_eq!((note.line, note.opens), (FlowLine { is_v6: true, number: 77 }, None));
         assert_eq!((note.headers().len(), note.headers()[0], note.headers()[39]), (40, 0x60, 9));
-        assert_eq!(SegmentNote::decode(&bytes[..107]), None);
+        assert_eq!(SegmentNote::decode(&bytes[..111]), None);
+        bytes[6..8].copy_from_slice(&1_u16.to_ne_bytes());
+        let opened = SegmentNote::decode(&bytes).unwrap();
+        assert_eq!(opened.opens, Some(FlowLine { is_v6: true, number: 78 }));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 use super::Router;
 use crate::known_flow::{FlowOffloadStats, FlowSource, FlowTarget, FlowTracker, KnownFlow};
 use crate::route_scope::RouteScope;
+use crate::syn_class::SynClasses;
 use keepstate_engine::{ConnId, FlowStats, Instant};
 use keepstate_rules::LookupScope;
 
@@ -11,13 +12,17 @@ impl Router {
         self.engine.revoke_all();
         self.flows.iter_mut().for_each(FlowTracker::forget_candidates);
         self.flow_generation += 1;
+        self.forget_classes();
     }
 
     /// The flows to some destinations are judged anew.
     pub(super) fn revoke_flows_to(&mut self, scope: &RouteScope) {
         let engine = &mut self.engine;
         if !self.flows.as_mut().is_some_and(|flows| flows.revoke_to(scope, engine)) {
-            self.revoke_flows();
+            return self.revoke_flows();
+        }
+        if !scope.is_empty() {
+            self.forget_classes();
         }
     }
 
@@ -25,8 +30,9 @@ impl Router {
     pub(super) fn revoke_flows_by(&mut self, scope: LookupScope) {
         let engine = &mut self.engine;
         if !self.flows.as_mut().is_some_and(|flows| flows.revoke_by(scope, engine)) {
-            self.revoke_flows();
+            return self.revoke_flows();
         }
+        self.forget_classes();
     }
 
     /// Changes when all flows are to be judged anew: what a data path has learned before is stale.
@@ -74,6 +80,8 @@ impl Router {
 
     /// Statistics of flows, if a data path forwards any.
     pub fn flow_offload_stats(&self) -> Option<FlowOffloadStats> {
-        self.flows.as_ref().map(FlowTracker::stats)
+        let mut stats = self.flows.as_ref().map(FlowTracker::stats)?;
+        [stats.opened, stats.taken_back] = self.syn_classes.as_ref().map(SynClasses::opened).unwrap_or_default();
+        Some(stats)
     }
 }

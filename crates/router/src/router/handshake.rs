@@ -54,7 +54,11 @@ impl Router {
         let Some(original) = original.filter(|way| way.target() == target) else { return };
         let reply = self.probe_way((conn_id, Direction::Reply), &entry.reply, answers_from, pkt.now);
         if let (Some(reply), Some(flows)) = (reply, &mut self.flows) {
+            let is_of_ends = original.is_of_ends() && reply.is_of_ends();
             flows.offer_opening(conn_id, [original, reply], next_seq, &mut self.engine, pkt.now);
+            if is_of_ends {
+                self.learn_class(conn_id, pkt, target);
+            }
         }
     }
 

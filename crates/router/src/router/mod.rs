@@ -26,6 +26,7 @@ mod pipeline;
 mod prefetch;
 mod routing;
 mod service_api;
+mod syn_class_api;
 mod synproxy;
 mod tap_api;
 
@@ -42,6 +43,7 @@ use crate::ip_fragment::FragmentIds;
 use crate::known_flow::FlowTracker;
 use crate::route_oracle::RouteOracle;
 use crate::service::Services;
+use crate::syn_class::SynClasses;
 use crate::synproxy::{SynCookies, SynproxyStats};
 use drop_reason::DropCounters;
 use interface_counts::InterfaceCountTable;
@@ -116,6 +118,8 @@ pub struct Router {
     /// Connections for a faster data path, if there is one.
     flows: Option<FlowTracker>,
     flow_generation: u64,
+    /// Classes of new connections, if the data path opens any.
+    syn_classes: Option<SynClasses>,
     taps: PacketTaps,
     interface_counts: InterfaceCountTable,
     drops: DropCounters,
@@ -196,6 +200,7 @@ impl Router {
             duty: DutyState::default(),
             flows: None,
             flow_generation: 0,
+            syn_classes: None,
             taps: PacketTaps::default(),
             interface_counts: InterfaceCountTable::default(),
             drops: DropCounters::default(),

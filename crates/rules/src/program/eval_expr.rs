@@ -75,6 +75,7 @@ impl Evaluator<'_> {
             CompiledExpr::Hash { of, modulus, seed, offset } => {
                 let mut bytes = HashInput::new();
                 if of.is_empty() {
+                    self.state.trace.one_connection = true;
                     symhash_key(ctx).iter().for_each(|part| bytes.extend_from_slice(&part.to_be_bytes()));
                 }
                 for (part, kind) in of {

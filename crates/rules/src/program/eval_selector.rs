@@ -4,7 +4,7 @@ use super::exthdr;
 use super::fib_expr::eval_fib;
 use super::header_bits::{address_value, be16, packet_address};
 use super::header_fields::{bits_of_header, eval_ip4, eval_ip6, inner_offset};
-use super::hold::holds_of_selector;
+use super::hold::{holds_of_selector, is_of_ends};
 use super::state::State;
 use super::tunnel::eval_tunnel;
 use crate::ast::{
@@ -21,6 +21,7 @@ const DAY: u64 = 86_400;
 /// The value of a selector, including changes by earlier rules; `None` where the packet does not have it.
 pub(super) fn eval_selector(selector: Selector, ctx: &EvalCtx<'_, '_>, state: &mut State) -> Option<u128> {
     state.trace.holds |= holds_of_selector(&selector);
+    state.trace.one_connection |= !is_of_ends(&selector);
     let packet = &ctx.current_packet();
     match selector {
         Selector::Ip(field) if packet.family() == Family::V4 => eval_ip4(packet, field),

@@ -7,7 +7,7 @@ use super::eval_selector::eval_selector;
 use super::exthdr::can_be_stripped;
 use super::flow_offload::may_be_offloaded;
 use super::header_rewrite::HeaderRewrite;
-use super::hold::{holds_of_instr, is_ordinary_in, stops_probe, tcp_flags_of_match};
+use super::hold::{holds_of_instr, is_alike, is_ordinary_in, stops_probe, tcp_flags_of_match};
 use super::instr::{BaseChain, CompiledExpr, CompiledRhs, CompiledRule, CompiledVerdict, Instr};
 use super::log::format_log_line;
 use super::nat::apply_nat;
@@ -227,6 +227,7 @@ impl Evaluator<'_> {
     fn eval_instr(&mut self, instr: &Instr, ctx: &mut EvalCtx<'_, '_>) -> InstrOutcome {
         let bytes = ctx.packet.total_len() as u64;
         self.state.trace.holds |= holds_of_instr(instr);
+        self.state.trace.one_connection |= !is_alike(instr);
         if ctx.meta.is_probe && stops_probe(instr) {
             self.state.trace.holds |= HoldReasons::REWRITE;
             return InstrOutcome::Final(Verdict::Drop);

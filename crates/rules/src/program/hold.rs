@@ -1,8 +1,9 @@
 //! Which selectors and instructions hold a connection: what they consult may differ for its next packet (see [`EvalTrace`](super::EvalTrace)).
-use super::instr::{CompiledExpr, CompiledRhs, Instr};
+use super::instr::{CompiledExpr, CompiledRhs, Instr, NatAddress, NatPortSource};
 use super::set::CompiledSet;
 use super::trace::HoldReasons;
-use crate::ast::{AssignTarget, BitRange, CtKey, IpField, MetaKey, PayloadBase, Selector};
+use crate::ast::{AssignTarget, BitRange, CtKey, Endpoint, IpField, MetaKey, PayloadBase, Selector};
+use keepstate_engine::{Manip, PortSelection};
 use keepstate_wire::Packet;
 use keepstate_wire::tcp::TcpFlags;
 
@@ -43,6 +44,60 @@ pub(super) fn holds_of_selector(selector: &Selector) -> HoldReasons {
         Selector::Fib(_) => HoldReasons::empty(),
         Selector::Socket(_) | Selector::Route(_) | Selector::Xfrm(..) => HoldReasons::SOCKET,
         _ => HoldReasons::PACKET_CONTENT,
+    }
+}
+
+/// Is a selector the same for every new connection of one client to one port of a server, by the same interfaces?
+pub(super) fn is_of_ends(selector: &Selector) -> bool {
+    match selector {
+        Selector::Ip(field) | Selector::Ip6(field) => {
+            matches!(field, IpField::Source | IpField::Destination | IpField::Protocol | IpField::Version)
+        }
+        Selector::Port(_, end) => *end == Endpoint::Destination,
+        Selector::Meta(key) => matches!(
+            key,
+            MetaKey::Iif
+                | MetaKey::Oif
+                | MetaKey::IifName
+                | MetaKey::OifName
+                | MetaKey::Group(_)
+                | MetaKey::LinkType(_)
+                | MetaKey::Kind(_)
+                | MetaKey::L4Proto
+                | MetaKey::NfProto
+                | MetaKey::Protocol
+                | MetaKey::Mark
+        ),
+        Selector::Ct(key) => matches!(key, CtKey::State | CtKey::Direction | CtKey::Zone(_)),
+        Selector::Fib(_) => true,
+        _ => false,
+    }
+}
+
+/// Does an instruction do the same for each of those connections, but for what it reads? Of NAT that chooses ports it does not.
+pub(super) fn is_alike(instr: &Instr) -> bool {
+    match instr {
+        Instr::Match { .. }
+        | Instr::Counter(_)
+        | Instr::CounterMap(..)
+        | Instr::Nop
+        | Instr::Vmap(..)
+        | Instr::Verdict(_) => true,
+        Instr::Nat(nat) => {
+            let one_address = match &nat.target {
+                NatAddress::Unchanged | NatAddress::Masquerade | NatAddress::Redirect | NatAddress::Value(..) => true,
+                NatAddress::Range(first, last) => first == last,
+                // Noted where its value is read.
+                NatAddress::Map(..) => true,
+            };
+            let one_port = match (&nat.ports, nat.manip) {
+                (None, _) => true,
+                (Some(NatPortSource::Range(first, last)), Manip::Destination) => first == last,
+                _ => false,
+            };
+            one_address && one_port && nat.port_selection == PortSelection::default() && !nat.netmap
+        }
+        _ => false,
     }
 }
 

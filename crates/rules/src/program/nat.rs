@@ -52,6 +52,9 @@ fn nat_range(evaluator: &mut Evaluator<'_>, nat: &CompiledNat, ctx: &EvalCtx<'_,
                 ports = Some(u16::try_from(*first).ok()?..=u16::try_from(*last).ok()?);
             }
             let (first, last) = values.first()?;
+            let one_port =
+                ports.as_ref().is_none_or(|ports| nat.manip == Manip::Destination && ports.start() == ports.end());
+            evaluator.state.trace.one_connection |= first != last || !one_port;
             Some(address_from_value(*first, v6)..=address_from_value(*last, v6))
         }
         NatAddress::Masquerade => single_address(

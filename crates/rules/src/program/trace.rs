@@ -77,6 +77,8 @@ pub struct EvalTrace {
     pub fib_read: bool,
     /// The connection's status was consulted, which changes until it is assured.
     pub status_read: bool,
+    /// More was consulted than the connection's addresses, the server's port, its interfaces, and that it is new: another connection of the same client to the same server may be judged otherwise.
+    pub one_connection: bool,
     /// The flags of TCP that were consulted, of SYN, FIN, RST and ACK, by matches that asked for nothing else, and were as in ordinary segments: those have ACK alone. Segments with other flags may be judged
     /// otherwise.
     pub tcp_flags_read: u8,
@@ -122,6 +124,7 @@ impl EvalTrace {
         self.mark_set |= other.mark_set;
         self.fib_read |= other.fib_read;
         self.status_read |= other.status_read;
+        self.one_connection |= other.one_connection;
         self.tcp_flags_read |= other.tcp_flags_read;
         other.counters.iter().for_each(|counter| self.note_counter(*counter));
         other.lookups.iter().for_each(|lookup| self.note_lookup(*lookup));
@@ -135,6 +138,7 @@ impl EvalTrace {
         self.mark_read = false;
         self.fib_read = false;
         self.status_read = false;
+        self.one_connection = false;
         self.tcp_flags_read = 0;
         self.mark_set = mark_set;
     }
