@@ -113,6 +113,8 @@ impl KernelLinks {
             RtMessage::Route(route, _) | RtMessage::RouteGone(route) if route.table != RT_TABLE_MAIN => {
                 changes.push(FibChange::OtherRoute(route.prefix, route.prefix_length));
             }
+            // No flow goes by an interface that is not known yet.
+            RtMessage::Forwards(index, _) if !self.links.contains_key(&index) => (),
             RtMessage::RoutingChanged(_) | RtMessage::Forwards(..) => changes.push(FibChange::Routing),
             RtMessage::Route(route, placement) => {
                 self.has_multipath |= route.nexthops.len() > 1;

@@ -176,3 +176,32 @@ fn interfaces_change_routing_only_where_routes_may_lead_to_them() {
     tell(links, RtMessage::RoutingChanged(RouteSelectors::default()));
     assert_eq!(tell(links, link(7, true, false)), there(true));
 }
+
+/// What every interface has by itself, and gets up to two seconds after it is up, changes the way of no flow: neither do the settings of a new interface.
+#[test]
+fn what_an_interface_has_by_itself_changes_no_routing() {
+    let Ok(namespace) = AnonNetns::create() else {
+        return report_skipped("link-local addresses of a new interface: it needs root, namespaces and iproute2");
+    };
+    for line in
+        ["link add d0 type veth peer name e0", "addr add 10.0.0.1/24 dev d0", "link set e0 up", "link set d0 up"]
+    {
+        assert!(ip(&namespace, line), "{line}");
+    }
+    let mut monitor = namespace.enter(|| RtMonitor::open().unwrap()).unwrap();
+    let messages = monitor.dump_all().unwrap();
+    let index = links(&messages).into_iter().find(|link| link.name == "d0").unwrap().index;
+    let (mut links, _) = build_fib(messages);
+    assert!(ip(&namespace, "link add name d9 type dummy"));
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let mut is_there = false;
+    while !is_there {
+        assert!(std::time::Instant::now() < until, "no link-local address came");
+        for message in monitor.wait_changes(std::time::Duration::from_secs(1)).unwrap().messages {
+            is_there |= matches!(&message, RtMessage::Address(of) if of.ifindex == index && is_of_link(of.address));
+            let (mut changes, told) = (Vec::new(), format!("{message:?}"));
+            let _ = links.apply(message, &mut changes);
+            assert!(!changes.contains(&FibChange::Routing), "{told}");
+        }
+    }
+}

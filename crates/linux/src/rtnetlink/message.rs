@@ -316,6 +316,9 @@ fn decode_route(
     if flags & RTM_F_CLONED != 0 {
         return Ok(Err(RtMessage::Other));
     }
+    if kind != RTN_UNICAST && is_of_link(attributes) {
+        return Ok(Err(RtMessage::Other));
+    }
     if kind != RTN_UNICAST && !rejects || source_length_and_tos != 0 {
         // One for some sources may have several ways.
         let by = RouteSelectors { tos: source_length_and_tos & 0xff != 0, flow: kind == RTN_UNICAST };
@@ -354,6 +357,15 @@ fn decode_route(
         _ => (),
     }
     Ok(Ok(route))
+}
+
+/// Is a route's prefix one that every IPv6 link has by itself: link-local, or of groups? The kernel makes their local routes up to two seconds after a link is up.
+fn is_of_link(attributes: &[u8]) -> bool {
+    let destination = NlAttrs::new(attributes).flatten().find(|attribute| attribute.kind == 1);
+    match destination.and_then(|attribute| parse_ip(attribute.payload)) {
+        Some(IpAddr::V6(prefix)) => prefix.is_unicast_link_local() || prefix.is_multicast(),
+        _ => false,
+    }
 }
 
 /// The rest of its header is padding, and the family stands in front of it.

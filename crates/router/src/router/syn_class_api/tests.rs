@@ -82,7 +82,7 @@ fn every_connection_of_a_class_is_judged_as_the_class_says() {
     let (mut found, mut kept) = (0, 0);
     for (rule, _) in RULES {
         let hook = if rule.starts_with("socket") { "prerouting" } else { "forward" };
-        for rule in [format!("{rule}"), format!("ct state new {rule}")] {
+        for rule in [(*rule).to_owned(), format!("ct state new {rule}")] {
             let rules = format!(
                 "table ip t {{ {OBJECTS}
                     chain f {{ type filter hook {hook} priority 0; policy accept; {rule}; }} }}"
