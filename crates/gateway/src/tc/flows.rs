@@ -197,6 +197,11 @@ impl TcFlows {
         self.table.hear();
     }
 
+    /// Whether [`TcFlows::sync`] has more to do than one turn's.
+    pub(super) fn is_busy(&self) -> bool {
+        self.opened.is_busy()
+    }
+
     /// Whether lines wait for being given back.
     pub(super) fn has_leaving(&self) -> bool {
         self.table.has_leaving()

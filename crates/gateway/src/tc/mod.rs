@@ -422,6 +422,7 @@ impl Driver for TcDriver {
     fn wait(&mut self, milliseconds: i32) -> Result<()> {
         // Lines that are given back soon make room, and their last counts are wanted.
         let milliseconds = if self.flows.has_leaving() { milliseconds.min(10) } else { milliseconds };
+        let milliseconds = if self.flows.is_busy() { milliseconds.min(1) } else { milliseconds };
         let others = [self.carrier.as_fd(), self.routes.news()];
         let ready = poll::poll_readable(others.into_iter().chain(self.flows.bell()), milliseconds);
         if ready.context("waiting for packets")? > 0 {

@@ -18,8 +18,6 @@ pub(super) struct OpenedByClass {
     /// The router's generation of classes.
     generation: u64,
     ports: BTreeMap<OutsideEnd, OutsidePorts>,
-    /// Classes whose outside ports in use are not known yet.
-    waiting: Vec<(OutsideEnd, TcSynClass)>,
     /// Packets that the router has given out beside the SYNs.
     outputs: Vec<MarkedEgress>,
     /// SYNs that have gone on to a neighbour.
@@ -52,7 +50,6 @@ impl OpenedByClass {
             classes: hooks.syn_class_table()?,
             generation: 0,
             ports: BTreeMap::new(),
-            waiting: Vec::new(),
             outputs: Vec::new(),
             gone_on: Vec::new(),
         })
@@ -64,7 +61,6 @@ impl OpenedByClass {
         if self.generation != generation {
             self.generation = generation;
             self.classes.void_all();
-            self.waiting.clear();
         }
     }
 
@@ -76,17 +72,7 @@ impl OpenedByClass {
         while let Some(class) = router.poll_syn_class() {
             self.add(&class)?;
         }
-        let has_ready = self.look_after_ports(router, now);
-        if has_ready {
-            let ports = &self.ports;
-            let is_ready = |end: &OutsideEnd| ports.get(end).is_some_and(OutsidePorts::is_ready);
-            let (ready, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|(end, _)| is_ready(end));
-            self.waiting = waiting;
-            let ready: Vec<(OutsideEnd, TcSynClass)> = ready;
-            for (_, class) in ready {
-                self.classes.insert(&class)?;
-            }
-        }
+        self.look_after_ports(router, now);
         self.classes.set_budget(router.opening_budget());
         Ok(())
     }
@@ -100,32 +86,29 @@ impl OpenedByClass {
         if !self.ports.contains_key(&end) && self.ports.len() >= MAX_PORT_MAPS as usize {
             // Those that are still in use are found again.
             self.classes.void_all();
-            self.waiting.clear();
             self.ports.clear();
         }
         let number = self.ports.len() as u32;
         let classes = &self.classes;
         let ports = self.ports.entry(end).or_insert_with(|| OutsidePorts::new(end, classes.port_map(number), number));
-        let class = TcSynClass { flows, ports: Some(ports.number()) };
-        if ports.is_ready() {
-            return self.classes.insert(&class).map(drop);
-        }
-        self.waiting.push((end, class));
-        Ok(())
+        self.classes.insert(&TcSynClass { flows, ports: Some(ports.number()) }).map(drop)
     }
 
-    /// A bounded part of what is to be looked up in the router's table. True if one has become ready.
-    fn look_after_ports(&mut self, router: &Router, now: Instant) -> bool {
+    /// Are there ports that have to be looked up soon?
+    pub(super) fn is_busy(&self) -> bool {
+        self.ports.values().any(|ports| !ports.is_complete())
+    }
+
+    /// A bounded part of what is to be looked up in the router's table.
+    fn look_after_ports(&mut self, router: &Router, now: Instant) {
         let mut room = LOOKUPS_PER_TURN;
-        let mut has_ready = false;
         for ports in self.ports.values_mut() {
             let map = self.classes.port_map(ports.number());
-            has_ready |= ports.look_after(&map, &mut room, router, now);
+            ports.look_after(&map, &mut room, router, now);
             if room == 0 {
                 break;
             }
         }
-        has_ready
     }
 
     /// A connection was entered that the router has made: nobody else takes its outside port.

@@ -1,7 +1,7 @@
 //! The outside ports in use between an outside address and one port of a server, kept in a bitmap that the programs share: they give a new connection the client's own port if its bit is free.
 //!
 //! ```text
-//! a class needs it ─▶ every port is looked up in the router's table, a part a turn ─▶ ready
+//! a class needs it: every bit is set ─▶ every port is looked up in the router's table, a part a turn: the bits of those that nobody has are cleared
 //! a program opens a connection, or the router's own is entered ─▶ its port's bit is set
 //! every few seconds the ports whose bit is set are looked up: whose connection was gone twice, a round apart, is free again
 //! ```
@@ -26,7 +26,7 @@ pub(super) struct OutsidePorts {
     number: u32,
     /// The next thirty-two ports to look up.
     next: u16,
-    is_ready: bool,
+    is_complete: bool,
     /// Ports whose connection was gone in the last round.
     gone: BTreeSet<u16>,
     /// When the next round begins.
@@ -34,10 +34,10 @@ pub(super) struct OutsidePorts {
 }
 
 impl OutsidePorts {
-    /// Nothing is known yet.
+    /// No port is known to be free yet.
     pub(super) fn new(end: OutsideEnd, map: PortMap<'_>, number: u32) -> OutsidePorts {
-        map.clear();
-        OutsidePorts { end, number, next: 0, is_ready: false, gone: BTreeSet::new(), next_round: Instant(0) }
+        map.take_all();
+        OutsidePorts { end, number, next: FIRST, is_complete: false, gone: BTreeSet::new(), next_round: Instant(0) }
     }
 
     /// The number of its bitmap.
@@ -45,36 +45,32 @@ impl OutsidePorts {
         self.number
     }
 
-    /// Are all connections of before in it?
-    pub(super) fn is_ready(&self) -> bool {
-        self.is_ready
+    /// Has every port been looked up?
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_complete
     }
 
-    /// Looks up some ports, as long as there is room for lookups. True if it has become ready.
-    pub(super) fn look_after(&mut self, map: &PortMap<'_>, room: &mut usize, router: &Router, now: Instant) -> bool {
+    /// Looks up some ports, as long as there is room for lookups.
+    pub(super) fn look_after(&mut self, map: &PortMap<'_>, room: &mut usize, router: &Router, now: Instant) {
         while *room > 0 && now >= self.next_round {
             self.look_up(map, room, router, now);
-            self.next += 1;
-            if self.next == WORDS {
-                self.next = 0;
+            self.next = (self.next + 1) % WORDS;
+            if self.next == FIRST {
                 self.next_round = Instant(now.0 + ROUND);
-                return !std::mem::replace(&mut self.is_ready, true);
+                self.is_complete = true;
             }
         }
-        false
     }
 
     fn look_up(&mut self, map: &PortMap<'_>, room: &mut usize, router: &Router, now: Instant) {
         let set = map.word(self.next);
-        // At first all of them, then those that are set.
-        let wanted = if self.is_ready { set } else { u32::MAX };
-        for bit in (0..32).filter(|bit| wanted >> bit & 1 != 0) {
+        for bit in (0..32).filter(|bit| set >> bit & 1 != 0) {
             let port = self.next * 32 + bit;
             *room = room.saturating_sub(1);
             if self.is_used(port, router, now) {
                 self.gone.remove(&port);
-                map.take(port);
-            } else if self.is_ready && !self.gone.insert(port) {
+            } else if !self.is_complete || !self.gone.insert(port) {
+                // Nobody has it: no program could take it yet, or it was gone a round ago too, and what programs have opened until then was read.
                 self.gone.remove(&port);
                 map.free(port);
             }
@@ -89,7 +85,8 @@ impl OutsidePorts {
     }
 }
 
-/// Words of thirty-two ports.
+/// Words of thirty-two ports; the first that are looked up: those that Linux gives its own sockets.
 const WORDS: u16 = 2048;
+const FIRST: u16 = 1024;
 /// Between two rounds, in nanoseconds.
 const ROUND: u64 = 5_000_000_000;

@@ -36,9 +36,10 @@ impl PortMap<'_> {
         self.memory.atomic_u32(self.at(usize::from(index % 2048))).load(Ordering::Acquire)
     }
 
-    /// Nobody uses any.
-    pub fn clear(&self) {
-        (0..PORT_MAP_LEN / 4).for_each(|index| self.memory.atomic_u32(self.at(index)).store(0, Ordering::Release));
+    /// All are in use, as far as is known.
+    pub fn take_all(&self) {
+        (0..PORT_MAP_LEN / 4)
+            .for_each(|index| self.memory.atomic_u32(self.at(index)).store(u32::MAX, Ordering::Release));
     }
 
     fn place(&self, port: u16) -> (&AtomicU32, u32) {
@@ -65,7 +66,7 @@ mod tests {
         assert_eq!((first.word(0), first.word(2047)), (1 | 1 << 31, 1 << 31));
         first.free(31);
         assert!(!first.has(31) && first.has(32) && first.take(31));
-        first.clear();
-        assert!([0, 32, 40_000].into_iter().all(|port| !first.has(port)));
+        first.take_all();
+        assert!([0, 33, 40_001].into_iter().all(|port| first.has(port) && !second.has(port)));
     }
 }
