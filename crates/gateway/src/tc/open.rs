@@ -17,7 +17,12 @@ pub(super) fn open_carrier() -> Result<Carrier> {
 }
 
 pub(super) fn open_pins() -> Result<PinDir> {
-    PinDir::open().context("cannot use the BPF file system at /sys/fs/bpf, which keeps the interfaces closed when the gateway dies: needs root")
+    let pins = PinDir::open().context("cannot use the BPF file system at /sys/fs/bpf, which keeps the interfaces closed when the gateway dies: needs root")?;
+    let dead = pins.remove_dead();
+    if dead > 0 {
+        tracing::info!("removed what gateways have left of {dead} network namespaces that are gone");
+    }
+    Ok(pins)
 }
 
 /// Gives all interfaces that a gateway has left closed back to the kernel. Returns how many they were.

@@ -256,3 +256,32 @@ fn connections_with_timeouts_of_their_own_are_adopted() {
     let left: u64 = list.split_whitespace().nth(2).unwrap().parse().unwrap();
     assert!(list.contains("ESTABLISHED") && left <= 1000, "{list}");
 }
+
+/// A namespace that ends with its gateway leaves maps behind; the next gateway anywhere removes them, and touches nothing of those that live.
+#[test]
+fn what_is_left_of_a_namespace_that_is_gone_is_removed() {
+    let Some(mut gone) = TcTestbed::new("dg") else { return };
+    let Some(mut lives) = TcTestbed::new("dl") else { return };
+    let pins = |lab: &TcTestbed| {
+        let namespace = std::fs::metadata(format!("/run/netns/{}", lab.netns.name("r"))).unwrap();
+        format!("/sys/fs/bpf/keepstate/net-{}", std::os::unix::fs::MetadataExt::ino(&namespace))
+    };
+    let [of_gone, of_living] = [&gone, &lives].map(pins);
+    if !std::path::Path::new(&of_living).exists() {
+        return crate::report_skipped("pins of namespaces that are gone: they are in another mount namespace");
+    }
+    gone.kill();
+    lives.kill();
+    for side in ["c", "r", "s"] {
+        assert!(crate::peers::run_ip(&["netns", "del", &gone.netns.name(side)]));
+    }
+    // The kernel takes a namespace apart some time after its name is gone.
+    let until = Instant::now() + PATIENCE;
+    while std::path::Path::new(&of_gone).exists() {
+        assert!(Instant::now() < until, "{of_gone} is still there");
+        let Some(other) = TcTestbed::new("do") else { return };
+        assert!(std::path::Path::new(&of_living).exists(), "it keeps its interfaces closed");
+        drop(other);
+    }
+    lives.start(&["--interface", "r0,r1"]);
+}

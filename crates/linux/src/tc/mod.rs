@@ -3,6 +3,7 @@
 //! [`TcHooks`] loads the programs and attaches them; [`Carrier`] reads and writes packets. Both outlive the process: the programs' links are pinned (see [`PinDir`]) and the carrier is
 //! persistent, so that a process that dies leaves the interfaces closed, and the next one takes them over without a gap. [`TcHooks::detach`] gives an interface back to the kernel.
 mod carrier;
+mod dead_pins;
 mod flow_line;
 mod flow_record;
 mod flow_table;

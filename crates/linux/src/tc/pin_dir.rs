@@ -82,6 +82,21 @@ impl PinDir {
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 
+    /// The directories of other network namespaces.
+    pub(super) fn others(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(fd_path(&self.parent)).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        names
+            .filter(|name| name.starts_with("net-") && *name != self.name)
+            .map(|name| fd_path(&self.parent).join(name))
+            .collect()
+    }
+
+    /// Removes what gateways have left of network namespaces that are gone. Returns of how many.
+    pub fn remove_dead(&self) -> usize {
+        super::dead_pins::remove_dead_pins(self)
+    }
+
     /// Removes the directory, once it is empty.
     pub(super) fn remove(&self) -> io::Result<()> {
         fs::remove_dir(fd_path(&self.parent).join(&self.name))
