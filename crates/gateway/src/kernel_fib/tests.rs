@@ -192,7 +192,7 @@ fn what_an_interface_has_by_itself_changes_no_routing() {
     let messages = monitor.dump_all().unwrap();
     let index = links(&messages).into_iter().find(|link| link.name == "d0").unwrap().index;
     let (mut links, _) = build_fib(messages);
-    assert!(ip(&namespace, "link add name d9 type dummy"));
+    assert!(ip(&namespace, "link add d9 type veth peer name e9"));
     let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
     let mut is_there = false;
     while !is_there {
