@@ -20,6 +20,7 @@ use anyhow::{Context, Result};
 use keepstate_cluster::{ConfigDigest, Greeting};
 use keepstate_engine::{AdmissionPolicy, Engine, Helper, Instant, NatPolicy, Secret, Sysctl, Sysctls};
 use keepstate_linux::file_access::FileAccess;
+use keepstate_linux::priority;
 use keepstate_linux::privileges::{self, CapabilitySet};
 use keepstate_linux::tc::HookSecrets;
 use keepstate_linux::xdp::XskMode;
@@ -271,6 +272,10 @@ impl GatewayConfig {
         }
         let flow_logs = FlowLogs::start(&self.flow_logs, &self.log_backends)?;
         let takeover = self.cluster.as_ref().map(AddressTakeover::start).transpose()?.flatten();
+        if matches!(self.driver, DriverConfig::Tc { .. }) {
+            // The kernel's own time is not this thread's, and established packets do not need it: but first ones wait for it. Without the right it is an ordinary one.
+            let _ = priority::prefer_thread();
+        }
         // Threads inherit what this one has: before the first of them. Those that run already, of the logs, the state file and the addresses, have limited themselves.
         privileges::keep_capabilities(self.needed_capabilities()).context("dropping capabilities")?;
         let cluster =

@@ -11,7 +11,7 @@ use super::{control_cluster, ctnl_session, streaming};
 use anyhow::{Context, Result, bail};
 use keepstate_engine::Instant;
 use keepstate_linux::peercred::PeerCred;
-use keepstate_linux::privileges;
+use keepstate_linux::{priority, privileges};
 use keepstate_router::Router;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -153,6 +153,7 @@ fn accept_loop(listener: &UnixListener, handle: &ControlHandle) {
         }
         let (handle, closed) = (handle.clone(), open.clone());
         let spawned = std::thread::Builder::new().name("control-client".into()).spawn(move || {
+            priority::ordinary_thread();
             if let Err(error) = serve(&stream, &handle) {
                 tracing::trace!("control: {error:#}");
             }

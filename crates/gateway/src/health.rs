@@ -4,7 +4,7 @@
 //! the start decides alone, later ones only in a row ([`RiseFall`]). No packet ever waits for a check.
 use keepstate_engine::Instant;
 use keepstate_linux::file_access::FileAccess;
-use keepstate_linux::{privileges, signal};
+use keepstate_linux::{priority, privileges, signal};
 use keepstate_router::Router;
 use keepstate_router::service::{BackendId, HealthCheckConfig, Probe};
 use socket2::{Domain, Socket, Type};
@@ -50,6 +50,7 @@ impl HealthStarter {
     pub(super) fn start() -> std::io::Result<HealthStarter> {
         let (checks, new_checks) = channel();
         let start_all = move || {
+            priority::ordinary_thread();
             if let Err(error) = privileges::drop_thread_capabilities().and_then(|()| {
                 COMMAND_WRITES
                     .iter()

@@ -83,6 +83,7 @@ impl Reloader {
         let (load, time) = (Arc::clone(&self.load), Arc::clone(&gateway.time));
         let in_use = gateway.lock(TurnKind::Reload).router.program().ruleset();
         let prepare = move || {
+            keepstate_linux::priority::ordinary_thread();
             let prepared = load().and_then(|loaded| loaded.prepare_reload(&in_use, time.now()));
             // The gateway may have ended meanwhile.
             drop(sender.send(prepared));

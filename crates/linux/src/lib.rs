@@ -24,6 +24,7 @@ pub mod no_blocking;
 mod open_in_root;
 pub mod peercred;
 pub mod poll;
+pub mod priority;
 pub mod privileges;
 pub mod proc_conntrack;
 pub mod proc_ct_stat;

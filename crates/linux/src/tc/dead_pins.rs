@@ -5,7 +5,7 @@
 use super::pin_dir::PinDir;
 use aya::programs::links::{FdLink, PinnedLink};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Removes them. Returns how many there were.
 pub(super) fn remove_dead_pins(pins: &PinDir) -> usize {
@@ -15,11 +15,8 @@ pub(super) fn remove_dead_pins(pins: &PinDir) -> usize {
 }
 
 fn is_dead(directory: &Path) -> bool {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let attached: Vec<Option<bool>> = entries
-        .filter(|entry| LINK_PINS.iter().any(|end| entry.file_name().to_string_lossy().ends_with(end)))
-        .map(|entry| is_attached(&entry.path()))
-        .collect();
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    let attached: Vec<Option<bool>> = entries.filter(|path| is_link(path)).map(|path| is_attached(&path)).collect();
     // What cannot be read is left alone.
     !attached.is_empty() && attached.iter().all(|attached| *attached == Some(false))
 }
@@ -43,10 +40,18 @@ fn ifindex_of(descriptors: impl Iterator<Item = String>, id: u32) -> Option<u32>
 }
 
 fn remove_directory(directory: &Path) -> std::io::Result<()> {
-    for entry in fs::read_dir(directory)?.flatten() {
-        fs::remove_file(entry.path())?;
+    let mut paths: Vec<PathBuf> = fs::read_dir(directory)?.flatten().map(|entry| entry.path()).collect();
+    // The links last: if this is cut short, the directory is still known for dead.
+    paths.sort_by_key(|path| is_link(path));
+    for path in paths {
+        // What is remembered of the loopback interface is the name of a directory.
+        if path.is_dir() { fs::remove_dir(path)? } else { fs::remove_file(path)? }
     }
     fs::remove_dir(directory)
+}
+
+fn is_link(path: &Path) -> bool {
+    LINK_PINS.iter().any(|end| path.to_string_lossy().ends_with(end))
 }
 
 /// How the names of pins of links end.
