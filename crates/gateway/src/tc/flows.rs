@@ -6,14 +6,13 @@
 //!   └───── revoked: it closes ──▶ leaving ──▶ gone                          └── closed, gone from the table ──▶ gone
 //! ```
 //! At the start the connections that an earlier gateway has left, known or parked, enter the router's table; all are parked before the first packet is judged, and so judged anew.
+use super::flow_entry::tc_flow;
 use super::opened::{JudgedSyn, OpenedByClass};
 use keepstate_engine::{
     Accounting, ConnId, ConnSnapshot, Direction, FlowStats, Instant, ProtocolInfo, Status, Sysctl, TcpState,
 };
-use keepstate_linux::tc::{
-    AdoptedFlow, FlowCounts, FlowLine, FlowRecord, FlowTable, TcError, TcFlow, TcFlowTarget, TcHooks,
-};
-use keepstate_router::{FlowSource, FlowTarget, KnownFlow, MarkedEgress, Router};
+use keepstate_linux::tc::{AdoptedFlow, FlowCounts, FlowLine, FlowRecord, FlowTable, TcError, TcHooks};
+use keepstate_router::{KnownFlow, MarkedEgress, Router};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
@@ -451,31 +450,4 @@ fn snapshot_of(router: &Router, conn_id: ConnId, reported: [FlowCounts; 2], now:
         bytes = encode(&snapshot);
     }
     Some(bytes)
-}
-
-/// A flow as the programs take it; `None` if they cannot.
-pub(super) fn tc_flow(flow: &KnownFlow) -> Option<TcFlow> {
-    let (ifindex, is_egress) = match flow.source {
-        FlowSource::Interface(ifindex) => (ifindex, false),
-        FlowSource::Host(ifindex) => (ifindex, true),
-    };
-    let target = match flow.target {
-        FlowTarget::Forward { oif, next_hop } => TcFlowTarget::Forward(oif, next_hop),
-        FlowTarget::Host => TcFlowTarget::Host,
-        FlowTarget::LetOut => TcFlowTarget::LetOut,
-    };
-    Some(TcFlow {
-        source: (flow.tuple.source, flow.tuple.source_key),
-        destination: (flow.tuple.destination, flow.tuple.destination_key),
-        new_source: (flow.translated.source, flow.translated.source_key),
-        new_destination: (flow.translated.destination, flow.translated.destination_key),
-        protocol: Some(flow.tuple.protocol).filter(|protocol| [6, 17].contains(protocol))?,
-        is_egress,
-        ifindex: u16::try_from(ifindex).ok()?,
-        target,
-        set_mark: flow.set_mark,
-        unmarked_only: flow.unmarked_only,
-        plain_tos_only: flow.plain_tos_only,
-        without_fin: flow.fin_read,
-    })
 }

@@ -4,6 +4,7 @@
 //! are forwarded leave by the kernel's own neighbours; those for the machine go on into its stack on the interface they came by, those from it leave as they were about to.
 //!
 //! Programs and carrier outlive this process (see [`keepstate_linux::tc`]): when it dies, nothing passes until the next one has taken over. [`detach`] ends that.
+mod flow_entry;
 mod flows;
 mod governed;
 mod kernel_routes;

@@ -1,6 +1,6 @@
 //! The carrier and the pins opened, with what to do if they cannot be; everything given back to the kernel.
 use anyhow::{Context, Result, bail};
-use keepstate_linux::tc::{CARRIER_NAME, Carrier, PinDir, TcHooks};
+use keepstate_linux::tc::{CARRIER_NAME, Carrier, PinDir, TcHooks, remove_dead_pins};
 use std::io::ErrorKind;
 
 pub(super) fn open_carrier() -> Result<Carrier> {
@@ -18,7 +18,7 @@ pub(super) fn open_carrier() -> Result<Carrier> {
 
 pub(super) fn open_pins() -> Result<PinDir> {
     let pins = PinDir::open().context("cannot use the BPF file system at /sys/fs/bpf, which keeps the interfaces closed when the gateway dies: needs root")?;
-    let dead = pins.remove_dead();
+    let dead = remove_dead_pins(&pins);
     if dead > 0 {
         tracing::info!("removed what gateways have left of {dead} network namespaces that are gone");
     }

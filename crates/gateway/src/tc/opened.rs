@@ -2,7 +2,7 @@
 //! a packet changes: counters of rules, the table, events. What it does not agree to is taken back; that happens where somebody else was quicker, in the moment when rules changed.
 //!
 //! Where a class translates the source, the client's port is kept if nobody has it between the outside address and the server ([`OutsidePorts`]).
-use super::flows::tc_flow;
+use super::flow_entry::tc_flow;
 use super::outside_ports::{OutsideEnd, OutsidePorts};
 use keepstate_engine::{ConnId, Instant, Tuple, Zone};
 use keepstate_linux::tc::{MAX_PORT_MAPS, SynClassTable, TcError, TcHooks, TcSynClass};

@@ -7,8 +7,8 @@ use aya::programs::links::{FdLink, PinnedLink};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Removes them. Returns how many there were.
-pub(super) fn remove_dead_pins(pins: &PinDir) -> usize {
+/// Removes what gateways have left of network namespaces that are gone. Returns of how many.
+pub fn remove_dead_pins(pins: &PinDir) -> usize {
     let dead = pins.others().into_iter().filter(|directory| is_dead(directory));
     // Another gateway may do the same at this moment.
     dead.filter(|directory| remove_directory(directory).is_ok()).count()

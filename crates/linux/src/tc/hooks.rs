@@ -8,6 +8,7 @@ use super::flow_table_size::FlowTableSize;
 use super::loopback::{self, LOOPED_KEY_LEN, LoopbackSettings, LoopedEnds};
 use super::pin_dir::PinDir;
 use super::syn_class::{HEARTBEAT_LEN, PORT_MAPS_LEN, SynClassTable};
+use super::tc_error::{TcError, tc_error};
 use crate::mapped_memory::MappedMemory;
 use crate::tun;
 use aya::Ebpf;
@@ -30,14 +31,6 @@ use std::time::Duration;
 /// The compiled programs; `scripts/check-bpf` compares them with their source.
 static BPF_OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/tc_hooks.bpf.o");
 
-/// Why programs cannot be attached or detached.
-#[derive(Debug, thiserror::Error)]
-#[error("{what}")]
-pub struct TcError {
-    what: String,
-    source: Box<dyn std::error::Error + Send + Sync>,
-}
-
 impl HookSecrets {
     /// Those of this random number, each for its purpose.
     pub fn derive(secret: [u64; 2]) -> HookSecrets {
@@ -52,12 +45,6 @@ impl HookSecrets {
         let cookie = [u32::from_ne_bytes([a, b, c, d]) | 1, u32::from_ne_bytes([e, f, g, h])];
         HookSecrets { cookie, key: [word(1), word(2)] }
     }
-}
-
-pub(super) fn tc_error<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
-    what: impl fmt::Display,
-) -> impl FnOnce(E) -> TcError {
-    move |error| TcError { what: what.to_string(), source: error.into() }
 }
 
 /// What the programs count.

@@ -92,11 +92,6 @@ impl PinDir {
             .collect()
     }
 
-    /// Removes what gateways have left of network namespaces that are gone. Returns of how many.
-    pub fn remove_dead(&self) -> usize {
-        super::dead_pins::remove_dead_pins(self)
-    }
-
     /// Removes the directory, once it is empty.
     pub(super) fn remove(&self) -> io::Result<()> {
         fs::remove_dir(fd_path(&self.parent).join(&self.name))

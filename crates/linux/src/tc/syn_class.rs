@@ -1,8 +1,8 @@
 //! Classes of new connections, as the programs take them (`struct class`): those of one client to one port of a server, by one interface. The programs open connections of a class by themselves, at most so many
 //! as the budget says before it is set anew, and tell each ([`SegmentNote::opens`](super::SegmentNote::opens)).
 use super::flow_line::{EncodedLine, TcFlow, WITHOUT_FIN};
-use super::hooks::{TcError, tc_error};
 use super::port_map::{PORT_MAP_LEN, PortMap};
+use super::tc_error::{TcError, tc_error};
 use crate::mapped_memory::MappedMemory;
 use aya::maps::{HashMap, MapData, MapError};
 use std::fmt;
