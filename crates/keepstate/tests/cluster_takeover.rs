@@ -7,7 +7,7 @@ mod peers;
 
 use common::{keepstate, report_skipped};
 use keepstate_test_support::NatsServers;
-use peers::{connect, run_ip, spawn_in_netns};
+use peers::{connect, run_ip, spawn_in_netns, start_gateway};
 use serde_json::Value;
 use std::fs;
 use std::io::{Read, Write};
@@ -106,14 +106,7 @@ impl Networks {
         let config = self.path(&format!("{index}.toml"));
         fs::write(&config, text).unwrap();
         let log = fs::File::options().create(true).append(true).open(self.path(&format!("{index}.log"))).unwrap();
-        let child = Command::new("ip")
-            .args(["netns", "exec", &self.netns(&format!("g{index}"))])
-            .args([env!("CARGO_BIN_EXE_keepstate"), "gateway", "--config"])
-            .arg(&config)
-            .stderr(Stdio::from(log))
-            .spawn()
-            .unwrap();
-        self.gateways[index] = Some(child);
+        self.gateways[index] = Some(start_gateway(&self.netns(&format!("g{index}")), &config, log));
         self.wait("the control socket", |networks| networks.control(index, &["count"]).0 == Some(0));
     }
 

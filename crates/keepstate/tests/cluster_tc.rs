@@ -11,7 +11,7 @@ mod two_shards;
 
 use common::{keepstate, report_skipped};
 use keepstate_test_support::NatsServers;
-use peers::{connect, run_ip, spawn_in_netns};
+use peers::{connect, run_ip, spawn_in_netns, start_gateway};
 use serde_json::Value;
 use std::fs;
 use std::io::{Read, Write};
@@ -140,14 +140,7 @@ impl TcCluster {
         let config = self.path(&format!("{index}.toml"));
         fs::write(&config, text).unwrap();
         let log = fs::File::create(self.path(&format!("{index}.log"))).unwrap();
-        let child = Command::new("ip")
-            .args(["netns", "exec", &self.netns(&format!("g{index}"))])
-            .args([env!("CARGO_BIN_EXE_keepstate"), "gateway", "--config"])
-            .arg(&config)
-            .stderr(Stdio::from(log))
-            .spawn()
-            .unwrap();
-        self.gateways[index] = Some(child);
+        self.gateways[index] = Some(start_gateway(&self.netns(&format!("g{index}")), &config, log));
         self.wait("the control socket", |cluster| cluster.control(index, &["count"]).0 == Some(0));
     }
 

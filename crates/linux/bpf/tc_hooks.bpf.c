@@ -829,6 +829,7 @@ static __always_inline int open_v4(struct __sk_buff *skb, struct config *now)
 		bpf_ringbuf_discard(note, BPF_RB_NO_WAKEUP);
 		goto without;
 	}
+	// There is a note only if there are all of them; the verifier does not know.
 	if (!flow || !answers || !side || !peer) {
 		bpf_ringbuf_discard(note, BPF_RB_NO_WAKEUP);
 		return SEEN_SLOW;

@@ -19,6 +19,9 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 mod change_log;
+mod offload_stats;
+
+pub use offload_stats::FlowOffloadStats;
 
 /// Where packets of a flow come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -160,22 +163,6 @@ pub(crate) struct FlowTracker {
     held: [u64; REASONS],
     /// Packets that the data path has forwarded.
     offloaded_packets: u64,
-}
-
-/// Statistics of flows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct FlowOffloadStats {
-    /// Connections that the data path knows.
-    pub flows: usize,
-    /// Packets that it has forwarded, as far as they were reported.
-    pub packets: u64,
-    /// Packets of established connections that the rules kept here, by reason.
-    pub held: Vec<(HoldReasons, u64)>,
-    /// Connections that it has opened by class.
-    pub opened: u64,
-    /// Those of them that were taken back.
-    pub taken_back: u64,
 }
 
 impl FlowTracker {

@@ -8,6 +8,7 @@ mod flow_entry;
 mod flows;
 mod governed;
 mod kernel_routes;
+mod link_news;
 mod looped;
 mod open;
 mod opened;
@@ -29,7 +30,7 @@ pub use governed::InterfacePattern;
 use keepstate_engine::Instant;
 use keepstate_linux::file_access::FileAccess;
 use keepstate_linux::poll;
-use keepstate_linux::rtnetlink::{RtLink, RtMessage};
+use keepstate_linux::rtnetlink::RtLink;
 use keepstate_linux::tc::{
     CARRIER_NAME, CarriedPacket, Carrier, CarrierAction, HookCounters, HookSecrets, TcHook, TcHooks,
 };
@@ -38,12 +39,13 @@ use keepstate_router::{Egress, FibTable, MarkedEgress, RouteOracle, Router};
 use keepstate_wire::gso::GsoPacket;
 use keepstate_wire::rewrite;
 use kernel_routes::{KernelRoutes, RoutingState};
+use link_news::{LinkNews, lock, observe_links};
 pub use open::detach;
 use open::{open_carrier, open_pins};
 pub use options::{Lifeline, OnExit, TcOptions};
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use unanswered::Unanswered;
 
 /// Packets read before the router is locked.
@@ -79,30 +81,6 @@ pub(super) struct TcDriver {
     closed_before: Vec<u32>,
     /// From then on interfaces stay closed when this ends.
     started: bool,
-}
-
-/// The interfaces as the thread that follows routes has seen them last.
-#[derive(Default)]
-struct LinkNews {
-    links: BTreeMap<u32, RtLink>,
-    changed: bool,
-}
-
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn observe_links(links: &Mutex<LinkNews>, seen: &Seen<'_>) {
-    let mut news = lock(links);
-    match seen {
-        Seen::All(messages) => {
-            news.links = kernel_fib::links(messages).into_iter().map(|link| (link.index, link.clone())).collect();
-        }
-        Seen::Change(RtMessage::Link(link)) => _ = news.links.insert(link.index, link.clone()),
-        Seen::Change(RtMessage::LinkGone(index)) => _ = news.links.remove(index),
-        Seen::Change(_) => return,
-    }
-    news.changed = true;
 }
 
 /// A packet read, and not yet routed.

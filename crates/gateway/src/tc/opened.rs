@@ -35,8 +35,7 @@ pub(super) struct JudgedSyn {
 impl JudgedSyn {
     /// The connection that has begun with it.
     pub(super) fn connection(&self, router: &Router, now: Instant) -> Option<ConnId> {
-        let found = router.engine().find(&self.tuple.filter(|_| self.has_passed)?, Zone::default(), now)?;
-        Some(found.0)
+        find(self.tuple.filter(|_| self.has_passed), router, now)
     }
 }
 
@@ -70,23 +69,25 @@ impl OpenedByClass {
     /// A map cannot be written.
     pub(super) fn sync(&mut self, router: &mut Router, now: Instant) -> Result<(), TcError> {
         while let Some(class) = router.poll_syn_class() {
-            self.add(&class)?;
+            self.add(&class, router)?;
         }
         self.look_after_ports(router, now);
         self.classes.set_budget(router.opening_budget());
         Ok(())
     }
 
-    fn add(&mut self, class: &SynClass) -> Result<(), TcError> {
+    fn add(&mut self, class: &SynClass, router: &mut Router) -> Result<(), TcError> {
         let [Some(original), Some(reply)] = class.flows.map(|flow| tc_flow(&flow)) else { return Ok(()) };
         let flows = [original, reply];
         let Some(end) = outside_end(&class.flows) else {
             return self.classes.insert(&TcSynClass { flows, ports: None }).map(drop);
         };
         if !self.ports.contains_key(&end) && self.ports.len() >= MAX_PORT_MAPS as usize {
-            // Those that are still in use are found again.
-            self.classes.void_all();
+            // Those that are still in use are found again, this one too.
+            router.forget_classes();
+            self.void(router);
             self.ports.clear();
+            return Ok(());
         }
         let number = self.ports.len() as u32;
         let classes = &self.classes;
@@ -128,10 +129,7 @@ impl OpenedByClass {
             rewrite::finish_partial_checksum(&mut bytes, from, at);
         }
         let tuple = Packet::parse(&bytes).ok().and_then(|packet| keepstate_engine::packet_tuple(&packet));
-        let is_known = |tuple: Option<Tuple>| {
-            tuple.is_some_and(|tuple| router.engine().find(&tuple, Zone::default(), now).is_some())
-        };
-        let was_known = is_known(tuple);
+        let was_known = find(tuple, router, now).is_some();
         router.set_packet_mark(0);
         router.set_socket_uid(None);
         // Drops are counted by the router.
@@ -160,8 +158,7 @@ impl OpenedByClass {
         if judged.was_known || is_same {
             return;
         }
-        let made = judged.tuple.and_then(|tuple| router.engine().find(&tuple, Zone::default(), now));
-        if let Some((conn_id, _)) = made {
+        if let Some(conn_id) = find(judged.tuple, router, now) {
             router.engine_mut().remove(conn_id, now);
         }
     }
@@ -179,6 +176,11 @@ impl OpenedByClass {
         self.classes.set_budget(0);
         self.classes.void_all();
     }
+}
+
+/// The connection that a packet of this tuple belongs to.
+fn find(tuple: Option<Tuple>, router: &Router, now: Instant) -> Option<ConnId> {
+    Some(router.engine().find(&tuple?, Zone::default(), now)?.0)
 }
 
 /// Where a connection's source is translated: the server as its packets leave, and the outside address.

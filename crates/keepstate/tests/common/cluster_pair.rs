@@ -2,14 +2,14 @@
 #![allow(dead_code, reason = "each test uses what it needs")]
 
 use crate::common::{keepstate, report_skipped};
-use crate::peers::{connect, run_ip, spawn_in_netns};
+use crate::peers::{connect, run_ip, spawn_in_netns, start_gateway};
 use keepstate_test_support::{NatsServers, uninterrupted};
 use serde_json::Value;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -117,13 +117,7 @@ impl Cluster {
         let checked = keepstate(&["check", config.to_str().unwrap()], b"");
         assert_eq!(checked.code, Some(0), "{}{}", checked.out, checked.err);
         let log = fs::File::create(self.path(&format!("{index}.log"))).unwrap();
-        let child = Command::new("ip")
-            .args(["netns", "exec", &self.netns("g"), env!("CARGO_BIN_EXE_keepstate"), "gateway", "--config"])
-            .arg(&config)
-            .stderr(Stdio::from(log))
-            .spawn()
-            .unwrap();
-        self.gateways[index] = Some(child);
+        self.gateways[index] = Some(start_gateway(&self.netns("g"), &config, log));
         for (side, device) in [("c", format!("lan{index}")), ("s", format!("wan{index}"))] {
             let (from, to) = (self.netns("g"), self.netns(side));
             self.wait(&device, |_| run_ip(&["-n", &from, "link", "set", &device, "netns", &to]));

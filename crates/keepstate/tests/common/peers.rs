@@ -6,9 +6,20 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+/// Starts a gateway in a namespace by its file; what it says goes to a log.
+pub fn start_gateway(namespace: &str, config: &Path, log: File) -> Child {
+    Command::new("ip")
+        .args(["netns", "exec", namespace, env!("CARGO_BIN_EXE_keepstate"), "gateway", "--config"])
+        .arg(config)
+        .stderr(Stdio::from(log))
+        .spawn()
+        .unwrap()
+}
 
 /// Runs something in a namespace, on a thread of its own.
 pub fn spawn_in_netns<T: Send + 'static>(namespace: &str, what: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {

@@ -65,7 +65,7 @@ impl LineLayout {
     pub(super) const V4: LineLayout = LineLayout { line_len: 64, common: 32, counters: 48 };
     pub(super) const V6: LineLayout = LineLayout { line_len: 128, common: 92, counters: 112 };
 
-    /// Bytes of its key: in front of it addresses and ports as they leave, and the next hop, are as many as its own ends and one address.
+    /// Bytes of its key: addresses and ports as they come, protocol, hook, interface.
     pub(super) const fn key_len(&self) -> usize {
         if self.line_len == LineLayout::V4.line_len { 16 } else { 40 }
     }

@@ -24,6 +24,7 @@ mod packet_source;
 mod packet_tap;
 mod pipeline;
 mod prefetch;
+mod program_api;
 mod routing;
 mod service_api;
 mod syn_class_api;
@@ -47,9 +48,8 @@ use crate::syn_class::SynClasses;
 use crate::synproxy::{SynCookies, SynproxyStats};
 use drop_reason::DropCounters;
 use interface_counts::InterfaceCountTable;
-use keepstate_engine::{Engine, Instant, Outcome, Sysctl, UnixTime};
-use keepstate_rules::ast::Query;
-use keepstate_rules::{AppliedUpdate, Program, RulesetUpdate, RulesetUpdateError};
+use keepstate_engine::{Engine, Instant, Outcome, UnixTime};
+use keepstate_rules::Program;
 use keepstate_wire::Packet;
 use keepstate_wire::keyed_hash::SipKey;
 use keepstate_wire::reassembly::{Reassembler, ReassemblyLimits};
@@ -342,55 +342,6 @@ impl Router {
     /// The connection table, to change a sysctl variable or a connection, or to read events. [`Router::poll`] polls it.
     pub fn engine_mut(&mut self) -> &mut Engine {
         &mut self.engine
-    }
-
-    /// The ruleset in use.
-    pub fn program(&self) -> &Program {
-        &self.program
-    }
-
-    /// Replaces the ruleset; connections live on. Returns the old one: a large one takes a while to drop.
-    pub fn replace_program(&mut self, program: Program) -> Program {
-        // Offloaded flows were decided by the old rules.
-        self.revoke_flows();
-        self.flows.iter_mut().for_each(FlowTracker::forget_rule_counters);
-        let old = std::mem::replace(&mut self.program, program);
-        self.enable_accounting();
-        self.program.set_wall_clock_offset(self.wall_clock.local_offset);
-        old
-    }
-
-    /// Changes the ruleset between two packets; connections live on. Returns the program that was replaced, to be dropped where that delays nobody.
-    ///
-    /// # Errors
-    /// The ruleset has changed since the update was prepared, or an element exists or does not exist: nothing has changed.
-    pub fn update_program(
-        &mut self,
-        update: RulesetUpdate,
-        now: Instant,
-    ) -> Result<Option<Box<Program>>, RulesetUpdateError> {
-        let AppliedUpdate { replaced, scope, moved_counters } = self.program.apply(update, now)?;
-        self.revoke_flows_by(scope);
-        if let Some(moved) = moved_counters {
-            self.flows.iter_mut().for_each(|flows| flows.move_rule_counters(&moved));
-        }
-        if replaced.is_some() {
-            self.enable_accounting();
-        }
-        Ok(replaced)
-    }
-
-    /// Sets counters and quotas to zero.
-    pub fn reset_counters(&mut self, query: &Query) {
-        self.program.reset(query);
-    }
-
-    /// Counts packets and bytes of connections from now on, if a rule reads them. As in Linux, counting is not switched off again.
-    fn enable_accounting(&mut self) {
-        if self.program.needs_accounting() {
-            // 1 is in the range of the sysctl.
-            let _ = self.engine.set_sysctl(Sysctl::Acct, 1);
-        }
     }
 
     /// While it drains, new connections are dropped; existing ones, and those they expect (RELATED), go on.

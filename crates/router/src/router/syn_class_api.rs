@@ -41,7 +41,8 @@ impl Router {
         if self.may_have_classes() { (room / 8).min(opening / 2).min(MAX_BUDGET) } else { 0 }
     }
 
-    pub(super) fn forget_classes(&mut self) {
+    /// All classes told so far are void; those that are still in use are found again.
+    pub fn forget_classes(&mut self) {
         self.syn_classes.iter_mut().for_each(SynClasses::forget_all);
     }
 

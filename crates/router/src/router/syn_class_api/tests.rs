@@ -172,6 +172,10 @@ fn changes_void_classes() {
     router.revoke_flows();
     assert_ne!(router.syn_class_generation(), before);
     assert!(learn_from(&mut router, CLIENT, 5000).is_some(), "it is found again");
+    let before = router.syn_class_generation();
+    router.forget_classes();
+    assert_ne!(router.syn_class_generation(), before);
+    assert!(learn_from(&mut router, CLIENT, 6000).is_some(), "and again");
     router.set_draining(true);
     assert_eq!(router.opening_budget(), 0);
     router.set_draining(false);

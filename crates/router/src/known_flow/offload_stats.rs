@@ -1,0 +1,18 @@
+//! What a data path that forwards flows by itself has done.
+use keepstate_rules::HoldReasons;
+
+/// Statistics of flows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FlowOffloadStats {
+    /// Connections that the data path knows.
+    pub flows: usize,
+    /// Packets that it has forwarded, as far as they were reported.
+    pub packets: u64,
+    /// Packets of established connections that the rules kept here, by reason.
+    pub held: Vec<(HoldReasons, u64)>,
+    /// Connections that it has opened by class.
+    pub opened: u64,
+    /// Those of them that were taken back.
+    pub taken_back: u64,
+}
