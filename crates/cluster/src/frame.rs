@@ -66,7 +66,7 @@ pub enum FrameKind {
     SnapshotEnd = 4,
     /// Connections created, changed or gone: [`records`](crate::records).
     Changes = 5,
-    /// The sender lives and has sent all up to this sequence. No payload, not numbered, not stored.
+    /// The sender lives and has sent all up to this sequence. Payload: its [`NodeInstance`](crate::NodeInstance), 8 bytes. Not numbered, not stored.
     Heartbeat = 6,
     /// A standby has missed something: the active one is asked for a new snapshot. No payload, not numbered, not stored.
     SnapshotRequest = 7,

@@ -15,6 +15,9 @@ impl ConfigDigest {
     }
 }
 
+/// Stands for the services of who carries Linux's own table.
+const LINUX_TABLE: ConfigDigest = ConfigDigest(*b"Linux conntrack\0");
+
 /// What the sender of an epoch runs: the payload of a greeting.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Greeting {
@@ -48,12 +51,20 @@ pub enum GreetingDifference {
     /// Another version.
     #[error("it is another version of keepstate")]
     Version,
+    /// Linux's table and a gateway's: neither can use the other's.
+    #[error("one of them carries Linux's own table, the other one a gateway's: give keepstate sync another shard name")]
+    OtherTable,
     /// It cannot be read.
     #[error("its greeting cannot be read: it is another version of keepstate")]
     Unreadable,
 }
 
 impl Greeting {
+    /// Of who carries Linux's own table: nothing else is compared.
+    pub fn of_linux_table(version: &str) -> Greeting {
+        Greeting { services: LINUX_TABLE, version: version.to_owned(), ..Greeting::default() }
+    }
+
     /// As a payload.
     pub fn to_bytes(&self) -> Vec<u8> {
         let digests = [self.ruleset, self.services, self.nat, self.sysctls];
@@ -73,6 +84,9 @@ impl Greeting {
 
     /// In what `other` differs; empty if in nothing.
     pub fn differences(&self, other: &Greeting) -> Vec<GreetingDifference> {
+        if (self.services == LINUX_TABLE) != (other.services == LINUX_TABLE) {
+            return vec![GreetingDifference::OtherTable];
+        }
         let checks = [
             (self.version == other.version, GreetingDifference::Version),
             (self.ruleset == other.ruleset, GreetingDifference::Ruleset),
@@ -96,6 +110,10 @@ mod tests {
         assert_eq!(read.as_ref(), Some(&theirs));
         assert_eq!(ours.differences(&theirs), [GreetingDifference::Ruleset, GreetingDifference::Nat]);
         assert_eq!(ours.differences(&ours), []);
+        let linux = Greeting::of_linux_table("0.1.0");
+        assert_eq!(linux.differences(&theirs), [GreetingDifference::OtherTable]);
+        assert_eq!(theirs.differences(&linux), [GreetingDifference::OtherTable]);
+        assert_eq!(linux.differences(&linux), []);
         assert_eq!(Greeting::decode(&[0; 63]), None);
         assert_eq!(Greeting::decode(&[0xff; 65]), None, "not UTF-8");
     }

@@ -123,6 +123,15 @@ impl Inbox {
             // The end of a snapshot whose begin was missed; what is not stored has returned above.
             _ => (),
         }
+        if self.is_other_table() {
+            self.in_step = false;
+            reception.changes.clear();
+        }
         reception
+    }
+
+    /// Does the sender carry a table that this node cannot use?
+    pub(crate) fn is_other_table(&self) -> bool {
+        self.differences.contains(&GreetingDifference::OtherTable)
     }
 }

@@ -24,7 +24,7 @@ pub use epoch_share::EpochShare;
 pub use frame::{Epoch, FrameDecodeError, FrameKind, MAX_PAYLOAD_LEN, Sequence, StateFrame};
 pub use greeting::{ConfigDigest, Greeting, GreetingDifference};
 pub use inbox::{InboxCounters, TableChange};
-pub use names::{InvalidName, NodeName, ShardName};
+pub use names::{InvalidName, NodeInstance, NodeName, ShardName};
 pub use role::{Decider, RoleChangeError, ShardAction, ShardRole, ShardStatus};
 pub use shard::Shard;
 pub use transport::{LeaseAction, LeaseRequest, QueueFull, StateTransport, TransportEvent};

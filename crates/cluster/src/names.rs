@@ -1,4 +1,4 @@
-//! Names of shards and nodes: short, and safe as a part of a subject, a key or a file's name.
+//! Names of shards and nodes: short, and safe as a part of a subject, a key or a file's name. What tells two processes apart that have one name by mistake.
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -10,6 +10,24 @@ const MAX_NAME_LEN: usize = 63;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("\"{0}\": a name has 1 to {MAX_NAME_LEN} characters of a-z, A-Z, 0-9, - and _")]
 pub struct InvalidName(String);
+
+/// A random number of one run of a node's program: two machines that were given one name, by a copied configuration, have different ones. 0: not told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeInstance(pub u64);
+
+impl fmt::Display for NodeInstance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for NodeInstance {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<NodeInstance, std::num::ParseIntError> {
+        u64::from_str_radix(text, 16).map(NodeInstance)
+    }
+}
 
 fn check_name(name: &str) -> Result<Arc<str>, InvalidName> {
     let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';

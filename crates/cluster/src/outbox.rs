@@ -1,7 +1,7 @@
 //! What the active node sends: numbered, a few frames at a time; the rest waits in the table's own list of changes, which is bounded by the table.
 use crate::frame::{Epoch, FrameKind, Sequence, StateFrame};
 use crate::greeting::Greeting;
-use crate::names::{NodeName, ShardName};
+use crate::names::{NodeInstance, NodeName, ShardName};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -71,8 +71,8 @@ impl Outbox {
         self.push_frame(kind, payload);
     }
 
-    pub(crate) fn heartbeat(&mut self) {
-        self.push_frame(FrameKind::Heartbeat, Vec::new());
+    pub(crate) fn heartbeat(&mut self, instance: NodeInstance) {
+        self.push_frame(FrameKind::Heartbeat, instance.0.to_le_bytes().to_vec());
     }
 
     pub(crate) fn pop(&mut self) -> Option<StateFrame> {

@@ -64,6 +64,9 @@ pub enum RoleChangeError {
     /// Both at once.
     #[error("it is being demoted: try again when that is done")]
     Demoting,
+    /// Two would decide under one name.
+    #[error("another gateway calls itself {0} too, and is active: give each gateway a node name of its own")]
+    NameTaken(NodeName),
 }
 
 /// What an operator wants to know.
@@ -87,8 +90,26 @@ pub struct ShardStatus {
     pub lost: u64,
     /// Is the transport connected?
     pub connected: bool,
+    /// Another process with this node's name is active.
+    pub name_taken: bool,
+    /// Why its lease could not be asked for.
+    pub lease_error: Option<String>,
     /// In what the sender runs something else.
     pub differences: Vec<GreetingDifference>,
     /// What was received.
     pub counters: InboxCounters,
+}
+
+impl ShardStatus {
+    /// What is wrong beside the connection, in sentences; `node` is this one's name.
+    pub fn warnings(&self, node: &str) -> Vec<String> {
+        let sender = self.sender.as_ref().map_or("the active node", |sender| sender.as_str());
+        let name_taken = self.name_taken.then(|| {
+            format!("another gateway calls itself {node} too, and is active: give each gateway a node name of its own")
+        });
+        let lease_error = self.lease_error.as_ref().map(|reason| format!("its lease cannot be asked for: {reason}"));
+        let differences =
+            self.differences.iter().map(|difference| format!("{sender} does not run the same: {difference}"));
+        name_taken.into_iter().chain(lease_error).chain(differences).collect()
+    }
 }

@@ -10,6 +10,7 @@
 //! it is not used again. What is to be done is taken with [`Shard::poll_action`] and [`Shard::poll_frame`].
 mod handover;
 mod lease_renewal;
+mod namesake;
 mod reception;
 mod role_change;
 mod sending;
@@ -20,7 +21,7 @@ use crate::frame::{Epoch, Sequence, StateFrame};
 use crate::greeting::Greeting;
 use crate::inbox::Inbox;
 use crate::lease::LeaseClock;
-use crate::names::{NodeName, ShardName};
+use crate::names::{NodeInstance, NodeName, ShardName};
 use crate::outbox::Outbox;
 use crate::role::{Decider, ShardAction, ShardRole, ShardStatus};
 use crate::transport::{LeaseAction, TransportEvent};
@@ -35,6 +36,7 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(250);
 pub struct Shard {
     name: ShardName,
     node: NodeName,
+    instance: NodeInstance,
     decider: Decider,
     share: EpochShare,
     greeting: Greeting,
@@ -68,6 +70,10 @@ pub struct Shard {
     requests: VecDeque<StateFrame>,
     /// Another node asks for it.
     handover_request: Option<HandoverRequest>,
+    /// When a process with this node's name was last heard of, that is active.
+    namesake_heard: Option<Duration>,
+    /// Why its lease could not be asked for.
+    lease_error: Option<String>,
 }
 
 impl Shard {
@@ -82,6 +88,7 @@ impl Shard {
         Shard {
             name,
             node,
+            instance: NodeInstance::default(),
             decider,
             share: EpochShare::default(),
             greeting,
@@ -106,6 +113,8 @@ impl Shard {
             actions: VecDeque::new(),
             requests: VecDeque::new(),
             handover_request: None,
+            namesake_heard: None,
+            lease_error: None,
         }
     }
 
@@ -113,6 +122,13 @@ impl Shard {
     #[must_use]
     pub fn with_epoch_share(mut self, share: EpochShare) -> Shard {
         self.share = share;
+        self
+    }
+
+    /// Heartbeats of its name that are not this instance's are another process's.
+    #[must_use]
+    pub fn with_instance(mut self, instance: NodeInstance) -> Shard {
+        self.instance = instance;
         self
     }
 
@@ -171,25 +187,24 @@ impl Shard {
                 }
             }
             TransportEvent::Lease { shard, holder, epoch, answers } if shard == self.name => {
+                self.lease_error = None;
                 self.lease_told(holder, epoch, answers, now);
             }
             // Its epoch is no evidence that somebody decides by it: one that was claimed and lost on the way is never used.
             TransportEvent::LeaseRefused { shard, action, answers, .. } if shard == self.name => {
                 let ours = self.lease.refused(answers);
-                self.acquiring = None;
+                (self.acquiring, self.lease_error) = (None, None);
                 let is_active = matches!(self.role, ShardRole::Active | ShardRole::Demoting);
                 if ours && action == LeaseAction::Renew && is_active {
                     self.fence("its lease was taken by another node");
                 }
             }
-            TransportEvent::Lease { .. } | TransportEvent::LeaseRefused { .. } => (),
-            TransportEvent::Connected => self.connected = true,
-            TransportEvent::Disconnected { reason } => {
-                if self.connected {
-                    self.note(format!("the cluster cannot be reached: {reason}"));
-                }
-                self.connected = false;
+            TransportEvent::LeaseFailed { shard, reason } if shard == self.name => self.lease_failed(reason),
+            TransportEvent::Lease { .. } | TransportEvent::LeaseRefused { .. } | TransportEvent::LeaseFailed { .. } => {
+                ()
             }
+            TransportEvent::Connected => self.connected = true,
+            TransportEvent::Disconnected { .. } => self.connected = false,
             TransportEvent::Lost { shard, frames } => {
                 if shard == self.name {
                     self.lost = self.lost.saturating_add(frames);
@@ -201,6 +216,7 @@ impl Shard {
 
     /// What is due by the clock. To be called before anything is created, and at least every few milliseconds.
     pub fn handle_time(&mut self, now: Duration) {
+        self.forget_namesake(now);
         if let Decider::Lease(ttl) = self.decider {
             self.keep_lease(ttl, now);
         }
@@ -213,7 +229,7 @@ impl Shard {
             && outbox.has_room()
         {
             self.last_heartbeat = now;
-            outbox.heartbeat();
+            outbox.heartbeat(self.instance);
         }
         if self.role == ShardRole::Demoting && now >= self.demote_deadline {
             self.fence(
@@ -223,7 +239,8 @@ impl Shard {
         }
         self.watch_lag(now);
         // Whoever has joined or missed something and has heard no snapshot asks again.
-        if self.role == ShardRole::Standby && !self.inbox.in_step && self.inbox.sender.is_some() {
+        let has_use = self.inbox.sender.is_some() && !self.inbox.is_other_table();
+        if self.role == ShardRole::Standby && !self.inbox.in_step && has_use {
             self.request_snapshot(now);
         }
     }
@@ -251,6 +268,8 @@ impl Shard {
             unacknowledged,
             lost: self.lost,
             connected: self.connected,
+            name_taken: self.is_name_taken(),
+            lease_error: self.lease_error.clone(),
             differences: self.inbox.differences.clone(),
             counters: self.inbox.counters,
         }

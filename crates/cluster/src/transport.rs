@@ -11,7 +11,7 @@ use std::os::fd::BorrowedFd;
 ///   What is older than the start of the newest complete snapshot may be deleted.
 /// - **While the way is closed**: frames that were taken are kept and sent once it is open again, as far as the queue holds; then `publish` refuses. The caller keeps changes in the table
 ///   itself, coalesced, so a small queue is enough. What was taken and cannot be sent any more is told as [`TransportEvent::Lost`].
-/// - A node's own frames may come back; they are ignored.
+/// - A node's own frames may come back; they are ignored. Heartbeats under a node's own name should come: another process may have that name by mistake, which is known by them alone.
 pub trait StateTransport: Send {
     /// Takes a frame to be sent to the other nodes.
     ///
@@ -93,6 +93,13 @@ pub enum TransportEvent {
         answers: u64,
         /// The highest epoch known.
         epoch: Epoch,
+    },
+    /// A request could not be asked, or was not answered: it is not known what came of it. Whoever wants the lease asks again.
+    LeaseFailed {
+        /// Whose.
+        shard: ShardName,
+        /// Why, and what to do.
+        reason: String,
     },
     /// The way is open.
     Connected,

@@ -206,3 +206,27 @@ fn two_that_are_promoted_without_hearing_of_each_other_have_their_own_epochs_and
     cluster.use_gateway(higher);
     use_all(&mut connections[higher], || cluster.logs());
 }
+
+/// One configuration on two machines: without it being said, each would take the lease from the other one several times a second.
+#[test]
+fn a_gateway_with_the_name_of_an_active_one_says_so_and_lets_it_work() {
+    let Some(mut cluster) = Cluster::new("n") else { return };
+    let keys = "node = \"copied\"\nlease = \"1s\"\naddress = [\"192.0.2.77\"]\n";
+    cluster.start_as(0, keys, RULES);
+    cluster.wait("the first one", |cluster| cluster.role(0) == "active");
+    let epoch = cluster.json(0, &["cluster", "--json"])["epoch"].clone();
+    cluster.start_as(1, keys, RULES);
+    cluster.wait("its name", |cluster| cluster.json(1, &["cluster", "--json"])["name_taken"] == true);
+    let (code, said) = cluster.control(1, &["promote"]);
+    assert!(code == Some(1) && said.contains("calls itself copied too"), "{said}");
+    assert!(cluster.control(1, &["cluster"]).1.contains("calls itself copied too"));
+    // For two lease times and more it has had the chance to take it.
+    cluster.use_gateway(0);
+    cluster.serve_echo();
+    for _ in 0..5 {
+        use_all(&mut cluster.open(CONNECTIONS / 4), || cluster.logs());
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let now = cluster.json(0, &["cluster", "--json"]);
+    assert_eq!((&now["role"], &now["epoch"]), (&"active".into(), &epoch), "{}", cluster.logs());
+}

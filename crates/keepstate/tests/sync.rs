@@ -231,7 +231,7 @@ fn connections_go_on_after_a_crash_and_after_a_planned_change() {
     pair.start(1);
     assert_eq!(pair.say(0, &["status", "--check"]).0, Some(1), "nobody is active yet");
     let (code, said) = pair.say(0, &["promote"]);
-    assert_eq!((code, said.as_str()), (Some(0), "shard main: active in epoch 1\n"));
+    assert_eq!((code, said.as_str()), (Some(0), "shard linux: active in epoch 1\n"));
     pair.use_firewall(0);
     let mut streams = pair.connect();
     echo(&mut streams);
@@ -258,7 +258,7 @@ fn connections_go_on_after_a_crash_and_after_a_planned_change() {
     pair.start(0);
     pair.wait_in_step(1);
     let (code, said) = pair.say(1, &["demote"]);
-    assert_eq!((code, said.as_str()), (Some(0), "shard main: standby in epoch 2\n"), "{}", pair.logs());
+    assert_eq!((code, said.as_str()), (Some(0), "shard linux: standby in epoch 2\n"), "{}", pair.logs());
     assert_eq!(pair.say(0, &["promote"]).0, Some(0), "{}", pair.logs());
     pair.use_firewall(0);
     echo(&mut streams);

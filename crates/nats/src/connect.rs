@@ -1,13 +1,15 @@
 //! How NATS is reached: servers, credentials, TLS. The files are read and checked before anything is connected; passwords stand in files, never on a command line.
 use crate::error::NatsError;
 use crate::leaders::local_first;
-use async_nats::{Client, ConnectOptions, Event, ServerAddr};
+use async_nats::{Client, ConnectOptions, Event, ServerAddr, ServerInfo};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The oldest server that is used: its ordered reading needs it.
 const LEAST_SERVER: (u64, u64) = (2, 9);
+/// The least message that a server must take: a frame of some records. A list of a fleet's connections may be longer.
+const LEAST_PAYLOAD: usize = 16 << 10;
 /// A server that does not answer two of these is left for another one.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -125,7 +127,14 @@ impl NatsOptions {
         // One on this machine is nearest; else any will do.
         let options = if local_first(&mut addresses) { options.retain_servers_order() } else { options };
         let client = options.connect(addresses).await.map_err(|error| NatsError::connect(&self.servers, &error))?;
-        let version = client.server_info().version;
+        let ServerInfo { version, max_payload, .. } = client.server_info();
+        if max_payload < LEAST_PAYLOAD {
+            return Err(NatsError::Connect {
+                servers: self.servers.join(", "),
+                reason: format!("the server takes messages of {max_payload} bytes; keepstate needs {LEAST_PAYLOAD}"),
+                remedy: "Raise max_payload in the server's configuration (1MB is usual)",
+            });
+        }
         if !is_new_enough(&version) {
             let (major, minor) = LEAST_SERVER;
             return Err(NatsError::Connect {

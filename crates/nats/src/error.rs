@@ -4,6 +4,10 @@ use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// What to do where the server denies a subject.
+pub(crate) const PERMISSIONS_REMEDY: &str =
+    "Give this user the subjects that the book's chapters Two gateways and Several machines in one view list";
+
 /// Why NATS cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -80,11 +84,7 @@ impl NatsError {
         if let Some(refused) = refused.filter(|_| is_refused) {
             reason = format!("{reason} ({refused})");
         }
-        let remedy = if is_refused {
-            "Give this user the subjects that the book's chapter on NATS lists"
-        } else {
-            jetstream_remedy(error)
-        };
+        let remedy = if is_refused { PERMISSIONS_REMEDY } else { jetstream_remedy(error) };
         NatsError::Request { what: what.into(), reason, remedy }
     }
 }
@@ -103,7 +103,10 @@ fn jetstream_remedy(error: &(dyn Error + 'static)) -> &'static str {
             "JetStream is off for this account: put `jetstream: enabled` into it, in the server's configuration"
         }
         Some(10_002 | 10_023 | 10_028 | 10_047) => {
-            "Raise max_memory_store and max_file_store in the server's jetstream block, or the account's limits"
+            "Raise max_memory_store (512MB a shard) and max_file_store in the server's jetstream block, or the account's limits"
+        }
+        Some(10_074) => {
+            "With three servers or more in `servers` everything is kept on three: make them one cluster of NATS (a cluster block with routes), or name one server alone"
         }
         Some(10_005 | 10_009) => "More than half of the NATS servers must run and see each other",
         Some(_) => "The server's log may say more",

@@ -91,13 +91,16 @@ impl Inbox {
 
 /// Puts `event` into `last`, if one event can say both.
 fn merge(last: &mut TransportEvent, event: &TransportEvent) -> bool {
-    use TransportEvent::{Acknowledged, Disconnected, Lost};
+    use TransportEvent::{Acknowledged, Disconnected, LeaseFailed, Lost};
     match (last, event) {
         (
             Acknowledged { shard, epoch, sequence },
             Acknowledged { shard: other_shard, epoch: other_epoch, sequence: later },
         ) if shard == other_shard && epoch == other_epoch => *sequence = *later,
         (Disconnected { reason }, Disconnected { reason: later }) => reason.clone_from(later),
+        (LeaseFailed { shard, reason }, LeaseFailed { shard: other_shard, reason: later }) if shard == other_shard => {
+            reason.clone_from(later);
+        }
         (Lost { shard, frames }, Lost { shard: other_shard, frames: more }) if shard == other_shard => *frames += more,
         _ => return false,
     }

@@ -8,7 +8,7 @@ use crate::stream::{ClusterOptions, ensure_bucket};
 use crate::way::Way;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::kv::{Entry, Operation, Store, UpdateError, UpdateErrorKind};
-use keepstate_cluster::{Epoch, LeaseAction, LeaseRequest, NodeName, ShardName, TransportEvent};
+use keepstate_cluster::{Epoch, LeaseAction, LeaseRequest, NodeInstance, NodeName, ShardName, TransportEvent};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,6 +46,8 @@ struct Buckets {
 struct Holder {
     node: Option<NodeName>,
     epoch: Epoch,
+    /// Of the holder; not told by who gives a lease up.
+    instance: NodeInstance,
 }
 
 /// Why a lease is not had.
@@ -106,17 +108,20 @@ impl Leases {
                 self.inbox.push(TransportEvent::LeaseRefused { shard, action, epoch, answers });
             }
             // A request without an answer has failed.
-            Err(Refusal::Unknown(error)) => tracing::debug!("the lease of shard {shard}: {error}"),
+            Err(Refusal::Unknown(error)) => {
+                self.inbox.push(TransportEvent::LeaseFailed { shard, reason: error.to_string() });
+            }
         }
     }
 
     async fn acquire(&mut self, shard: &ShardName, wanted: Epoch) -> Result<Holder, Refusal> {
-        let node = self.options.node.clone();
         let (held, revision) = self.read_lease(shard).await?;
         match held {
-            Some(held) if held.node.as_ref() != Some(&node) => return Err(Refusal::Taken(held.epoch)),
-            // Asked for again before the first answer was there. Another epoch would be seen by others, and never be used.
-            Some(held) if wanted <= held.epoch && self.ours.get(shard) == Some(&revision) => {
+            // Also one under our own name that this process was not given: it may be a namesake's.
+            Some(held) if !self.is_ours(&held) => return Err(Refusal::Taken(held.epoch)),
+            // Asked for again before the first answer was there, or it was lost. Another epoch would be seen by others, and never be used.
+            Some(held) if wanted <= held.epoch => {
+                self.ours.insert(shard.clone(), revision);
                 return self.renew(shard, held.epoch).await;
             }
             _ => {}
@@ -129,18 +134,25 @@ impl Leases {
         moved.map_err(|error| self.refusal(shard, &error, epoch))?;
         let revision = self.write_lease(shard, epoch, revision).await?;
         self.ours.insert(shard.clone(), revision);
-        Ok(Holder { node: Some(node), epoch })
+        Ok(self.holder(epoch))
     }
 
     async fn renew(&mut self, shard: &ShardName, epoch: Epoch) -> Result<Holder, Refusal> {
         let Some(revision) = self.ours.get(shard).copied() else { return Err(Refusal::Taken(epoch)) };
-        let revision = self.write_lease(shard, epoch, revision).await?;
-        self.ours.insert(shard.clone(), revision);
-        Ok(Holder { node: Some(self.options.node.clone()), epoch })
+        let mut written = self.write_lease(shard, epoch, revision).await;
+        if matches!(written, Err(Refusal::Taken(_))) {
+            // A renewal of ours may have been written, and its answer was lost.
+            let (held, newer) = self.read_lease(shard).await?;
+            if held.is_some_and(|held| self.is_ours(&held) && held.epoch == epoch) {
+                written = self.write_lease(shard, epoch, newer).await;
+            }
+        }
+        self.ours.insert(shard.clone(), written?);
+        Ok(self.holder(epoch))
     }
 
     async fn release(&mut self, shard: &ShardName, epoch: Epoch) -> Result<Holder, Refusal> {
-        let free = Holder { node: None, epoch };
+        let free = Holder { node: None, epoch, instance: NodeInstance::default() };
         let Some(revision) = self.ours.remove(shard) else { return Ok(free) };
         let leases = self.buckets().await?.leases.clone();
         // If it is not ours any more, it is not ours to delete; if nobody answers, it ends by itself.
@@ -151,7 +163,7 @@ impl Leases {
     }
 
     async fn write_lease(&mut self, shard: &ShardName, epoch: Epoch, revision: u64) -> Result<u64, Refusal> {
-        let value = format!("{} {epoch}", self.options.node);
+        let value = format!("{} {epoch} {}", self.options.node, self.options.instance);
         let leases = self.buckets().await?.leases.clone();
         let written = leases.update(shard.as_str(), value.into(), revision).await;
         written.map_err(|error| self.refusal(shard, &error, epoch))
@@ -167,16 +179,11 @@ impl Leases {
     /// Tells what has changed without a request: somebody else's lease, or its end.
     async fn look(&mut self) {
         for shard in self.options.shards.clone() {
-            let Ok((held, revision)) = self.read_lease(&shard).await else { continue };
+            let Ok((held, _)) = self.read_lease(&shard).await else { continue };
             let epoch = self.told.get(&shard).map_or(Epoch(0), |told| told.epoch);
-            let held = held.unwrap_or(Holder { node: None, epoch });
+            let held = held.unwrap_or(Holder { node: None, epoch, instance: NodeInstance::default() });
+            // Ours is told when it is granted, never later: its time runs since then.
             if held.node.as_ref() == Some(&self.options.node) {
-                // Ours is told when it is granted, never later: its time runs since then.
-                if self.ours.get(&shard) != Some(&revision) {
-                    tracing::debug!(
-                        "shard {shard}: a lease of this node that was not granted to this process, or not yet"
-                    );
-                }
                 continue;
             }
             self.ours.remove(&shard);
@@ -186,6 +193,15 @@ impl Leases {
                 self.inbox.push(TransportEvent::Lease { shard, holder, epoch, answers: None });
             }
         }
+    }
+
+    /// Was it given to this very process?
+    fn is_ours(&self, held: &Holder) -> bool {
+        held.node.as_ref() == Some(&self.options.node) && held.instance == self.options.instance
+    }
+
+    fn holder(&self, epoch: Epoch) -> Holder {
+        Holder { node: Some(self.options.node.clone()), epoch, instance: self.options.instance }
     }
 
     async fn buckets(&mut self) -> Result<&Buckets, Refusal> {
@@ -222,6 +238,9 @@ fn parse_holder(entry: &Entry) -> Option<Holder> {
         return None;
     }
     let text = std::str::from_utf8(&entry.value).ok()?;
-    let (node, epoch) = text.split_once(' ')?;
-    Some(Holder { node: Some(node.parse().ok()?), epoch: Epoch(epoch.parse().ok()?) })
+    let mut words = text.split(' ');
+    let (node, epoch) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    // An older gateway tells no instance.
+    let instance = words.next().and_then(|word| word.parse().ok()).unwrap_or_default();
+    Some(Holder { node: Some(node), epoch: Epoch(epoch), instance })
 }

@@ -9,7 +9,7 @@ use async_nats::Client;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
 use async_nats::jetstream::stream::Info;
 use futures_util::StreamExt;
-use keepstate_cluster::StateFrame;
+use keepstate_cluster::{FrameKind, StateFrame};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -162,7 +162,8 @@ async fn take_frame(task: &ShardTask, bytes: &[u8]) {
         Ok(frame) if frame.shard != task.shard => {
             tracing::warn!("a frame of shard {} came as one of shard {}: it is not used", frame.shard, task.shard);
         }
-        Ok(frame) if frame.node == task.options.node => {}
+        // Whether a heartbeat is our own that comes back, or a namesake's, the shard sees.
+        Ok(frame) if frame.node == task.options.node && frame.kind != FrameKind::Heartbeat => {}
         Ok(frame) => task.inbox.push_frame(frame).await,
         Err(error) => tracing::warn!("shard {}: a frame is not used: {error}", task.shard),
     }

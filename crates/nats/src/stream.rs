@@ -3,7 +3,7 @@
 //! ```text
 //! stream KEEPSTATE_<cluster>_<shard>        keepstate-cluster.<cluster>.<shard>.stored   the shard's stored frames
 //! (no stream)                               keepstate-cluster.<cluster>.<shard>.told     frames that are sent at most once
-//! bucket keepstate_<cluster>_leases         who decides: `NODE EPOCH` by shard, gone after the lease's time
+//! bucket keepstate_<cluster>_leases         who decides: `NODE EPOCH INSTANCE` by shard, gone after the lease's time
 //! bucket keepstate_<cluster>_epochs         the highest epoch ever given, by shard
 //! ```
 use crate::error::NatsError;
@@ -12,7 +12,7 @@ use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::kv::Store;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType, Stream};
 use async_nats::jetstream::{Context, ErrorCode};
-use keepstate_cluster::{NodeName, ShardName};
+use keepstate_cluster::{NodeInstance, NodeName, ShardName};
 use std::time::Duration;
 
 /// Where NATS keeps a shard's frames.
@@ -32,6 +32,8 @@ pub struct ClusterOptions {
     pub cluster: NodeName,
     /// This gateway's name, its own.
     pub node: NodeName,
+    /// This run of the program: a lease under our name that is not this one's is somebody else's.
+    pub instance: NodeInstance,
     /// The shards.
     pub shards: Vec<ShardName>,
     /// A lease that is not renewed for so long is free.
@@ -50,6 +52,8 @@ impl ClusterOptions {
         ClusterOptions {
             cluster,
             node,
+            // Without random numbers at least no two processes of one machine are the same.
+            instance: NodeInstance(getrandom::u64().unwrap_or_else(|_| std::process::id().into())),
             shards,
             lease_time: Duration::from_secs(1),
             storage: StreamStorage::Memory,
@@ -122,10 +126,14 @@ pub(crate) async fn ensure(context: &Context, way: &Way, wanted: Config) -> Resu
         Ok(stream) => {
             let found = &stream.cached_info().config;
             check_ours(found, &wanted)?;
-            if (found.max_age, found.max_bytes_or_none()) == (wanted.max_age, wanted.max_bytes_or_none()) {
+            // More replicas, once there are more servers; a gateway that knows fewer servers takes none away.
+            let num_replicas = found.num_replicas.max(wanted.num_replicas);
+            let limits = |config: &Config| (config.max_age, config.max_bytes_or_none(), config.num_replicas);
+            let changed =
+                Config { max_age: wanted.max_age, max_bytes: wanted.max_bytes, num_replicas, ..found.clone() };
+            if limits(found) == limits(&changed) {
                 return Ok(stream);
             }
-            let changed = Config { max_age: wanted.max_age, max_bytes: wanted.max_bytes, ..found.clone() };
             context.update_stream(changed).await.map_err(|error| failed(&error))?;
             Ok(stream)
         }

@@ -1,4 +1,5 @@
 //! Whether the way to the cluster is open: the connection stands and every shard's stream takes what is written. Told when it changes.
+use crate::error::PERMISSIONS_REMEDY;
 use crate::inbox::Inbox;
 use async_nats::Event;
 use keepstate_cluster::{ShardName, TransportEvent};
@@ -23,6 +24,14 @@ struct WayState {
     told: Option<Option<String>>,
     /// What the server has refused last.
     refused: Option<String>,
+    /// A right without which frames that are told do not come or go; the server says so once, and only by this.
+    denied: Option<String>,
+}
+
+/// Is this a right that the server denies, for which no request waits that would fail?
+fn is_denied_without_answer(text: &str) -> bool {
+    text.contains("Permissions Violation for Subscription to")
+        || text.contains("Permissions Violation for Publish to \"keepstate-cluster.")
 }
 
 impl Way {
@@ -37,7 +46,7 @@ impl Way {
             Event::Disconnected => self.set_connected(Some("the connection to NATS is lost; it is tried again".into())),
             Event::ServerError(_) | Event::ClientError(_) => {
                 tracing::debug!("NATS: {event}");
-                self.lock().refused = Some(event.to_string());
+                self.set_refused(event.to_string());
             }
             other => tracing::debug!("NATS: {other}"),
         }
@@ -47,7 +56,7 @@ impl Way {
     pub(crate) fn set_connected(&self, reason: Option<String>) {
         let mut state = self.lock();
         state.is_connected = reason.is_none();
-        state.refused = None;
+        (state.refused, state.denied) = (None, None);
         self.connected.send_replace(reason.is_none());
         self.tell(&mut state, reason);
     }
@@ -59,9 +68,22 @@ impl Way {
             None => drop(state.stuck.remove(shard)),
             Some(reason) => drop(state.stuck.insert(shard.clone(), reason)),
         }
+        self.tell_if_connected(&mut state);
+    }
+
+    fn set_refused(&self, text: String) {
+        let mut state = self.lock();
+        if is_denied_without_answer(&text) {
+            state.denied = Some(format!("NATS: {text}. {PERMISSIONS_REMEDY}"));
+            self.tell_if_connected(&mut state);
+        }
+        state.refused = Some(text);
+    }
+
+    fn tell_if_connected(&self, state: &mut WayState) {
         if state.is_connected {
-            let reason = state.stuck.values().next().cloned();
-            self.tell(&mut state, reason);
+            let reason = state.denied.as_ref().or(state.stuck.values().next()).cloned();
+            self.tell(state, reason);
         }
     }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 mod common;
 use common::End;
+use keepstate_cluster::{Epoch, FrameKind, LeaseAction, LeaseRequest, StateTransport, TransportEvent};
 use keepstate_test_support::{NatsServers, make_certificates, report_skipped};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -48,6 +49,96 @@ accounts {
     plain.publish_changes(1, 1..=1);
     let reason = plain.wait_disconnected();
     assert!(reason.contains("this account"), "{reason}");
+}
+
+/// What is said of a lease that cannot be asked for.
+fn lease_failure(end: &mut End) -> String {
+    let (shard, action) = (common::shard(), LeaseAction::Acquire);
+    end.transport.request_lease(LeaseRequest { shard, action, epoch: Epoch(1), number: 1 });
+    end.wait("why the lease is not had", |event| match event {
+        TransportEvent::LeaseFailed { reason, .. } => Some(reason.clone()),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_lease_that_cannot_be_had_is_told_with_the_reason() {
+    const USERS: &str = r#"
+accounts {
+  FULL {
+    jetstream: { max_mem: 1GB, max_file: 1GB, max_streams: 1 }
+    users: [ { user: full, password: secret } ]
+  }
+  GATEWAYS {
+    jetstream: enabled
+    users: [
+      { user: poor, password: secret, permissions: { publish: ["$JS.API.>", "keepstate-cluster.>", "_INBOX.>"], subscribe: ">" } }
+    ]
+  }
+}
+"#;
+    let Some(servers) = NatsServers::start(1, USERS) else { return };
+    let mut full = end_of(&servers, "full", "secret");
+    full.publish_changes(1, 1..=1);
+    full.wait_acknowledged(1, 1);
+    let reason = lease_failure(&mut full);
+    assert!(
+        reason.contains("maximum number of streams reached") && reason.contains("the account's limits"),
+        "{reason}"
+    );
+    let mut poor = end_of(&servers, "poor", "secret");
+    poor.wait_connected();
+    let reason = lease_failure(&mut poor);
+    assert!(reason.contains("$KV.keepstate_test_epochs.north") && reason.contains("Two gateways"), "{reason}");
+}
+
+/// The server says it once, and no request fails: heartbeats would just not come, or not go.
+#[test]
+fn missing_rights_to_what_is_told_are_said() {
+    const USERS: &str = r#"
+accounts {
+  GATEWAYS {
+    jetstream: enabled
+    users: [
+      { user: deaf, password: secret, permissions: { publish: ">", subscribe: "_INBOX.>" } }
+      { user: mute, password: secret, permissions: { publish: ["$JS.API.>", "$KV.>", "*.*.*.stored", "_INBOX.>"], subscribe: ">" } }
+    ]
+  }
+}
+"#;
+    let Some(servers) = NatsServers::start(1, USERS) else { return };
+    let reason = end_of(&servers, "deaf", "secret").wait_disconnected();
+    assert!(reason.contains("Subscription to \"keepstate-cluster.test.north.told\""), "{reason}");
+    let mut mute = end_of(&servers, "mute", "secret");
+    mute.wait_connected();
+    mute.publish(&common::frame("mute", 1, 0, FrameKind::Heartbeat));
+    let reason = mute.wait_disconnected();
+    assert!(reason.contains("Publish to \"keepstate-cluster.test.north.told\""), "{reason}");
+    assert!(reason.contains("Give this user the subjects"), "{reason}");
+}
+
+#[test]
+fn limits_of_a_server_that_are_too_small_are_told_with_what_is_needed() {
+    const SMALL_MEMORY: &str = "jetstream { store_dir: \"STORE\", max_memory_store: 1000000 }";
+    const SMALL_MESSAGES: &str = "jetstream { store_dir: \"STORE\" }\nmax_payload: 1024";
+    for (keys, words) in [(SMALL_MEMORY, "max_memory_store (512MB a shard)"), (SMALL_MESSAGES, "Raise max_payload")] {
+        let Some(servers) = NatsServers::start_with(1, keys) else { return };
+        let mut end = End::new(&servers, "a");
+        end.publish_changes(1, 1..=1);
+        let reason = end.wait_disconnected();
+        assert!(reason.contains(words), "{reason}");
+    }
+}
+
+/// Three servers that are no cluster of NATS cannot keep anything on three.
+#[test]
+fn servers_that_are_no_cluster_are_told() {
+    let Some(servers) = NatsServers::start(1, "") else { return };
+    let urls = vec![servers.url(); 3];
+    let mut end = End::with("a", &urls, |_| {});
+    end.publish_changes(1, 1..=1);
+    let reason = end.wait_disconnected();
+    assert!(reason.contains("make them one cluster of NATS"), "{reason}");
 }
 
 #[test]

@@ -75,6 +75,19 @@ fn nodes_are_listed_while_they_live_and_answer() {
     wait_nodes(&client, &[]);
 }
 
+/// What the server does not take is said, instead of a question that is answered by nothing.
+#[test]
+fn an_answer_longer_than_the_server_takes_says_so() {
+    let Some(servers) = NatsServers::start(1, "max_payload: 20000") else { return };
+    let client = FleetClient::connect(&nats(&servers), "site".parse().unwrap()).unwrap();
+    let _node = node(&servers, "gw1", NodeKind::Gateway);
+    let nodes = wait_nodes(&client, &["gw1"]);
+    let ask = |limit| client.ask(&nodes, &FleetQuestion::List { filter: String::new(), limit }, PATIENCE).remove(0);
+    assert_eq!(ask(100), Ok("x".repeat(100)));
+    let error = ask(30_000).unwrap_err();
+    assert!(error.contains("NATS takes 20000") && error.contains("max_payload"), "{error}");
+}
+
 #[test]
 fn a_node_answers_some_questions_at_a_time_and_refuses_more() {
     let Some(servers) = NatsServers::start(1, "") else { return };

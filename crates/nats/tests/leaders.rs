@@ -46,3 +46,38 @@ fn a_leader_on_the_holders_machine_steps_down_and_the_lease_goes_on() {
     }
     while renew(&mut holder) == 0 {}
 }
+
+/// A cluster that began with one server: once its gateways know three, the state and the leases are kept on three.
+#[test]
+fn more_servers_keep_what_one_has_kept() {
+    let Some(servers) = NatsServers::start(3, "") else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let client = runtime.block_on(async_nats::connect(servers.urls())).unwrap();
+    let replicas = |name: &str| {
+        runtime.block_on(async {
+            let stream = jetstream::new(client.clone()).get_stream(name).await.ok()?;
+            Some(stream.cached_info().config.num_replicas)
+        })
+    };
+    let begin = |urls: &[String]| {
+        let mut end = End::with("a", urls, |_| {});
+        while end.lease(LeaseAction::Acquire, 1).is_err() {}
+        end.publish_changes(1, 1..=1);
+        end
+    };
+    let mut one = begin(&servers.urls()[..1]);
+    one.wait_acknowledged(1, 1);
+    let names = ["KEEPSTATE_test_north", BUCKET, "KV_keepstate_test_epochs"];
+    assert_eq!(names.map(replicas), [Some(1); 3]);
+    drop(one);
+    let three = begin(&servers.urls());
+    let deadline = Instant::now() + PATIENCE;
+    while names.map(replicas) != [Some(3); 3] {
+        assert!(Instant::now() < deadline, "{:?}", names.map(replicas));
+    }
+    drop(three);
+    // Another gateway's list is an older one: nothing is taken away.
+    let mut one = End::with("b", &servers.urls()[1..2], |_| {});
+    while one.lease(LeaseAction::Acquire, 1).is_err() {}
+    assert_eq!(names.map(replicas), [Some(3); 3]);
+}

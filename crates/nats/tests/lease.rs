@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 mod common;
 use common::{End, PATIENCE};
-use keepstate_cluster::{Epoch, LeaseAction, LeaseRequest, StateTransport, TransportEvent};
+use keepstate_cluster::{Epoch, LeaseAction, LeaseRequest, NodeInstance, StateTransport, TransportEvent};
+use keepstate_nats::ClusterOptions;
 use keepstate_test_support::NatsServers;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -46,6 +47,45 @@ fn a_dead_holders_lease_is_free_after_its_time() {
     };
     assert_eq!(epoch, 2);
     assert!(before.elapsed() >= Duration::from_millis(950), "taken after {:?}", before.elapsed());
+}
+
+/// Two machines with one name: what the one holds the other one does not take for its own, whatever its name.
+#[test]
+fn a_lease_of_another_process_with_our_name_is_not_ours() {
+    let Some(servers) = NatsServers::start(1, "") else { return };
+    let (mut first, mut second) = (End::new(&servers, "a"), End::new(&servers, "a"));
+    first.wait_connected();
+    second.wait_connected();
+    assert_eq!(first.lease(LeaseAction::Acquire, 1), Ok(1));
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        assert_eq!(second.lease(LeaseAction::Acquire, 9), Err(1));
+        assert_eq!(first.lease(LeaseAction::Renew, 1), Ok(1));
+    }
+    assert_eq!(first.lease(LeaseAction::Release, 1), Ok(1));
+    assert!(second.lease(LeaseAction::Acquire, 2).is_ok_and(|epoch| epoch >= 2));
+}
+
+/// A renewal that was written while its answer was lost changes the lease's revision: the lease is ours still.
+#[test]
+fn a_renewal_whose_answer_was_lost_does_not_cost_the_lease() {
+    let Some(servers) = NatsServers::start(1, "") else { return };
+    // One process by its instance, over two connections: what the second one writes, the first one does not hear of.
+    let options = || {
+        let options = ClusterOptions::new("test".parse().unwrap(), "a".parse().unwrap(), vec![common::shard()], 1);
+        ClusterOptions { instance: NodeInstance(5), ..options }
+    };
+    let end = || End::with_options("a", &servers.urls(), options(), |_| {});
+    let (mut heard, mut unheard) = (end(), end());
+    heard.wait_connected();
+    unheard.wait_connected();
+    assert_eq!(heard.lease(LeaseAction::Acquire, 1), Ok(1));
+    let asked = Instant::now();
+    let renewed = unheard.lease(LeaseAction::Acquire, 1);
+    if asked.elapsed() < Duration::from_millis(900) {
+        assert_eq!(renewed, Ok(1));
+        assert_eq!(heard.lease(LeaseAction::Renew, 1), Ok(1));
+    }
 }
 
 /// A request that waits while the one before it is granted gets the same epoch: a higher one would be seen by others, who then take no frame of the one that is used.

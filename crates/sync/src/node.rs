@@ -4,8 +4,8 @@ use crate::kernel_sender::KernelTableSender;
 use crate::restoring::{RestoreCounts, Restoring};
 use crate::table_reading::TableReading;
 use keepstate_cluster::{
-    Decider, Epoch, Greeting, NodeName, RoleChangeError, Shard, ShardAction, ShardName, ShardRole, ShardStatus,
-    StateTransport, TransportEvent,
+    Decider, Epoch, Greeting, NodeInstance, NodeName, RoleChangeError, Shard, ShardAction, ShardName, ShardRole,
+    ShardStatus, StateTransport, TransportEvent,
 };
 use keepstate_linux::ctnetlink::{CtClient, CtEvent, CtEventSocket, CtObject, EventKind};
 use keepstate_linux::netlink::{MalformedNetlink, NetlinkError, NetlinkSocket, NlMessages};
@@ -29,6 +29,8 @@ pub struct SyncOptions {
     pub shard: ShardName,
     /// This machine.
     pub node: NodeName,
+    /// This run of the program.
+    pub instance: NodeInstance,
     /// Who decides which machine is active.
     pub decider: Decider,
     /// Entries to or from these addresses are not carried.
@@ -116,9 +118,10 @@ impl SyncNode {
         store_epoch: StoreEpoch,
         now: Duration,
     ) -> Result<SyncNode, SyncError> {
-        let greeting = Greeting { version: env!("CARGO_PKG_VERSION").into(), ..Greeting::default() };
+        let greeting = Greeting::of_linux_table(env!("CARGO_PKG_VERSION"));
         Ok(SyncNode {
-            shard: Shard::new((options.shard, options.node), options.decider, greeting, options.stored_epoch, now),
+            shard: Shard::new((options.shard, options.node), options.decider, greeting, options.stored_epoch, now)
+                .with_instance(options.instance),
             ignored: options.ignored,
             transport,
             store_epoch,

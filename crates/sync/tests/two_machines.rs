@@ -1,7 +1,8 @@
 //! Two machines, each a network namespace with its own connection table, and a transport in memory: what the standby's kernel has after it became active is what the active one's had.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 use keepstate_cluster::{
-    Decider, Epoch, LeaseRequest, NodeName, QueueFull, ShardRole, StateFrame, StateTransport, TransportEvent,
+    Decider, Epoch, LeaseRequest, NodeInstance, NodeName, QueueFull, ShardRole, StateFrame, StateTransport,
+    TransportEvent,
 };
 use keepstate_linux::ctnetlink::{
     CtClient, CtDumpKind, CtFamily, CtFlow, CtNatRange, CtProtoInfo, CtTcpInfo, CtTuple, DumpFilter, Status,
@@ -59,6 +60,7 @@ impl Machine {
         let options = SyncOptions {
             shard: "main".parse().unwrap(),
             node: name.parse::<NodeName>().unwrap(),
+            instance: NodeInstance::default(),
             decider: Decider::Hand,
             ignored: [IpAddr::from([10, 9, 9, 9])].into(),
             stored_epoch: Epoch(0),

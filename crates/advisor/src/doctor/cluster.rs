@@ -78,6 +78,20 @@ pub const RULES: &[DoctorRule] = &[
         explains: &[],
         check: |rule, seen| each(seen, |shard| differs(rule, shard)),
     },
+    DoctorRule {
+        name: "cluster-name-taken",
+        number: 37,
+        title: "another gateway of the cluster has this one's name",
+        explains: &["cluster-no-active", "cluster-standby-incomplete"],
+        check: |rule, seen| each(seen, |shard| name_taken(rule, shard)),
+    },
+    DoctorRule {
+        name: "cluster-lease-unavailable",
+        number: 38,
+        title: "the lease cannot be asked for: this gateway cannot become active",
+        explains: &["cluster-no-active", "cluster-fenced"],
+        check: |rule, seen| each(seen, |shard| lease_unavailable(rule, shard)),
+    },
 ];
 
 /// Where the evidence comes from.
@@ -253,6 +267,32 @@ fn differs(rule: &DoctorRule, shard: &ObservedShard) -> Option<Finding> {
     })
 }
 
+fn name_taken(rule: &DoctorRule, shard: &ObservedShard) -> Option<Finding> {
+    shard.name_taken.then(|| {
+        begin(rule, shard, Severity::Critical, Certainty::Certain)
+            .evidence("an active gateway with this name, and not this one", &shard.node, SOURCE)
+            .meaning(
+                "A gateway ignores its own frames, so this one has nothing of the other's table, and it does not become active while the other one is: there is no standby.",
+            )
+            .now(RemedyStep::manual(
+                StepLocation::Here,
+                "another node = \"NAME\" in [cluster] of gateway.toml, then restart the gateway: a configuration was copied from the other one",
+            ))
+    })
+}
+
+fn lease_unavailable(rule: &DoctorRule, shard: &ObservedShard) -> Option<Finding> {
+    shard.lease_error.as_ref().filter(|_| shard.connected).map(|reason| {
+        begin(rule, shard, Severity::Critical, Certainty::Certain)
+            .evidence("reason", reason, SOURCE)
+            .meaning("NATS is reached, but a gateway that cannot ask for the lease never becomes active, and one that cannot renew it stops creating connections.")
+            .now(RemedyStep::manual(
+                StepLocation::Elsewhere("the NATS servers".into()),
+                "after a server has died, NATS elects a leader within some seconds; else it is this user's rights, or JetStream's limits",
+            ))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{Report, diagnose};
@@ -291,7 +331,7 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_shard_is_found_and_its_consequences_are_hidden() {
         type Change = fn(&mut ObservedShard);
-        let cases: [(Change, &str, Severity); 11] = [
+        let cases: [(Change, &str, Severity); 13] = [
             (|shard| shard.stale_epoch_growth = 1, "cluster-two-active", Severity::Critical),
             (
                 |shard| (shard.connected, shard.role) = (false, "fenced".into()),
@@ -322,6 +362,19 @@ mod tests {
             ),
             (|shard| shard.lost_growth = 4, "cluster-messages-lost", Severity::Warning),
             (|shard| shard.differences = vec!["its ruleset differs".into()], "cluster-differs", Severity::Warning),
+            (
+                |shard| (shard.role, shard.age_ms, shard.name_taken) = ("standby".into(), 11_000, true),
+                "cluster-name-taken",
+                Severity::Critical,
+            ),
+            (
+                |shard| {
+                    (shard.role, shard.age_ms, shard.lease_error) =
+                        ("standby".into(), 11_000, Some("maximum number of streams reached".into()))
+                },
+                "cluster-lease-unavailable",
+                Severity::Critical,
+            ),
         ];
         for (change, name, severity) in cases {
             let found = report(shard(change)).findings;

@@ -33,6 +33,10 @@ pub struct ObservedShard {
     pub unreachable: Option<String>,
     /// Why the epoch cannot be written.
     pub disk_error: Option<String>,
+    /// Another gateway with this one's name is active.
+    pub name_taken: bool,
+    /// Why its lease cannot be asked for.
+    pub lease_error: Option<String>,
     /// In what the active gateway runs something else.
     pub differences: Vec<String>,
     /// Messages lost on their way.

@@ -24,7 +24,8 @@ impl Shard {
                 let patience = if self.inbox.in_step { ttl } else { ttl * 2 };
                 let patience = patience + ttl / 4 * self.load.min(MAX_LOAD);
                 let quiet = now.saturating_sub(self.heard) >= patience;
-                let may = self.claimed.is_none() && self.connected && now >= self.stand_back_until;
+                let may =
+                    self.claimed.is_none() && self.connected && now >= self.stand_back_until && !self.is_name_taken();
                 if may && quiet && self.lease.rested(now, ttl / 4) {
                     self.request_lease(LeaseAction::Acquire, self.epoch.next(), now);
                 }
@@ -45,6 +46,17 @@ impl Shard {
             self.stand_back_until = now.saturating_add(ttl * 10);
         }
         self.lease.end();
+    }
+
+    /// Said once; asked again by the clock.
+    pub(super) fn lease_failed(&mut self, reason: String) {
+        if self.decider == Decider::Hand {
+            return;
+        }
+        if self.lease_error.is_none() {
+            self.note(format!("its lease cannot be asked for: {reason}"));
+        }
+        self.lease_error = Some(reason);
     }
 
     pub(super) fn lease_told(&mut self, holder: Option<NodeName>, epoch: Epoch, answers: Option<u64>, now: Duration) {

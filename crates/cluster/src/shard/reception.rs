@@ -12,8 +12,11 @@ const REQUEST_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Shard {
     pub(super) fn receive(&mut self, frame: StateFrame, now: Duration) {
-        if frame.shard != self.name || frame.node == self.node {
+        if frame.shard != self.name {
             return;
+        }
+        if frame.node == self.node {
+            return self.receive_own_name(&frame, now);
         }
         if frame.kind == FrameKind::SnapshotRequest {
             self.outbox.iter_mut().for_each(Outbox::want_snapshot);

@@ -13,11 +13,12 @@ impl Shard {
     /// Makes this node active, as soon as its new epoch is on the disk. Nothing if it is already.
     ///
     /// # Errors
-    /// It is being demoted.
+    /// It is being demoted; another process with this node's name is active.
     pub fn promote(&mut self, now: Duration) -> Result<(), RoleChangeError> {
         match (self.role, self.decider) {
             (ShardRole::Active, _) => Ok(()),
             (ShardRole::Demoting, _) => Err(RoleChangeError::Demoting),
+            _ if self.is_name_taken() => Err(RoleChangeError::NameTaken(self.node.clone())),
             (_, Decider::Hand) => {
                 self.claim(self.share.next_after(self.epoch));
                 Ok(())

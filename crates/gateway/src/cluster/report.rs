@@ -42,6 +42,9 @@ struct ReportJson<'a> {
     connected: bool,
     unreachable: Option<&'a str>,
     disk_error: Option<&'a str>,
+    /// Another gateway with this node's name is active.
+    name_taken: bool,
+    lease_error: Option<&'a str>,
     differences: Vec<String>,
     lost: u64,
     gaps: u64,
@@ -105,9 +108,8 @@ impl ClusterReport {
         if let Some(reason) = &self.disk_error {
             let _ = writeln!(out, "the epoch cannot be written, so this gateway cannot become active: {reason}");
         }
-        for difference in &self.status.differences {
-            let sender = self.status.sender.as_ref().map_or("the active gateway", |sender| sender.as_str());
-            let _ = writeln!(out, "{sender} does not run the same: {difference}");
+        for warning in self.status.warnings(&self.node) {
+            let _ = writeln!(out, "{warning}");
         }
         out
     }
@@ -132,6 +134,8 @@ impl ClusterReport {
             connected: status.connected,
             unreachable: self.unreachable.as_deref(),
             disk_error: self.disk_error.as_deref(),
+            name_taken: status.name_taken,
+            lease_error: status.lease_error.as_deref(),
             differences: status.differences.iter().map(ToString::to_string).collect(),
             lost: status.lost,
             gaps: status.counters.gaps,

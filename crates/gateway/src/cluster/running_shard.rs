@@ -417,7 +417,7 @@ impl RunningShard {
                 (.., Some(sender)) => {
                     format!("{sender} holds the lease: on that gateway, keepstate control demote {shard}")
                 }
-                _ => "nobody has granted the lease".into(),
+                _ => status.lease_error.clone().unwrap_or_else(|| "nobody has granted the lease".into()),
             };
             tell(&mut self.promoting, Err(format!("shard {shard}: it is still {}: {why}", role.name())));
         }

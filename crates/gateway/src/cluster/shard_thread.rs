@@ -13,8 +13,8 @@ use super::table_sender::TableSender;
 use crate::clock::TimeSource;
 use crate::shared::SharedGateway;
 use crate::turns::TurnKind;
-use anyhow::Result;
-use keepstate_cluster::{Decider, Greeting, Shard, ShardName, ShardRole, StateTransport, TransportEvent};
+use anyhow::{Result, anyhow};
+use keepstate_cluster::{Decider, Greeting, NodeInstance, Shard, ShardName, ShardRole, StateTransport, TransportEvent};
 use keepstate_linux::poll::poll_readable;
 use keepstate_router::ShardAddresses;
 use std::sync::Arc;
@@ -60,6 +60,7 @@ impl ClusterNode {
             );
         }
         let (epochs, transport) = epoch_file::start(config)?;
+        let instance = getrandom::u64().map_err(|error| anyhow!("the kernel gives no random numbers: {error}"))?;
         let shards: Vec<Shard> = config
             .shards()
             .zip(&epochs.stored)
@@ -67,6 +68,7 @@ impl ClusterNode {
                 let names = (shard.name.clone(), config.node.clone());
                 Shard::new(names, config.decider, greeting.clone(), *stored, monotonic())
                     .with_epoch_share(config.epoch_share)
+                    .with_instance(NodeInstance(instance))
             })
             .collect();
         let reports = shards.iter().map(|shard| ClusterReport {
@@ -275,6 +277,7 @@ fn shard_of_event(event: &TransportEvent) -> Option<&ShardName> {
         TransportEvent::Acknowledged { shard, .. }
         | TransportEvent::Lease { shard, .. }
         | TransportEvent::LeaseRefused { shard, .. }
+        | TransportEvent::LeaseFailed { shard, .. }
         | TransportEvent::Lost { shard, .. } => Some(shard),
         TransportEvent::Connected | TransportEvent::Disconnected { .. } => None,
     }

@@ -5,6 +5,7 @@ mod sync_file;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
+use keepstate_cluster::NodeInstance;
 use keepstate_linux::SysRoot;
 use keepstate_linux::addresses::local_addresses;
 use keepstate_sync::{SyncNode, SyncOptions};
@@ -133,6 +134,9 @@ impl Sync {
         let options = SyncOptions {
             shard: file.cluster.first_shard.name.clone(),
             node: file.cluster.node.clone(),
+            instance: NodeInstance(
+                getrandom::u64().map_err(|error| anyhow::anyhow!("the kernel gives no random numbers: {error}"))?,
+            ),
             decider: file.cluster.decider,
             // The machine's own connections are nobody else's.
             ignored: own.into_iter().filter(|address| !shared.iter().any(|range| range.contains(address))).collect(),

@@ -80,9 +80,8 @@ impl SyncReport {
             let why = unreachable.as_deref().unwrap_or("it was not reached yet");
             let _ = writeln!(out, "the cluster cannot be reached: {why}");
         }
-        for difference in &self.status.differences {
-            let sender = sender.as_ref().map_or("the active machine", |sender| sender.as_str());
-            let _ = writeln!(out, "{sender} does not run the same: {difference}");
+        for warning in self.status.warnings(node) {
+            let _ = writeln!(out, "{warning}");
         }
         out
     }

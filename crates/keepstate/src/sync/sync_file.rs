@@ -10,6 +10,9 @@ use serde::Deserialize;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// Another one than a gateway's: both may be in one cluster, and neither can use the other's table.
+const DEFAULT_SHARD: &str = "linux";
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SyncKeys {
@@ -53,7 +56,11 @@ impl SyncFile {
         if !faults.is_empty() {
             return Err(TomlFileError::new(&name, text, faults).into());
         }
-        let cluster = keys.cluster.config()?;
+        let is_named = keys.cluster.shard.is_some();
+        let mut cluster = keys.cluster.config()?;
+        if !is_named {
+            cluster.first_shard.name = DEFAULT_SHARD.parse()?;
+        }
         cluster_transport::check(&cluster).with_context(|| name.into_owned())?;
         let epoch_file = cluster.directory.join(format!("sync.{}.{}.epoch", cluster.cluster, cluster.first_shard.name));
         Ok(SyncFile { cluster, epoch_file })
@@ -103,7 +110,7 @@ mod tests {
     fn a_file_names_the_cluster_and_nothing_else() {
         let file = parse("version = 1\n[cluster]\nnode = \"fw1\"\nservers = [\"nats://a:4222\"]\ndirectory = \"here\"")
             .unwrap();
-        assert_eq!(file.epoch_file, Path::new("/etc/keepstate/here/sync.keepstate.main.epoch"));
+        assert_eq!(file.epoch_file, Path::new("/etc/keepstate/here/sync.keepstate.linux.epoch"));
         for (text, wanted) in [
             ("[cluster]\nnode = \"a\"", "version"),
             (

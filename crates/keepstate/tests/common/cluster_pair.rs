@@ -104,11 +104,12 @@ impl Cluster {
     pub fn start_as(&mut self, index: usize, keys: &str, rules: &str) {
         fs::write(self.path(&format!("{index}.nft")), rules).unwrap();
         let own = index + 101;
+        let node = if keys.contains("node = ") { String::new() } else { format!("node = \"gw{index}\"\n") };
         let text = format!(
             "version = 1\nruleset = \"{index}.nft\"\ncontrol = \"{index}.sock\"\n\
              device = [{{ name = \"lan{index}\", addresses = [\"10.1.0.{own}/32\"] }}, {{ name = \"wan{index}\", addresses = [\"192.0.2.{own}/32\"] }}]\n\
              route = [{{ to = \"10.1.0.0/24\", interface = \"lan{index}\" }}, {{ to = \"0.0.0.0/0\", interface = \"wan{index}\" }}]\n\
-             [cluster]\nnode = \"gw{index}\"\nservers = [\"{}\"]\ndirectory = \"state{index}\"\n{keys}\
+             [cluster]\n{node}servers = [\"{}\"]\ndirectory = \"state{index}\"\n{keys}\
              [[flow-log]]\nto = \"flows{index}.jsonl\"\n",
             self.nats().url()
         );

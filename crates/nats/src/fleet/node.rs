@@ -217,7 +217,7 @@ impl Node {
                     }
                 }
             };
-            if let Err(error) = client.publish(reply, answer.to_bytes().into()).await {
+            if let Err(error) = client.publish(reply, answer.to_bytes(client.server_info().max_payload).into()).await {
                 tracing::debug!("an answer is not sent: {error}");
             }
         });

@@ -122,13 +122,17 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    /// As a message, which is never too long.
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    /// As a message, which is never too long for a server that takes this many bytes.
+    pub(super) fn to_bytes(&self, max_payload: usize) -> Vec<u8> {
         let bytes = serde_json::to_vec(self).unwrap_or_default();
-        if bytes.len() <= MAX_ANSWER_LEN {
+        let longest = max_payload.min(MAX_ANSWER_LEN);
+        if bytes.len() <= longest {
             return bytes;
         }
-        let error = Answer::Error(format!("the answer is too long ({} bytes): ask for less", bytes.len()));
+        let error = Answer::Error(format!(
+            "the answer is too long ({} bytes, NATS takes {longest}): ask for less, or raise max_payload there",
+            bytes.len()
+        ));
         serde_json::to_vec(&error).unwrap_or_default()
     }
 
@@ -169,8 +173,12 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_too_long_says_so() {
-        assert_eq!(Answer::parse(&Answer::Ok("x".into()).to_bytes()), Ok("x".into()));
-        assert!(Answer::parse(&Answer::Ok("x".repeat(MAX_ANSWER_LEN)).to_bytes()).unwrap_err().contains("too long"));
+        assert_eq!(Answer::parse(&Answer::Ok("x".into()).to_bytes(usize::MAX)), Ok("x".into()));
+        assert!(
+            Answer::parse(&Answer::Ok("x".repeat(MAX_ANSWER_LEN)).to_bytes(usize::MAX))
+                .unwrap_err()
+                .contains("too long")
+        );
         assert!(Answer::parse(b"[]").is_err());
     }
 }

@@ -49,8 +49,17 @@ impl End {
     }
 
     pub fn with(node: &str, urls: &[String], change: impl FnOnce(&mut NatsOptions)) -> End {
+        let options = ClusterOptions::new("test".parse().unwrap(), node.parse().unwrap(), vec![shard()], urls.len());
+        End::with_options(node, urls, options, change)
+    }
+
+    pub fn with_options(
+        node: &str,
+        urls: &[String],
+        options: ClusterOptions,
+        change: impl FnOnce(&mut NatsOptions),
+    ) -> End {
         let name: NodeName = node.parse().unwrap();
-        let options = ClusterOptions::new("test".parse().unwrap(), name.clone(), vec![shard()], urls.len());
         let mut nats = NatsOptions { servers: urls.to_vec(), client_name: node.into(), ..NatsOptions::default() };
         change(&mut nats);
         let transport = NatsTransport::start(nats, options).unwrap();

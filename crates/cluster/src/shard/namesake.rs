@@ -1,0 +1,42 @@
+//! Another process with this node's name: two machines with one copied configuration. Neither could be the other's standby, since a node ignores its own frames; so whoever is not active says it, and stays so.
+use super::Shard;
+use crate::frame::{FrameKind, StateFrame};
+use crate::names::NodeInstance;
+use crate::role::ShardRole;
+use std::time::Duration;
+
+/// For so long after its last heartbeat a namesake is taken to be active.
+const NAMESAKE_TIME: Duration = Duration::from_secs(10);
+
+impl Shard {
+    /// Was a process with this node's name, but not this one, heard of lately? Then this node does not become active.
+    pub(super) fn is_name_taken(&self) -> bool {
+        self.namesake_heard.is_some()
+    }
+
+    pub(super) fn forget_namesake(&mut self, now: Duration) {
+        self.namesake_heard = self.namesake_heard.filter(|heard| now.saturating_sub(*heard) < NAMESAKE_TIME);
+    }
+
+    /// A frame under this node's name: our own that comes back, or a namesake's heartbeat.
+    pub(super) fn receive_own_name(&mut self, frame: &StateFrame, now: Duration) {
+        let Some(instance) = instance_of(frame).filter(|instance| *instance != self.instance) else { return };
+        if self.namesake_heard.replace(now).is_none() {
+            self.note(format!(
+                "another gateway calls itself {} too, and is active in epoch {}: give each gateway a node name of its own",
+                self.node, frame.epoch
+            ));
+        }
+        self.raise_epoch(frame.epoch, "another gateway with this node's name", now);
+        let is_active = matches!(self.role, ShardRole::Active | ShardRole::Demoting);
+        // Promoted by hand, both in one epoch: one of them goes on.
+        if is_active && frame.epoch == self.epoch && instance < self.instance {
+            self.fence("another gateway with its name is active in the same epoch");
+        }
+    }
+}
+
+fn instance_of(frame: &StateFrame) -> Option<NodeInstance> {
+    let bytes = frame.payload.as_slice().try_into().ok().filter(|_| frame.kind == FrameKind::Heartbeat)?;
+    Some(NodeInstance(u64::from_le_bytes(bytes))).filter(|instance| *instance != NodeInstance::default())
+}
