@@ -201,7 +201,6 @@ impl Shard {
             }
             TransportEvent::LeaseFailed { shard, reason } if shard == self.name => self.lease_failed(reason),
             TransportEvent::Lease { .. } | TransportEvent::LeaseRefused { .. } | TransportEvent::LeaseFailed { .. } => {
-                ()
             }
             TransportEvent::Connected => self.connected = true,
             TransportEvent::Disconnected { .. } => self.connected = false,

@@ -105,6 +105,24 @@ fn by_hand_two_of_one_name_are_not_active_at_once() {
     assert_eq!(first.role(), ShardRole::Standby);
 }
 
+/// A gateway whose disk was lost, promoted by hand before it has read that it has had higher epochs: the others would refuse all that it sends.
+#[test]
+fn an_epoch_that_the_disk_has_lost_is_learnt_from_the_stream() {
+    let mut now = Duration::from_secs(100);
+    let past = frame("a", 9, 3, FrameKind::Changes, Vec::new());
+    let mut before = shard(Decider::Hand, OURS, now);
+    pass(&mut before, &mut now, 1, Some(&past));
+    before.promote(now).unwrap();
+    pass(&mut before, &mut now, 1, None);
+    assert_eq!((before.role(), before.status().epoch), (ShardRole::Active, Epoch(10)));
+    let mut late = shard(Decider::Hand, OURS, now);
+    late.promote(now).unwrap();
+    pass(&mut late, &mut now, 1, None);
+    assert_eq!((late.role(), late.status().epoch), (ShardRole::Active, Epoch(1)));
+    pass(&mut late, &mut now, 1, Some(&past));
+    assert_eq!((late.role(), late.status().epoch), (ShardRole::Active, Epoch(10)));
+}
+
 #[test]
 fn a_lease_that_cannot_be_asked_for_is_said_once_and_cleared() {
     let mut now = Duration::from_secs(100);

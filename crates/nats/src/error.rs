@@ -105,6 +105,9 @@ fn jetstream_remedy(error: &(dyn Error + 'static)) -> &'static str {
         Some(10_002 | 10_023 | 10_028 | 10_047) => {
             "Raise max_memory_store (512MB a shard) and max_file_store in the server's jetstream block, or the account's limits"
         }
+        Some(10_026 | 10_027) => {
+            "Raise the account's limits of streams and consumers: a cluster has a stream a shard, two buckets, and a consumer a shard and gateway"
+        }
         Some(10_074) => {
             "With three servers or more in `servers` everything is kept on three: make them one cluster of NATS (a cluster block with routes), or name one server alone"
         }

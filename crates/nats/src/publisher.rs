@@ -295,9 +295,12 @@ impl Publisher {
             NatsError::request(what, &error, self.task.way.last_refusal().as_deref())
         })?;
         // What is no frame says nothing about ours.
-        let newest = StateFrame::decode(&message.payload).ok();
-        let newest = newest.map(|frame| Newest { node: frame.node, epoch: frame.epoch, sequence: frame.sequence });
-        Ok((state.last_sequence, newest))
+        let Ok(frame) = StateFrame::decode(&message.payload) else { return Ok((state.last_sequence, None)) };
+        let newest = Newest { node: frame.node.clone(), epoch: frame.epoch, sequence: frame.sequence };
+        if self.is_own_higher(&newest) {
+            self.task.inbox.push_frame(frame).await;
+        }
+        Ok((state.last_sequence, Some(newest)))
     }
 
     /// Frames that were acknowledged and are gone with the servers that had them in memory.
@@ -347,6 +350,11 @@ impl Publisher {
     /// Has another one written in an epoch that ours is not above?
     fn is_overtaking(&self, newest: &Newest) -> bool {
         newest.node != self.task.options.node && self.pending.front().is_none_or(|frame| frame.epoch <= newest.epoch)
+    }
+
+    /// Has an earlier run of this node written in a higher epoch? Its disk was lost since; what waits would be refused by the others.
+    fn is_own_higher(&self, newest: &Newest) -> bool {
+        newest.node == self.task.options.node && self.pending.front().is_some_and(|frame| frame.epoch < newest.epoch)
     }
 
     fn note_lost(&self, frames: u64, cost: usize) {

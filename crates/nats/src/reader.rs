@@ -9,7 +9,7 @@ use async_nats::Client;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
 use async_nats::jetstream::stream::Info;
 use futures_util::StreamExt;
-use keepstate_cluster::{FrameKind, StateFrame};
+use keepstate_cluster::{Epoch, FrameKind, StateFrame};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -30,13 +30,15 @@ pub(crate) struct Reader {
     task: ShardTask,
     /// The number of the newest message that was read, and when its stream was made.
     seen: Option<(u64, Created)>,
+    /// The highest epoch of frames under this node's own name.
+    own_epoch: Epoch,
 }
 
 type Created = async_nats::datetime::DateTime;
 
 impl Reader {
     pub(crate) fn new(task: ShardTask) -> Reader {
-        Reader { task, seen: None }
+        Reader { task, seen: None, own_epoch: Epoch::default() }
     }
 
     /// Reads for ever.
@@ -132,8 +134,16 @@ impl Reader {
         if seen > info.state.last_sequence { 0 } else { seen }
     }
 
-    async fn take(&self, bytes: &[u8]) {
-        take_frame(&self.task, bytes).await;
+    async fn take(&mut self, bytes: &[u8]) {
+        let Some(frame) = decode(&self.task, bytes) else { return };
+        if frame.node == self.task.options.node {
+            // Its epoch may be above what is on our disk, if that was lost; its content says nothing new.
+            if frame.epoch <= self.own_epoch {
+                return;
+            }
+            self.own_epoch = frame.epoch;
+        }
+        self.task.inbox.push_frame(frame).await;
     }
 }
 
@@ -148,7 +158,13 @@ pub(crate) async fn read_told(task: ShardTask, client: Client) {
         match client.subscribe(task.options.told_subject(&task.shard)).await {
             Ok(mut messages) => {
                 while let Some(message) = messages.next().await {
-                    take_frame(&task, &message.payload).await;
+                    let frame = decode(&task, &message.payload);
+                    // Whether a heartbeat under our own name is our own that comes back, or a namesake's, the shard sees.
+                    let is_wanted =
+                        |frame: &StateFrame| frame.node != task.options.node || frame.kind == FrameKind::Heartbeat;
+                    if let Some(frame) = frame.filter(is_wanted) {
+                        task.inbox.push_frame(frame).await;
+                    }
                 }
             }
             Err(error) => tracing::debug!("shard {}: {}", task.shard, chain(&error)),
@@ -157,14 +173,17 @@ pub(crate) async fn read_told(task: ShardTask, client: Client) {
     }
 }
 
-async fn take_frame(task: &ShardTask, bytes: &[u8]) {
+/// A frame of this shard, or why it is none in the log.
+fn decode(task: &ShardTask, bytes: &[u8]) -> Option<StateFrame> {
     match StateFrame::decode(bytes) {
         Ok(frame) if frame.shard != task.shard => {
             tracing::warn!("a frame of shard {} came as one of shard {}: it is not used", frame.shard, task.shard);
+            None
         }
-        // Whether a heartbeat is our own that comes back, or a namesake's, the shard sees.
-        Ok(frame) if frame.node == task.options.node && frame.kind != FrameKind::Heartbeat => {}
-        Ok(frame) => task.inbox.push_frame(frame).await,
-        Err(error) => tracing::warn!("shard {}: a frame is not used: {error}", task.shard),
+        Ok(frame) => Some(frame),
+        Err(error) => {
+            tracing::warn!("shard {}: a frame is not used: {error}", task.shard);
+            None
+        }
     }
 }

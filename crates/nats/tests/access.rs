@@ -83,7 +83,7 @@ accounts {
     full.wait_acknowledged(1, 1);
     let reason = lease_failure(&mut full);
     assert!(
-        reason.contains("maximum number of streams reached") && reason.contains("the account's limits"),
+        reason.contains("maximum number of streams reached") && reason.contains("a stream a shard, two buckets"),
         "{reason}"
     );
     let mut poor = end_of(&servers, "poor", "secret");

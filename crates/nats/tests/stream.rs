@@ -103,3 +103,23 @@ fn a_frame_of_an_unknown_shard_is_told_as_lost() {
     assert_eq!(lost, (strange.shard, 1));
     assert_ne!(lost.0, shard());
 }
+
+/// A gateway whose disk was lost hears which epochs it has had, before it writes and while it reads.
+#[test]
+fn a_new_run_of_a_node_hears_of_its_own_higher_epochs() {
+    let Some(servers) = NatsServers::start(1, "") else { return };
+    let mut before = End::new(&servers, "a");
+    before.publish_changes(4, 1..=20);
+    before.wait_acknowledged(4, 20);
+    drop(before);
+    let own_epoch = |event: &TransportEvent| match event {
+        TransportEvent::Received(frame) if frame.node.as_str() == "a" => Some(frame.epoch.0),
+        _ => None,
+    };
+    let mut reads = End::new(&servers, "a");
+    assert_eq!(reads.wait("its own epoch", own_epoch), 4);
+    assert!(reads.received.len() == 1, "once is enough: {:?}", reads.received);
+    let mut writes = End::new(&servers, "a");
+    writes.publish_changes(2, 1..=1);
+    assert_eq!(writes.wait("its own epoch", own_epoch), 4);
+}

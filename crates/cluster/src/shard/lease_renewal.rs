@@ -24,8 +24,9 @@ impl Shard {
                 let patience = if self.inbox.in_step { ttl } else { ttl * 2 };
                 let patience = patience + ttl / 4 * self.load.min(MAX_LOAD);
                 let quiet = now.saturating_sub(self.heard) >= patience;
-                let may =
-                    self.claimed.is_none() && self.connected && now >= self.stand_back_until && !self.is_name_taken();
+                let may = self.claimed.is_none() && self.connected && now >= self.stand_back_until && !self.is_name_taken()
+                    // Who cannot use the table would take the shard from those who can.
+                    && !self.inbox.is_other_table();
                 if may && quiet && self.lease.rested(now, ttl / 4) {
                     self.request_lease(LeaseAction::Acquire, self.epoch.next(), now);
                 }

@@ -2,7 +2,7 @@
 use super::Shard;
 use crate::frame::{FrameKind, StateFrame};
 use crate::names::NodeInstance;
-use crate::role::ShardRole;
+use crate::role::{Decider, ShardRole};
 use std::time::Duration;
 
 /// For so long after its last heartbeat a namesake is taken to be active.
@@ -18,8 +18,11 @@ impl Shard {
         self.namesake_heard = self.namesake_heard.filter(|heard| now.saturating_sub(*heard) < NAMESAKE_TIME);
     }
 
-    /// A frame under this node's name: our own that comes back, or a namesake's heartbeat.
+    /// A frame under this node's name: our own that comes back, of this run or an earlier one, or a namesake's heartbeat.
     pub(super) fn receive_own_name(&mut self, frame: &StateFrame, now: Duration) {
+        if frame.kind.is_stored() {
+            return self.receive_own_past(frame, now);
+        }
         let Some(instance) = instance_of(frame).filter(|instance| *instance != self.instance) else { return };
         if self.namesake_heard.replace(now).is_none() {
             self.note(format!(
@@ -32,6 +35,19 @@ impl Shard {
         // Promoted by hand, both in one epoch: one of them goes on.
         if is_active && frame.epoch == self.epoch && instance < self.instance {
             self.fence("another gateway with its name is active in the same epoch");
+        }
+    }
+}
+
+impl Shard {
+    /// A frame that an earlier run of this node has stored. Its epoch is above what the disk knows only if that was lost; the others would refuse what comes with a lower one.
+    fn receive_own_past(&mut self, frame: &StateFrame, now: Duration) {
+        let was_active = self.role == ShardRole::Active;
+        self.raise_epoch(frame.epoch, "an earlier run of this gateway", now);
+        let is_ended = was_active && self.role == ShardRole::Standby;
+        // Whoever promoted it does not do so again; a lease is taken by the clock.
+        if is_ended && self.decider == Decider::Hand && !self.is_name_taken() {
+            self.claim(self.share.next_after(self.epoch));
         }
     }
 }
