@@ -31,7 +31,7 @@ pub struct Top {
     /// Begin with this filter, in the words of conntrack -L
     #[arg(long, value_name = "WORDS", allow_hyphen_values = true, default_value = "")]
     filter: String,
-    /// Run doctor this often; 0 never
+    /// Run doctor this often; 0 never. With --once it is waited for, some seconds, unless it is 0
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = unit_args::parse_interval)]
     doctor: Duration,
     /// Follow at most this many connections; further ones are counted only
@@ -111,10 +111,16 @@ impl Top {
         let mut state = TopState::new(has_colour());
         state.set_filter(&self.filter).map_err(|error| anyhow!("--filter: {error}"))?;
         if self.once {
-            let text = keepstate_top::screen_text(&feed, state, &|| findings(&board), self.size, &stop);
+            let findings =
+                (&(|| findings(&board)) as &keepstate_top::FindingSource<'_>, &(|| reader.has_diagnosed()) as _);
+            let text = keepstate_top::screen_text(&feed, state, findings, self.size, &stop)
+                .map_err(|error| anyhow!("cannot read the table of {name}: {error}"))?;
+            print(&text.unwrap_or_default())?;
             stop.store(true, Ordering::Relaxed);
             reader.join();
-            return print(&text.unwrap_or_default());
+            // The process ends, and its threads and memory with it: to free a million connections one by one would take longer.
+            std::mem::forget(feed);
+            return Ok(());
         }
         let shown = keepstate_top::run(&feed, state, &|| findings(&board), &stop);
         stop.store(true, Ordering::Relaxed);

@@ -1,16 +1,14 @@
 //! A model that is fed: one thread reads events, one reads dumps, one looks at size and counters each second.
 //!
-//! Its life: opened, it subscribes to events and then reads a first dump in pieces. If events were lost, or the model has drifted from the owner's
+//! Its life: opened, it subscribes to events and then reads a first dump as fast as it can, because somebody waits for it; later ones rest in between. If events were lost, or the model has drifted from the owner's
 //! count, or its counters are old, another dump follows, but never so often that dumps take more than a small share of the time. If the owner goes away, that is said
 //! and it is tried again each second. Dropped, it ends its threads. It never writes to the table.
+use crate::dump_reader::read_table;
 use crate::occupancy::OccupancySample;
 use crate::owner_gather;
 use crate::source::{SourceSettings, TableSource};
 use crate::table::LiveTable;
-use keepstate_linux::ctnetlink::for_each_flow;
-use keepstate_linux::ctnetlink::{
-    CtClient, CtDumpKind, CtEvent, CtEventSocket, CtFlow, CtObject, DumpFilter, EventKind,
-};
+use keepstate_linux::ctnetlink::{CtClient, CtEvent, CtEventSocket, CtFlow, CtObject, EventKind, for_each_flow};
 use keepstate_linux::netlink::{NetlinkError, NlMessages};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -31,8 +29,10 @@ const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 const RESYNC_SHARE: u32 = 10;
 /// No two dumps are closer.
 const DUMP_LEAST: Duration = Duration::from_secs(2);
-/// After so many reads of a dump it rests for a quarter of the time they took.
-const READS_PER_PIECE: u32 = 32;
+/// A dump that nobody waits for rests for one part in so many of the time that it works.
+const REST_SHARE: u32 = 4;
+/// How often the first dump looks whether events are subscribed to.
+const SUBSCRIPTION_PAUSE: Duration = Duration::from_millis(2);
 /// Looks in a row after which a difference between the owner's count and the model's is no chance.
 const DRIFT_LOOKS: u32 = 3;
 
@@ -277,7 +277,7 @@ impl FeedShared {
             if !self.subscribed.load(Ordering::Acquire)
                 || !(wanted && is_due(RESYNC_SHARE) || is_due(self.options.refresh_share))
             {
-                thread::sleep(POLL_INTERVAL);
+                thread::sleep(if last.is_none() { SUBSCRIPTION_PAUSE } else { POLL_INTERVAL });
                 continue;
             }
             self.resync.store(false, Ordering::Relaxed);
@@ -304,33 +304,35 @@ impl FeedShared {
         }
     }
 
-    /// Reads the table once, with rests; returns how long it worked.
+    /// Reads the table once; returns the processor time that it took.
     fn read_dump(&self) -> Result<Duration, NetlinkError> {
         let mut client = CtClient::from_socket(self.source.open()?);
-        self.change(LiveTable::begin_dump);
-        let (mut flow, mut reads, mut busy, mut since) = (CtFlow::default(), 0, Duration::ZERO, Instant::now());
-        client.dump_chunks(CtDumpKind::Confirmed, &DumpFilter::default(), |chunk| {
+        let (entries, _) = client.count()?;
+        let mut is_first = false;
+        self.change(|table| {
+            is_first = table.state().dumps == 0;
+            table.reserve(entries as usize);
+            table.begin_dump();
+        });
+        let rest = |worked: Duration| {
+            if !is_first {
+                self.rest(worked / REST_SHARE);
+            }
+        };
+        let mut flow = CtFlow::default();
+        read_table(client, rest, |chunks| {
             let now = self.now();
             let mut table = self.table_to_change();
-            let decoded = for_each_flow(chunk, &mut flow, &mut |flow| {
-                table.dump_flow(flow, now);
-                ControlFlow::Continue(())
-            });
+            for chunk in chunks {
+                let _ = for_each_flow(chunk, &mut flow, &mut |flow| {
+                    table.dump_flow(flow, now);
+                    ControlFlow::Continue(())
+                })?;
+            }
             drop(table);
-            if decoded?.is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
             self.changed.notify_all();
-            reads += 1;
-            if reads % READS_PER_PIECE == 0 {
-                let worked = since.elapsed();
-                busy += worked;
-                self.rest(worked / 4);
-                since = Instant::now();
-            }
             Ok(if self.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })?;
-        Ok(busy + since.elapsed())
+        })
     }
 
     fn read_owners(&self) {

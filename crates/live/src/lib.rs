@@ -8,6 +8,7 @@
 //!
 //! `keepstate top` and `keepstate serve` show the same model. Nothing here judges what it shows, or changes a table.
 mod counters;
+mod dump_reader;
 mod feed;
 mod fleet_view;
 mod flow_key;

@@ -108,6 +108,13 @@ impl LiveTable {
         }
     }
 
+    /// Makes room for so many connections at once, instead of bit by bit while they come.
+    pub fn reserve(&mut self, connections: usize) {
+        let (chunks, hasher) = (&self.chunks, &self.hasher);
+        let more = connections.min(self.most).saturating_sub(self.index.len());
+        self.index.reserve(more, |slot| at(chunks, *slot).map_or(0, |record| hasher.hash_one(record.key)));
+    }
+
     /// A dump begins.
     pub fn begin_dump(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
@@ -126,7 +133,8 @@ impl LiveTable {
         if self.ended_in_dump.get(&key).is_some_and(|id| id.is_none() || *id == flow.id) {
             return;
         }
-        match self.slot_of(&key) {
+        let hash = self.hasher.hash_one(key);
+        match self.slot_at(hash, &key) {
             // The event is as new as the dump, or newer.
             Some(slot) if self.record(slot).is_some_and(|record| self.is_told_in_this_dump(record)) => {
                 self.with_record(slot, now, |record| record.measure(flow.counters, now));
@@ -138,7 +146,7 @@ impl LiveTable {
                     (record.epoch, record.is_newer_than_dump) = (epoch, false);
                 });
             }
-            None => self.insert(key, flow, GroupChange::Found, now),
+            None => self.insert((key, hash), flow, GroupChange::Found, now),
         }
     }
 
@@ -178,7 +186,8 @@ impl LiveTable {
             EventKind::Update => *changed += 1,
             EventKind::Destroy => *ended += 1,
         }
-        let slot = self.slot_of(&key);
+        let hash = self.hasher.hash_one(key);
+        let slot = self.slot_at(hash, &key);
         if kind == EventKind::Destroy {
             self.note_end(key, flow.id);
             let same = |record: &FlowRecord| record.id.is_none() || flow.id.is_none() || record.id == flow.id;
@@ -198,8 +207,8 @@ impl LiveTable {
             old => {
                 old.inspect(|slot| self.remove(*slot, now));
                 let change = if kind == EventKind::New { GroupChange::Created } else { GroupChange::Found };
-                self.insert(key, flow, change, now);
-                if let Some(record) = self.slot_of(&key).and_then(|slot| self.record_mut(slot)) {
+                self.insert((key, hash), flow, change, now);
+                if let Some(record) = self.slot_at(hash, &key).and_then(|slot| self.record_mut(slot)) {
                     record.is_newer_than_dump = true;
                 }
             }
@@ -340,7 +349,8 @@ impl LiveTable {
         self.ended_in_dump.insert(key, id);
     }
 
-    fn insert(&mut self, key: FlowKey, flow: &CtFlow, change: GroupChange, now: Duration) {
+    /// Enters a connection, whose key comes with its hash.
+    fn insert(&mut self, (key, hash): (FlowKey, u64), flow: &CtFlow, change: GroupChange, now: Duration) {
         if self.index.len() >= self.most {
             self.state.left_out += 1;
             return;
@@ -351,7 +361,6 @@ impl LiveTable {
         record.source_nat().inspect(|reply| self.nat.add(reply));
         self.metered += u64::from(record.meter.is_some());
         let slot = self.place(record);
-        let hash = self.hasher.hash_one(key);
         let (chunks, hasher) = (&self.chunks, &self.hasher);
         self.index.insert_unique(hash, slot, |slot| at(chunks, *slot).map_or(0, |record| hasher.hash_one(record.key)));
     }
@@ -397,8 +406,12 @@ impl LiveTable {
     }
 
     fn slot_of(&self, key: &FlowKey) -> Option<u32> {
+        self.slot_at(self.hasher.hash_one(key), key)
+    }
+
+    fn slot_at(&self, hash: u64, key: &FlowKey) -> Option<u32> {
         let same = |slot: &u32| at(&self.chunks, *slot).is_some_and(|record| record.key == *key);
-        self.index.find(self.hasher.hash_one(key), same).copied()
+        self.index.find(hash, same).copied()
     }
 
     fn record(&self, slot: u32) -> Option<&FlowRecord> {

@@ -4,7 +4,7 @@ use crate::snapshot::TopSnapshot;
 use crate::state::{TopPane, TopPrompt, TopState};
 use crate::text::{fit, grouped, printable, short};
 use keepstate_conntrack::format::{FlowWriter, OutputOptions, protocol_name};
-use keepstate_live::{FlowRow, TimeToFull, duration_text as duration};
+use keepstate_live::{FlowRow, GroupBy, TimeToFull, duration_text as duration};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -30,7 +30,7 @@ pub fn draw(frame: &mut Frame<'_>, state: &mut TopState, shown: &TopSnapshot) {
     state.rows = usize::from(main.height);
     let paint = Paint::new(state.has_colour);
     frame.render_widget(Paragraph::new(head_line(shown, paint, usize::from(frame.area().width))), head);
-    frame.render_widget(Paragraph::new(rate_line(shown)), rates);
+    frame.render_widget(Paragraph::new(rate_line(shown, usize::from(rates.width))), rates);
     draw_curve(frame, shown, paint, curve);
     frame.render_widget(Paragraph::new(note_line(state, shown, paint)), note);
     frame.render_widget(
@@ -38,7 +38,7 @@ pub fn draw(frame: &mut Frame<'_>, state: &mut TopState, shown: &TopSnapshot) {
         heading,
     );
     draw_pane(frame, state, shown, main);
-    frame.render_widget(Paragraph::new(foot_line(state, paint)), foot);
+    frame.render_widget(Paragraph::new(foot_line(state, paint, usize::from(foot.width))), foot);
 }
 
 /// Name, size, time to full. What does not fit is said in fewer words, and the name is cut last: the numbers stay.
@@ -60,6 +60,7 @@ fn head_line(shown: &TopSnapshot, paint: Paint, width: usize) -> Line<'static> {
 fn head_line_with(shown: &TopSnapshot, paint: Paint, name: &str, noun: &str) -> Line<'static> {
     let mut spans = vec![Span::styled(name.to_owned(), Style::new().add_modifier(Modifier::BOLD)), Span::raw("  ")];
     match shown.latest {
+        None if shown.feed.error.is_some() => spans.push(Span::styled("cannot be read", paint.bad())),
         None => spans.push(Span::raw("reading the table")),
         Some(latest) => {
             spans.push(Span::raw(format!("{}{noun}", grouped(latest.entries))));
@@ -85,12 +86,11 @@ fn head_line_with(shown: &TopSnapshot, paint: Paint, name: &str, noun: &str) -> 
     Line::from(spans)
 }
 
-fn rate_line(shown: &TopSnapshot) -> String {
+fn rate_line(shown: &TopSnapshot, width: usize) -> String {
+    const NO_BYTES: &str = "  no bytes: sysctl -w net.netfilter.nf_conntrack_acct=1";
     let rates = format!("new {}/s  ended {}/s", short(shown.rates.new_per_second), short(shown.rates.ended_per_second));
-    match shown.settings.accounting {
-        Some(false) => format!("{rates}  no bytes: sysctl -w net.netfilter.nf_conntrack_acct=1"),
-        _ => rates,
-    }
+    let has_room = rates.len() + NO_BYTES.len() <= width;
+    if shown.settings.accounting == Some(false) && has_room { rates + NO_BYTES } else { rates }
 }
 
 fn draw_curve(frame: &mut Frame<'_>, shown: &TopSnapshot, paint: Paint, area: Rect) {
@@ -112,7 +112,9 @@ fn note_line<'a>(state: &TopState, shown: &TopSnapshot, paint: Paint) -> Line<'a
     let (text, style) = if let Some(error) = &feed.error {
         (format!("no new data: {error}"), paint.bad())
     } else if let (Some(dumped), false) = (feed.dumped, feed.is_complete) {
-        (format!("reading the table: {} connections so far", grouped(dumped)), paint.warning())
+        let all = shown.latest.map(|latest| latest.entries).filter(|all| *all >= dumped);
+        let all = all.map(|all| format!(" of {}", grouped(all))).unwrap_or_default();
+        (format!("reading the table: {}{all} connections so far", grouped(dumped)), paint.warning())
     } else if !feed.is_complete && feed.overruns > 0 {
         ("events were lost: the table is read again".to_owned(), paint.warning())
     } else if feed.left_out > 0 {
@@ -161,11 +163,11 @@ fn heading_line(state: &TopState, shown: &TopSnapshot, width: usize) -> String {
 fn draw_pane(frame: &mut Frame<'_>, state: &TopState, shown: &TopSnapshot, area: Rect) {
     let paint = Paint::new(state.has_colour);
     let width = usize::from(area.width);
+    if let Some(text) = nothing_to_show(state, shown) {
+        return frame.render_widget(Paragraph::new(text), area);
+    }
     let lines: Vec<String> = match state.pane {
         TopPane::Connections => connection_lines(&shown.page.rows, width),
-        TopPane::Groups(by) if by.is_owner() && shown.groups.is_empty() => {
-            vec!["the sockets and namespaces of this machine are being read".into()]
-        }
         TopPane::Groups(_) => {
             let columns = GroupColumns::new(shown, width);
             shown.groups.iter().map(|group| columns.group(group)).collect()
@@ -198,6 +200,22 @@ fn draw_pane(frame: &mut Frame<'_>, state: &TopState, shown: &TopSnapshot, area:
         Line::styled(format!("{line:<width$}"), style)
     });
     frame.render_widget(Paragraph::new(styled.collect::<Vec<_>>()), area);
+}
+
+/// What is said instead of a pane that is empty.
+fn nothing_to_show(state: &TopState, shown: &TopSnapshot) -> Option<&'static str> {
+    let is_read = shown.feed.dumps > 0;
+    match state.pane {
+        TopPane::Connections if shown.page.matched > 0 || !is_read => None,
+        TopPane::Connections if state.filter.is_some() => Some("no connection matches (/ another filter, Esc none)"),
+        TopPane::Connections => Some("no connections"),
+        TopPane::Groups(_) if shown.group_count > 0 || !shown.groups.is_empty() => None,
+        TopPane::Groups(by) if by.is_owner() => Some("the sockets and namespaces of this machine are being read"),
+        TopPane::Groups(GroupBy::Outside) if is_read => Some("no source is translated"),
+        TopPane::Groups(_) => is_read.then_some("no connections"),
+        TopPane::Reasons => shown.counters.is_empty().then_some("nothing has been counted"),
+        TopPane::Findings | TopPane::Details(_) | TopPane::Help => None,
+    }
 }
 
 /// A row for each connection. Columns that do not fit are left out: the rate first, then the age, then the state.
@@ -278,7 +296,7 @@ impl GroupColumns {
 
 fn finding_lines<'a>(shown: &TopSnapshot, paint: Paint) -> Vec<Line<'a>> {
     match &shown.findings {
-        None => vec![Line::from("doctor has not run yet")],
+        None => vec![Line::from("doctor has not run yet (with --doctor 0 it never does)")],
         Some(findings) if findings.is_empty() => vec![Line::from("nothing is wrong, as far as doctor sees")],
         Some(findings) => findings
             .iter()
@@ -328,7 +346,7 @@ fn details_lines<'a>(shown: &TopSnapshot) -> Vec<Line<'a>> {
     lines.into_iter().map(Line::from).collect()
 }
 
-fn foot_line<'a>(state: &TopState, paint: Paint) -> Line<'a> {
+fn foot_line<'a>(state: &TopState, paint: Paint, width: usize) -> Line<'a> {
     match (&state.prompt, &state.message) {
         (Some(TopPrompt::Filter(words)), None) => Line::from(format!("filter, as conntrack -L has it: {words}_")),
         (Some(TopPrompt::Filter(words)), Some(error)) => {
@@ -340,8 +358,17 @@ fn foot_line<'a>(state: &TopState, paint: Paint) -> Line<'a> {
             Line::styled(question, paint.bad())
         }
         (None, Some(message)) => Line::styled(printable(message), paint.warning()),
-        (None, None) => Line::from("q quit  / filter  s sort  g group  r reasons  d doctor  Enter more  ? help"),
+        (None, None) => Line::from(keys_line(width)),
     }
+}
+
+/// The most important keys; where they do not fit, the last but one is left out first: `?` has them all.
+fn keys_line(width: usize) -> String {
+    let mut keys = vec!["q quit", "/ filter", "s sort", "g group", "r reasons", "d doctor", "Enter more", "? help"];
+    while keys.len() > 2 && keys.join("  ").len() > width {
+        keys.remove(keys.len() - 2);
+    }
+    keys.join("  ")
 }
 
 const HELP: &str = "\

@@ -225,7 +225,12 @@ fn what_makes_the_view_uncertain_is_said() {
     let mut state = TopState::new(false);
     let mut shown = snapshot(&filled(false), &state);
     for (feed, expected) in [
-        (FeedState { dumped: Some(12_345), ..FeedState::default() }, "reading the table: 12,345 connections so far"),
+        (
+            FeedState { dumped: Some(12_345), ..FeedState::default() },
+            "reading the table: 12,345 of 214,012 connections so far",
+        ),
+        // More than the owner had a second ago.
+        (FeedState { dumped: Some(214_013), ..FeedState::default() }, "reading the table: 214,013 connections so far"),
         (FeedState { overruns: 1, ..FeedState::default() }, "events were lost: the table is read again"),
         (FeedState { error: Some("no permission".into()), ..FeedState::default() }, "no new data: no permission"),
         (FeedState { is_complete: true, left_out: 7, ..FeedState::default() }, "7 connections are counted only"),
@@ -234,6 +239,44 @@ fn what_makes_the_view_uncertain_is_said() {
         let text = screen(&mut state, &shown, (80, 24));
         assert!(text.contains(expected), "{expected} in\n{text}");
     }
+}
+
+#[test]
+fn an_empty_pane_says_so_once_the_table_has_been_read() {
+    let table = LiveTable::new(10);
+    for (pane, filter, expected) in [
+        (TopPane::Connections, "", "no connections"),
+        (TopPane::Connections, "-p udp", "no connection matches"),
+        (TopPane::Groups(GroupBy::Source), "", "no connections"),
+        (TopPane::Groups(GroupBy::Outside), "", "no source is translated"),
+        (TopPane::Reasons, "", "nothing has been counted"),
+    ] {
+        let mut state = TopState::new(false);
+        state.set_filter(filter).unwrap();
+        state.pane = pane;
+        let mut shown = snapshot(&table, &state);
+        shown.counters.clear();
+        let text = screen(&mut state, &shown, (80, 24));
+        assert!(text.contains(&format!("\"{expected}")), "{expected} in\n{text}");
+        if pane != TopPane::Reasons {
+            shown.feed.dumps = 0;
+            assert!(!screen(&mut state, &shown, (80, 24)).contains(expected), "it has not been read yet");
+        }
+    }
+    let (mut state, mut shown) = (TopState::new(false), snapshot(&table, &TopState::new(false)));
+    (shown.latest, shown.feed.error) = (None, Some("no permission".into()));
+    assert!(screen(&mut state, &shown, (80, 24)).contains("Linux  cannot be read"));
+}
+
+#[test]
+fn a_narrow_terminal_has_fewer_words_and_whole_ones() {
+    let mut state = TopState::new(false);
+    let mut shown = snapshot(&filled(false), &state);
+    shown.settings.accounting = Some(false);
+    let text = screen(&mut state, &shown, (40, 12));
+    assert!(text.contains("\"new 1.2k/s  ended 854/s "), "{text}");
+    assert!(text.contains("\"q quit  / filter  s sort  ? help "), "{text}");
+    assert!(!text.contains("no bytes"), "{text}");
 }
 
 /// Presses keys one after another; returns the last action.

@@ -38,7 +38,7 @@ pub fn gather_live(wanted: &GatherOptions) -> Result<Observations> {
         None => netns::list(wanted.namespaces)?,
     };
     let nic_limits = (!wanted.interval.is_zero()).then(|| machine::nic_limits(&root).0);
-    let mut gathered = Vec::new();
+    let (mut gathered, mut not_entered) = (Vec::new(), Vec::new());
     for one in &found.namespaces {
         tracing::debug!("reading namespace {}", one.name);
         let begun = Instant::now();
@@ -56,8 +56,16 @@ pub fn gather_live(wanted: &GatherOptions) -> Result<Observations> {
             Err(error) if wanted.netns.is_some() => {
                 return Err(error).context("cannot enter the network namespace (needs CAP_SYS_ADMIN): run as root");
             }
-            Err(error) => seen.missing_inputs.push(MissingInput::new(&one.name, &error, "run as root (CAP_SYS_ADMIN)")),
+            Err(error) => not_entered.push((one.name.as_str(), error)),
         }
+    }
+    if let [(first, error), others @ ..] = not_entered.as_slice() {
+        // All for one reason, mostly: said once.
+        let what = match others.len() {
+            0 => (*first).to_owned(),
+            more => format!("network namespace {first} and {more} more"),
+        };
+        seen.missing_inputs.push(MissingInput::new(&what, error, "run as root (CAP_SYS_ADMIN)"));
     }
     if !wanted.interval.is_zero() {
         tracing::debug!("reading the counters again after {:?}", wanted.interval);

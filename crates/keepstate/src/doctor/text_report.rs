@@ -54,7 +54,8 @@ fn write_headline(out: &mut impl Write, report: &DoctorReport) -> io::Result<()>
         (None, _) if report.observations.namespaces.iter().all(|space| space.count.is_none()) => {
             "connection tracking is not in use".into()
         }
-        (None, _) => "no problem found".into(),
+        (None, _) if report.observations.missing_inputs.is_empty() => "no problem found".into(),
+        (None, _) => "no problem found in what could be read: some inputs are missing".into(),
     };
     writeln!(out, "{style}{word}{style:#} {summary}")
 }

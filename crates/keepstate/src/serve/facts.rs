@@ -32,6 +32,8 @@ const DOCTOR_NAMESPACES: usize = 256;
 /// Threads that read facts until they are told to end.
 pub(crate) struct FactReader {
     threads: Vec<JoinHandle<()>>,
+    /// Doctor has run, whether it could or not, or never does.
+    has_diagnosed: Arc<AtomicBool>,
 }
 
 impl FactReader {
@@ -42,6 +44,7 @@ impl FactReader {
         stop: Arc<AtomicBool>,
     ) -> Result<FactReader> {
         let mut threads = Vec::new();
+        let has_diagnosed = Arc::new(AtomicBool::new(doctor.is_zero()));
         if let Some(socket) = table.gateway.clone() {
             let (board, stop) = (Arc::clone(&board), Arc::clone(&stop));
             threads.push(spawn("serve-services", move || {
@@ -52,15 +55,23 @@ impl FactReader {
             })?);
         }
         if !doctor.is_zero() {
-            let table = table.clone();
+            let (table, has_diagnosed) = (table.clone(), Arc::clone(&has_diagnosed));
             threads.push(spawn("serve-doctor", move || {
-                repeat(&stop, doctor, || match run_doctor(&table) {
-                    Ok(report) => note_report(&board, &report.report),
-                    Err(error) => tracing::warn!("doctor could not run: {error:#}"),
+                repeat(&stop, doctor, || {
+                    match run_doctor(&table) {
+                        Ok(report) => note_report(&board, &report.report),
+                        Err(error) => tracing::warn!("doctor could not run: {error:#}"),
+                    }
+                    has_diagnosed.store(true, Ordering::Release);
                 });
             })?);
         }
-        Ok(FactReader { threads })
+        Ok(FactReader { threads, has_diagnosed })
+    }
+
+    /// Need nobody wait for doctor's first run any more?
+    pub(crate) fn has_diagnosed(&self) -> bool {
+        self.has_diagnosed.load(Ordering::Acquire)
     }
 
     /// Waits for the threads, which have been told to end.

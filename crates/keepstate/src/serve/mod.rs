@@ -7,13 +7,14 @@ use crate::fleet::watcher::FleetWatcher;
 use crate::fleet::{FleetArgs, FleetFile};
 use crate::live_table::LiveTableArgs;
 use crate::unit_args;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::{Args, ValueEnum};
 use facts::FactReader;
 use keepstate_live::{FeedOptions, FleetBoard, LiveFeed};
 use keepstate_nats::fleet::{FleetNode, NodeKind, NodeRecord};
 use keepstate_serve::{Exporter, ExporterOptions, FactBoard, MetricNames};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -119,12 +120,7 @@ impl Serve {
         };
         let fleet_board = fleet.as_ref().map(|_| Arc::new(FleetBoard::default()));
         let exporter = Exporter::start(&options, Arc::clone(&feed), Arc::clone(&board), fleet_board.clone())
-            .with_context(|| {
-                format!(
-                    "cannot listen on {}: is another program there? --listen ADDRESS:PORT gives another",
-                    self.listen
-                )
-            })?;
+            .map_err(|error| cannot_listen(self.listen, error))?;
         let watcher = match (&fleet, fleet_board) {
             (Some(fleet), Some(board)) => Some(FleetWatcher::start(fleet.clone(), board)?),
             _ => None,
@@ -136,7 +132,13 @@ impl Serve {
         if let Some(notifier) = keepstate_linux::sd_notify::SdNotifier::from_env() {
             notifier.ready();
         }
+        let mut told = None;
         while !stop.load(Ordering::Relaxed) {
+            let error = feed.table().state().error.clone();
+            if error != told {
+                error.iter().for_each(|error| crate::stderr::note(format!("no new data: {error}")));
+                told = error;
+            }
             std::thread::sleep(POLL_INTERVAL);
         }
         drop(node);
@@ -158,4 +160,17 @@ impl Serve {
         let answers = TableAnswers { table: self.table.clone(), feed: Arc::clone(feed), facts: Arc::clone(board) };
         FleetNode::start(fleet.nats, fleet.fleet, record, Arc::new(answers)).context("cannot join the fleet")
     }
+}
+
+/// What to do about an address that cannot be listened on.
+fn cannot_listen(address: SocketAddr, error: io::Error) -> anyhow::Error {
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse => "another program is there; --listen ADDRESS:PORT gives another",
+        io::ErrorKind::AddrNotAvailable => {
+            "no interface of this machine has this address; 0.0.0.0 or [::] listens on all of them"
+        }
+        io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE",
+        _ => "--listen ADDRESS:PORT gives another address",
+    };
+    anyhow!(error).context(format!("cannot listen on {address}: {advice}"))
 }
