@@ -311,7 +311,9 @@ impl LiveTable {
     /// Connections by namespace and by container; `None` until this machine's sockets have been read. It reads the whole table: do it as often as its cost allows.
     pub fn owner_groups(&self, now: Duration) -> Option<OwnerGroups> {
         let owners = self.owners.as_ref()?;
-        Some(owner_groups::count(self.records().map(|(_, record)| record), owners, self.known_since, now))
+        // Until a dump has ended nobody knows what is new.
+        let known_since = if self.state.dumps == 0 { now } else { self.known_since };
+        Some(owner_groups::count(self.records().map(|(_, record)| record), owners, known_since, now))
     }
 
     /// Takes a new picture of who owns what.

@@ -2,6 +2,7 @@
 "use strict";
 const byId = (id) => document.getElementById(id);
 const number = new Intl.NumberFormat("en");
+const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 const ink = () => getComputedStyle(document.documentElement).getPropertyValue("--ink").trim();
 const mark = () => getComputedStyle(document.documentElement).getPropertyValue("--mark").trim();
 let chart = null;
@@ -37,12 +38,17 @@ function draw(times, entries) {
     const axis = { stroke: ink, grid: { stroke: "#8884" }, ticks: { stroke: "#8884" } };
     const seconds = { ...axis, incrs: [10, 30, 60, 120, 300], values: (_, at) => at.map(ago) };
     const series = [{}, { stroke: mark, fill: "#0b6bcb33", width: 2, points: { show: false } }];
-    chart = new uPlot({ ...size, series, axes: [seconds, { ...axis, size: 70 }], legend: { show: false }, cursor: { show: false },
+    chart = new uPlot({ ...size, series, axes: [seconds, { ...axis, size: 55, values: (_, at) => at.map((size) => compact.format(size)) }], legend: { show: false }, cursor: { show: false },
       scales: { x: { time: false }, y: { range: (_, low, high) => [0, Math.max(high * 1.1, 1)] } } }, [times, entries], place);
     addEventListener("resize", () => chart.setSize({ width: place.clientWidth, height: 180 }));
   } else {
     chart.setData([times, entries]);
   }
+}
+
+function say(note, isBad) {
+  byId("note").textContent = note;
+  byId("note").className = isBad ? "bad" : "";
 }
 
 function show(told) {
@@ -51,7 +57,7 @@ function show(told) {
   byId("full").textContent = told.full;
   byId("new").textContent = number.format(Math.round(told.new_per_second));
   byId("ended").textContent = number.format(Math.round(told.ended_per_second));
-  byId("note").textContent = told.note;
+  say(told.note, told.is_stale);
   for (const id of ["states", "sources", "services", "outside", "containers", "namespaces", "counters", "flows"]) fill(id, told[id]);
   fill("findings", told.findings, told.is_diagnosed ? "nothing is wrong, as far as doctor sees" : "doctor has not run yet");
   draw(told.times, told.sizes);
@@ -59,4 +65,4 @@ function show(told) {
 
 const source = new EventSource("/live");
 source.onmessage = (event) => show(JSON.parse(event.data));
-source.onerror = () => { byId("note").textContent = "no connection to keepstate serve; trying again"; };
+source.onerror = () => say("no connection to keepstate serve; trying again", true);

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 const LEAST_INTERVAL: Duration = Duration::from_secs(1);
 /// Making them takes at most one part in so many of the time.
 const SHARE: u32 = 50;
+/// And in so many while the table is read for the first time.
+const FIRST_SHARE: u32 = 4;
 /// Rows of each table.
 const ROWS: usize = 12;
 
@@ -22,6 +24,8 @@ struct PageDocument {
     new_per_second: f64,
     ended_per_second: f64,
     note: String,
+    /// Nothing new comes: what is shown is old.
+    is_stale: bool,
     /// Seconds before now, and sizes.
     times: Vec<i64>,
     sizes: Vec<u64>,
@@ -52,10 +56,11 @@ impl DocumentCache {
             let _ = due;
             return Arc::clone(text);
         }
+        let share = if feed.table().state().dumps == 0 { FIRST_SHARE } else { SHARE };
         let begun = Instant::now();
         // Plain values are always JSON.
         let text: Arc<str> = serde_json::to_string(&document(feed, facts)).unwrap_or_default().into();
-        let pause = (begun.elapsed() * SHARE).max(LEAST_INTERVAL - Duration::from_millis(50));
+        let pause = (begun.elapsed() * share).max(LEAST_INTERVAL - Duration::from_millis(50));
         *last = Some((Instant::now() + pause, Arc::clone(&text)));
         text
     }
@@ -95,6 +100,7 @@ fn document(feed: &LiveFeed, facts: &FactBoard) -> PageDocument {
         new_per_second: table.rates().new_per_second,
         ended_per_second: table.rates().ended_per_second,
         note: note(&table, feed),
+        is_stale: table.state().error.is_some(),
         times: table.history().map(|sample| seconds_ago(sample.at)).collect(),
         sizes: table.history().map(|sample| sample.entries).collect(),
         states: table.groups(GroupBy::State, ROWS, now).into_iter().map(|group| (group.label, group.entries)).collect(),
@@ -120,7 +126,8 @@ fn note(table: &keepstate_live::LiveTable, feed: &LiveFeed) -> String {
     if let Some(error) = &state.error {
         format!("no new data: {error}")
     } else if state.dumps == 0 {
-        format!("reading the table: {} connections so far", state.dumped.unwrap_or(0))
+        let all = table.latest().map(|latest| format!(" of {}", latest.entries)).unwrap_or_default();
+        format!("reading the table: {}{all} connections so far", state.dumped.unwrap_or(0))
     } else if !state.is_complete {
         "events were lost: the table is read again".into()
     } else if feed.settings().accounting == Some(false) {

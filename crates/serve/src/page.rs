@@ -47,6 +47,7 @@ pub(crate) fn html(template: &impl Template) -> Response {
 pub(crate) async fn asset(Path(name): Path<String>) -> Response {
     let kind = match name.rsplit('.').next() {
         Some("js") => "text/javascript; charset=utf-8",
+        Some("svg") => "image/svg+xml",
         Some("css") => "text/css; charset=utf-8",
         _ => "text/plain; charset=utf-8",
     };

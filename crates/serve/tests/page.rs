@@ -151,6 +151,10 @@ fn a_browser_shows_the_table_and_no_markup_of_strangers() {
         assert_eq!(browser.evaluate("document.querySelectorAll('#chart canvas').length"), json!(1), "{dom}");
         let fits = "document.documentElement.scrollWidth <= innerWidth";
         assert_eq!(browser.evaluate(fits), json!(true), "nothing is wider than a window of {window}");
+        // A connection is shown whole, and below its state where there is no room beside it.
+        let whole = "[...document.querySelectorAll('#flows td')].every((cell) => cell.scrollWidth <= cell.clientWidth + 1 \
+                     && cell.getBoundingClientRect().right <= innerWidth)";
+        assert_eq!(browser.evaluate(whole), json!(true), "{window}");
         for (scheme, paper) in [("dark", "rgb(20, 23, 26)"), ("light", "rgb(255, 255, 255)")] {
             let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
             browser.call("Emulation.setEmulatedMedia", features);

@@ -200,10 +200,10 @@ fn note_report(board: &FactBoard, report: &Report) {
             Severity::Warning => "warning",
             Severity::Critical => "critical",
         },
-        title: finding
-            .namespace
-            .as_ref()
-            .map_or_else(|| finding.title.to_owned(), |namespace| format!("{} ({namespace})", finding.title)),
+        title: match finding.namespace.as_deref() {
+            None | Some("this namespace") => finding.title.to_owned(),
+            Some(namespace) => format!("{} (in {namespace})", finding.title),
+        },
     });
     let mut facts = board.lock();
     facts.finding_names = names;
