@@ -141,3 +141,16 @@ fn one_screen_needs_no_terminal() {
     let wrong = keepstate(&["top", "--once", "--size", "9"], b"");
     assert!(wrong.code == Some(2) && wrong.err.contains("100x24"), "{}", wrong.err);
 }
+
+#[test]
+fn one_screen_of_a_table_that_cannot_be_read_is_an_error() {
+    let top = [env!("CARGO_BIN_EXE_keepstate"), "top", "--once", "--doctor", "0"];
+    let without = Command::new("setpriv").args(["--bounding-set=-all", "--inh-caps=-all"]).args(top).output();
+    let output = without.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    if said.contains("setpriv:") {
+        return report_skipped("setpriv cannot take the capabilities away");
+    }
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("cannot read the table of Linux: no permission"), "{said}");
+}

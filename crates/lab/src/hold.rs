@@ -23,6 +23,7 @@ pub(super) fn hold_until_interrupted(topology: &Topology, interrupted: &AtomicBo
         }
         None => (),
     }
+    show_screen(topology);
     anstream::println!("\nThe laboratory stays up. In another terminal:\n\n  cd {folder}");
     print_hint("clients curl http://192.0.2.9/", "outbound, source address translated");
     print_hint("servers curl http://192.0.2.1:8080/", "the published port");
@@ -43,6 +44,19 @@ pub(super) fn hold_until_interrupted(topology: &Topology, interrupted: &AtomicBo
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())
+}
+
+/// One screen of `keepstate top`, as it is now; small enough for any terminal. Without it the laboratory goes on too.
+fn show_screen(topology: &Topology) {
+    if topology.router.kind() != RouterKind::Keepstate {
+        return;
+    }
+    anstream::println!("\nAnd as keepstate top shows it:\n");
+    let (Ok(outside), Ok(program)) = (AnonNetns::current(), current_exe()) else { return };
+    let mut top = outside.command(program);
+    top.args(["top", "--once", "--doctor", "0", "--size", "80x16"]);
+    // What it cannot show it says itself.
+    let _ = top.arg(format!("--gateway={}", topology.router.socket().display())).stdin(Stdio::null()).status();
 }
 
 /// `keepstate serve` beside the laboratory, outside of its namespaces: a browser of this machine must reach it. It ends with this.

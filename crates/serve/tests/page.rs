@@ -23,8 +23,9 @@ fn the_page_refers_to_nothing_outside_and_everything_it_refers_to_is_there() {
     assert!(!page.contains("http://") && !page.contains("https://"), "nothing from elsewhere:\n{page}");
     assert!(!page.contains("<script>") && !page.contains("style=") && !page.contains("onclick"), "nothing inline");
     let named = page.split('"').filter(|text| text.starts_with("/assets/")).collect::<Vec<_>>();
-    assert_eq!(named.len(), 4, "{named:?}");
+    assert_eq!(named.len(), 5, "{named:?}");
     for path in named {
+        // With its head.
         assert!(get(&served, path).len() > 500, "{path}");
     }
     assert!(get(&served, "/assets/uPlot.LICENSE").contains("MIT License"));
