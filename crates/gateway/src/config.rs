@@ -5,6 +5,7 @@ use crate::control_server::ControlSocket;
 use crate::driver::Driver;
 use crate::flow_log::{FlowLogConfig, FlowLogs, LogBackends};
 use crate::health::{HealthMonitor, HealthStarter};
+use crate::icmp_sysctls::IcmpSysctls;
 use crate::load::LoadedConfig;
 use crate::main_loop::{self, LoopContext};
 use crate::nfqueue_driver::NfqueueDriver;
@@ -141,7 +142,7 @@ impl GatewayConfig {
                 None => router.with_shared_addresses(cluster.first_shard.addresses.clone()),
             };
         }
-        if matches!(self.driver, DriverConfig::Xdp { .. }) {
+        if matches!(self.driver, DriverConfig::Xdp { .. } | DriverConfig::Tc { .. }) {
             router = router.with_link_headers();
         }
         if !matches!(self.driver, DriverConfig::External) {
@@ -232,6 +233,8 @@ impl GatewayConfig {
         .with_files(&self.other_files);
         let greeting = self.greeting(loaded.digests());
         let (mut router, store) = self.router_of(loaded)?;
+        let icmp_sysctls = IcmpSysctls::open();
+        router.set_icmp_limits(icmp_sysctls.limits());
         let (mut driver, note): (Box<dyn Driver>, String) = match &self.driver {
             DriverConfig::Xdp { interfaces, mode, tx } => {
                 let driver = XdpDriver::new(interfaces, *mode, *tx)?;
@@ -302,6 +305,7 @@ impl GatewayConfig {
             health: HealthMonitor::started_by(starter),
             flow_logs,
             cluster,
+            icmp_sysctls,
         };
         main_loop::run(router, &mut *driver, control.as_ref(), store, context)
     }

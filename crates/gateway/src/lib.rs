@@ -26,6 +26,7 @@ mod flow_log_counters;
 pub mod gateway_file;
 mod gso;
 mod health;
+mod icmp_sysctls;
 mod jobs;
 mod kernel_fib;
 mod load;

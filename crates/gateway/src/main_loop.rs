@@ -10,6 +10,7 @@ use super::control_server::ControlServer;
 use super::driver::Driver;
 use super::flow_log::FlowLogs;
 use super::health::HealthMonitor;
+use super::icmp_sysctls::IcmpSysctls;
 use super::load::AppliedConfig;
 use super::reload::{ReloadOrigin, Reloader};
 use super::route_follower::FibUpdate;
@@ -45,6 +46,7 @@ pub(super) struct LoopContext {
     pub(super) health: HealthMonitor,
     pub(super) flow_logs: FlowLogs,
     pub(super) cluster: Option<ClusterNode>,
+    pub(super) icmp_sysctls: IcmpSysctls,
 }
 
 /// What goes on beside packets.
@@ -53,6 +55,7 @@ struct BackgroundWork<'a> {
     health: HealthMonitor,
     flow_logs: &'a mut FlowLogs,
     cluster: Option<ClusterHandle>,
+    icmp_sysctls: IcmpSysctls,
 }
 
 /// Routes until SIGINT or SIGTERM.
@@ -66,7 +69,7 @@ pub(super) fn run(
     store: Option<StateStore>,
     context: LoopContext,
 ) -> Result<()> {
-    let LoopContext { time, busy_poll, reloader, health, mut flow_logs, cluster } = context;
+    let LoopContext { time, busy_poll, reloader, health, mut flow_logs, cluster, icmp_sysctls } = context;
     let signals = SignalFlags::install().context("installing signal handlers")?;
     let gateway = SharedGateway::new(router, store, Arc::clone(&time));
     driver.start()?;
@@ -91,7 +94,7 @@ pub(super) fn run(
             let spawned = thread.spawn_scoped(scope, move || worker_loop(gateway, worker, busy_poll, stop));
             threads.push(spawned.context("starting a worker thread")?);
         }
-        let background = BackgroundWork { reloader, health, flow_logs: &mut flow_logs, cluster: handle };
+        let background = BackgroundWork { reloader, health, flow_logs: &mut flow_logs, cluster: handle, icmp_sysctls };
         let result = control_loop(&gateway, driver, control, busy_poll, &signals, background);
         signals.stop.store(true, Ordering::Relaxed);
         let others = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| bail!("a worker panicked")));
@@ -129,7 +132,7 @@ fn control_loop(
     signals: &SignalFlags,
     background: BackgroundWork<'_>,
 ) -> Result<()> {
-    let BackgroundWork { mut reloader, mut health, flow_logs, cluster } = background;
+    let BackgroundWork { mut reloader, mut health, flow_logs, cluster, mut icmp_sysctls } = background;
     let mut notifier = ServiceNotifier::ready();
     while !signals.is_stopped() {
         if signals.take_reload() {
@@ -146,6 +149,9 @@ fn control_loop(
         for _ in 0..MAX_FIB_BATCHES_PER_TURN {
             let Some(update) = driver.poll_fib()? else { break };
             apply_fib(gateway, update);
+        }
+        if let Some(limits) = icmp_sysctls.poll() {
+            gateway.lock(TurnKind::Upkeep).router.set_icmp_limits(limits);
         }
         upkeep(gateway, &mut health);
         sync_flows(gateway, driver)?;

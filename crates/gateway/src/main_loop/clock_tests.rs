@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 use super::*;
 use crate::flow_log::LogBackends;
+use crate::icmp_sysctls::IcmpSysctls;
 use keepstate_engine::{Engine, Instant, Secret, Sysctl, Sysctls, UnixTime};
 use keepstate_router::{FibTable, Interface};
 use keepstate_rules::{NoIncludes, Program, compile, parse_with};
@@ -127,8 +128,13 @@ fn run_script(rules: &str, steps: Vec<Step>) {
     let mut driver = ScriptDriver { clocks, steps: steps.into_iter(), stop: signals.stop.clone(), was_idle: false };
     let reloader = Reloader::new(Arc::new(|| bail!("nothing is reloaded")), None);
     let mut flow_logs = FlowLogs::start(&[], &LogBackends::default()).unwrap();
-    let background =
-        BackgroundWork { reloader, health: HealthMonitor::default(), flow_logs: &mut flow_logs, cluster: None };
+    let background = BackgroundWork {
+        reloader,
+        health: HealthMonitor::default(),
+        flow_logs: &mut flow_logs,
+        cluster: None,
+        icmp_sysctls: IcmpSysctls::open(),
+    };
     control_loop(&gateway, &mut driver, None, Duration::ZERO, &signals, background).unwrap();
     assert!(driver.steps.next().is_none(), "not all steps ran");
 }

@@ -302,6 +302,7 @@ impl TcDriver {
         let carried = packet.carried;
         router.set_packet_mark(carried.mark);
         router.set_socket_uid(carried.uid);
+        router.set_link_header(Some(carried.ethernet));
         let gso = carried.offload.gso_size.and_then(|size| GsoPacket::parse(&packet.bytes, size));
         match (&gso, carried.offload.needs_csum) {
             (Some(gso), Some(_)) => route_gso(router, gso, &mut packet.bytes, &carried, now),

@@ -51,7 +51,6 @@ table inet n {
             "d ethtool -K d0 tx off >/dev/null",
             "r ip route add 203.0.113.0/24 via 10.0.2.2; ip -6 route add 2001:db8:1::/64 via fd00:2::2",
         ],
-        // The gateway limits errors, whatever the sysctls say: six at once to one address.
         steps: &[
             (
                 "error c 10.0.1.2:4001 203.0.113.5:74",

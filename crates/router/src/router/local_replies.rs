@@ -70,7 +70,7 @@ impl Router {
             _ => (UNREACHABLE, PROTOCOL_UNREACHABLE, 0),
         };
         let answer = icmp_error::build_icmp_error(packet, to, kind, code, word)?;
-        self.icmp_limiter.as_mut().is_none_or(|limiter| limiter.allows(from, pkt.now)).then_some(answer)
+        self.may_send_icmp(from, (kind, code), pkt.now).then_some(answer)
     }
 }
 

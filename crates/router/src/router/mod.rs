@@ -39,7 +39,7 @@ pub use packet_tap::{PacketTap, TappedPacket};
 
 use crate::cluster_duty::DutyState;
 use crate::fib::FibTable;
-use crate::icmp_ratelimit::IcmpRateLimiter;
+use crate::icmp_ratelimit::{IcmpLimits, IcmpRateLimiter};
 use crate::ip_fragment::FragmentIds;
 use crate::known_flow::FlowTracker;
 use crate::route_oracle::RouteOracle;
@@ -225,11 +225,18 @@ impl Router {
     }
 
     /// Limits ICMP errors as Linux does by default: six at once to a peer, then one a second; fifty at once to all peers, then a thousand a second. Errors that tell a path's MTU
-    /// are not limited.
+    /// are not limited. Others: [`Router::set_icmp_limits`].
     #[must_use]
     pub fn with_icmp_ratelimit(mut self) -> Router {
         self.icmp_limiter = Some(IcmpRateLimiter::new(self.key.derive(KeyPurpose::IcmpLimit as u64)));
         self
+    }
+
+    /// Limits ICMP errors otherwise from now on, if they are limited at all ([`Router::with_icmp_ratelimit`]).
+    pub fn set_icmp_limits(&mut self, limits: IcmpLimits) {
+        if let Some(limiter) = &mut self.icmp_limiter {
+            limiter.set_limits(limits);
+        }
     }
 
     /// Sets how far the wall clock is ahead of the clock that packets go by: for rules that match hours, days or dates, and for the start times of connections.

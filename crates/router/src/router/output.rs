@@ -6,6 +6,7 @@ use super::{
     AFTER_DNAT, AFTER_SNAT, ALL_PRIORITIES, BEFORE_CONNTRACK, BEFORE_SNAT, CONNTRACK_TO_DNAT, DropReason, Egress,
     InFlightPacket, LOOPBACK_INDEX, PacketOrigin, Router, destination_address, destination_of, drop_reason_of,
 };
+use crate::icmp_ratelimit::IcmpAnswer;
 use crate::known_flow::FlowTarget;
 use crate::{icmp_error, ip_fragment};
 use keepstate_engine::{CtVerdict, Instant, Manip, PacketCtx, SynproxyState};
@@ -56,11 +57,15 @@ impl Router {
         let Some(answer) = us.and_then(|us| icmp_error::build_icmp_error(&packet, us, kind, code, word)) else {
             return;
         };
-        // Path MTU discovery must not fail because of the limit.
-        let always = if to.is_ipv6() { kind == 2 } else { (kind, code) == (3, 4) };
-        if always || self.icmp_limiter.as_mut().is_none_or(|limiter| limiter.allows(to, pkt.now)) {
+        if self.may_send_icmp(to, (kind, code), pkt.now) {
             self.send_reply(answer, pkt);
         }
+    }
+
+    /// Takes a token for an ICMP error of this type and code, if one is needed.
+    pub(super) fn may_send_icmp(&mut self, to: IpAddr, (kind, code): (u8, u8), now: Instant) -> bool {
+        let Some(limiter) = &mut self.icmp_limiter else { return true };
+        limiter.allows(IcmpAnswer { to, kind, code }, now)
     }
 
     /// Sends "host unreachable" for a packet from [`Router::poll_output`] whose next hop could not be resolved.
@@ -76,7 +81,7 @@ impl Router {
             false => self.fib.route_lookup(from, None).and_then(|device| self.fib.source_address(device.index, from)),
         };
         let Some(answer) = us.and_then(|us| icmp_error::build_icmp_error(&packet, us, kind, code, 0)) else { return };
-        if self.icmp_limiter.as_mut().is_none_or(|limiter| limiter.allows(from, now)) {
+        if self.may_send_icmp(from, (kind, code), now) {
             self.local_out(answer, None, None, now);
         }
     }

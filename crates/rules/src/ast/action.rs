@@ -1,5 +1,6 @@
 //! What a rule can do that needs no expression: limits, log lines, rejects, verdicts, targets of `set`.
 use super::header_field::{Endpoint, PayloadField};
+use super::selector::ExthdrField;
 use crate::source::Span;
 use keepstate_engine::ZoneDirection;
 
@@ -181,6 +182,8 @@ pub enum AssignTarget {
     },
     /// The MSS that SYNs announce; never raised.
     TcpMss,
+    /// A field of 16 or 32 bits in a TCP option.
+    TcpOption(ExthdrField),
     /// Bits of a header.
     Payload(PayloadField),
 }

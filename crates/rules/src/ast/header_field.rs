@@ -27,6 +27,11 @@ impl BitRange {
     pub const fn new(offset: u16, count: u8) -> BitRange {
         BitRange { offset, count }
     }
+
+    /// The numbers of its bits.
+    pub(crate) fn range(self) -> std::ops::Range<usize> {
+        usize::from(self.offset)..usize::from(self.offset) + usize::from(self.count)
+    }
 }
 
 /// Bits at a fixed offset of a header, and the packets that have them.
@@ -96,6 +101,8 @@ impl IpField {
     /// Its bits in the header, if a rule may change it by writing them.
     pub const fn rewritable_bits(self, v6: bool) -> Option<BitRange> {
         match (self, v6) {
+            (IpField::Version, _) => Some(BitRange::new(0, 4)),
+            (IpField::HeaderLength, false) => Some(BitRange::new(4, 4)),
             (IpField::Ecn, false) => Some(BitRange::new(14, 2)),
             (IpField::Ecn, true) => Some(BitRange::new(10, 2)),
             (IpField::Id, false) => Some(BitRange::new(32, 16)),

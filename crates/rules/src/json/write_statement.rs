@@ -318,6 +318,7 @@ fn assign_key(target: &AssignTarget) -> JsonValue {
             field(transport_name(*protocol), if *endpoint == Endpoint::Source { "sport" } else { "dport" })
         }
         AssignTarget::TcpMss => selector(Selector::Exthdr(ExthdrField::TCP_MSS)),
+        AssignTarget::TcpOption(of) => selector(Selector::Exthdr(*of)),
         AssignTarget::Payload(of) => ip_bits(of).unwrap_or_else(|| payload(of)),
     }
 }
@@ -327,6 +328,8 @@ fn ip_bits(of: &crate::ast::PayloadField) -> Option<JsonValue> {
     use crate::ast::IpField;
     let v6 = of.v6.filter(|_| of.base == crate::ast::PayloadBase::Network)?;
     let fields = [
+        IpField::Version,
+        IpField::HeaderLength,
         IpField::Ecn,
         IpField::Id,
         IpField::Fragment,

@@ -34,8 +34,9 @@ impl Parser<'_> {
                 return Err(Diagnostic::new(span, format!("unknown operation `{word}`")).with_help("use add or update"));
             }
         };
-        let key = self.parse_key()?;
+        let key = self.parse_dynset_key()?;
         let timeout = if self.eat_keyword("timeout") { Some(self.parse_time()?) } else { None };
+        self.skip_expires()?;
         let Token { kind: TokenKind::SetName(set), span } = self.next_token() else {
             return Err(self.unexpected("a set name with @"));
         };
@@ -62,15 +63,14 @@ impl Parser<'_> {
     ) -> ParseResult<Dynset> {
         self.expect_punct("{")?;
         let key = self.parse_dynset_key()?;
-        if key.is_empty() {
-            return Err(self.unexpected("a key, like `ip saddr`"));
-        }
+        self.skip_expires()?;
         let mut timeout = None;
         let mut stateful = Vec::new();
         let mut data = Vec::new();
         loop {
             if self.eat_keyword("timeout") {
                 timeout = Some(self.parse_time()?);
+                self.skip_expires()?;
             } else if self.eat_punct("}") {
                 return Ok(Dynset { op, set, span, meter_size: meter, key, timeout, stateful, data });
             } else if data.is_empty() && meter.is_none() && self.eat_punct(":") {
@@ -84,16 +84,26 @@ impl Parser<'_> {
         }
     }
 
+    /// `expires 5s`: nft takes it from a listing and tells the kernel nothing of it.
+    fn skip_expires(&mut self) -> ParseResult<()> {
+        if self.eat_keyword("expires") {
+            self.parse_time()?;
+        }
+        Ok(())
+    }
+
     /// The key of an element: what the packet has, and constants behind it (`ip saddr . 22`).
     fn parse_dynset_key(&mut self) -> ParseResult<Vec<Expression>> {
-        let mut key: Vec<Expression> = self.parse_operand()?.into_iter().collect();
-        while !key.is_empty() && self.eat_punct(".") {
+        let mut key = Vec::new();
+        loop {
             match self.parse_operand()? {
                 Some(next) => key.push(next),
-                None => key.push(self.parse_element_constant("the next part of the concatenation")?),
+                None => key.push(self.parse_element_constant("a key, like `ip saddr`")?),
+            }
+            if !self.eat_punct(".") {
+                return Ok(key);
             }
         }
-        Ok(key)
     }
 
     /// A limit, quota, counter or connection limit of an element.

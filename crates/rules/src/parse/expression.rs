@@ -160,6 +160,8 @@ impl Parser<'_> {
             if matches!(value, Expression::Map(..)) {
                 return Err(Diagnostic::new(span, "a value looked up in a map cannot be an operand"));
             }
+            // As in nft, the result of an operation is a number like others.
+            self.unqualified = None;
             value = match (right, sign) {
                 (Expression::Constant(right, _), _) => {
                     apply_bit_operator(if to_right { ">>" } else { sign }, value, right)
@@ -296,12 +298,17 @@ impl Parser<'_> {
 
     /// A named or anonymous set.
     pub(super) fn parse_set_ref(&mut self, kinds: &[DataType]) -> ParseResult<SetRef> {
-        self.require_qualified()?;
         if let TokenKind::SetName(name) = self.peek() {
             let name = name.clone();
+            self.require_qualified()?;
             return Ok(SetRef::Named(name, self.next_token().span));
         }
-        self.parse_anonymous_set(kinds, None).map(|set| SetRef::Anonymous(Box::new(set)))
+        let set = self.parse_anonymous_set(kinds, None)?;
+        // As in nft, a set of one value is that value.
+        if kinds.len() > 1 || set.elements.len() > 1 {
+            self.require_qualified()?;
+        }
+        Ok(SetRef::Anonymous(Box::new(set)))
     }
 
     /// A named map, or an anonymous one with values of type `data`.

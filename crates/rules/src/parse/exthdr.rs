@@ -182,6 +182,10 @@ pub(crate) fn srh_names(field: &ExthdrField) -> Option<(&'static str, Option<Str
     (!is_rt).then(|| (*name, Some(known.0.to_owned())))
 }
 
+/// Words that follow a test for presence as they follow any field.
+const BEHIND_A_FIELD: &[&str] =
+    &["map", "vmap", "set", "and", "or", "xor", "lshift", "rshift", "eq", "ne", "lt", "gt", "le", "ge"];
+
 /// Is it the name of an IPv6 extension header?
 pub(super) fn is_ipv6_ext_header(word: &str) -> bool {
     IPV6_EXT_HEADERS.iter().chain(ROUTING_HEADERS).any(|(name, ..)| *name == word)
@@ -196,6 +200,11 @@ impl Parser<'_> {
                 let span = self.next_token().span;
                 let number =
                     u8::try_from(number).map_err(|_| Diagnostic::new(span, "an option number is at most 255"))?;
+                // Of an option without a name, nft takes this field alone.
+                if self.eat_keyword("length") {
+                    let bits = Some(BitRange::new(8, 8));
+                    return Ok(ExthdrField { op: ExthdrOp::TcpOptions, number, bits, data_type: DataType::Number(8) });
+                }
                 self.presence_test(ExthdrOp::TcpOptions, number)
             }
             // `@34,8,8`: option number, first bit, number of bits.
@@ -296,9 +305,9 @@ impl Parser<'_> {
         let (word, span) = self.expect_word(wanted)?;
         let (_, number, fields) = self.find_exthdr_def(all, &word, span, wanted)?;
         let tests_presence = match self.peek() {
-            TokenKind::Ident(word) => matches!(word.as_str(), "exists" | "missing"),
-            // `nft -n` lists `exists` as 1.
-            TokenKind::Number(_) | TokenKind::Punct(_) => true,
+            TokenKind::Ident(word) => word == "exists" || word == "missing" || BEHIND_A_FIELD.contains(&word.as_str()),
+            // `nft -n` lists `exists` as 1; nothing follows in `typeof`.
+            TokenKind::Number(_) | TokenKind::Punct(_) | TokenKind::Separator | TokenKind::Eof => true,
             _ => false,
         };
         // Presence of an extension header is `exthdr frag exists`.

@@ -155,6 +155,7 @@ impl Parser<'_> {
     }
 
     fn parse_nat_flags(&mut self, nat: &mut Nat) -> ParseResult<()> {
+        let mut is_behind_comma = false;
         loop {
             let span = self.span();
             if self.eat_keyword("random") {
@@ -168,10 +169,12 @@ impl Parser<'_> {
             {
                 return Err(Diagnostic::new(span, "netmap is written as `prefix` before the address")
                     .with_help("write `snat ip prefix to ip saddr map { … }`"));
+            } else if is_behind_comma {
+                return Err(self.unexpected("random, fully-random or persistent"));
             } else {
                 return Ok(());
             }
-            self.eat_punct(",");
+            is_behind_comma = self.eat_punct(",");
         }
     }
 }

@@ -3,7 +3,7 @@ use super::parser::{ParseResult, Parser};
 use super::unsupported::UNSUPPORTED_STATEMENTS;
 use super::value::byte_unit;
 use crate::ast::{
-    AssignTarget, BitRange, CtKey, Endpoint, Expression, ExthdrField, Icmpx, IpField, Limit, MetaKey, NftVerdict,
+    AssignTarget, CtKey, Endpoint, Expression, ExthdrField, ExthdrOp, Icmpx, IpField, Limit, MetaKey, NftVerdict,
     ObjectKind, PayloadBase, PayloadField, Reject, Selector, SetRef, Statement,
 };
 use crate::datatype::DataType;
@@ -12,7 +12,7 @@ use crate::lexer::TokenKind;
 use crate::source::Span;
 use keepstate_engine::{Direction, ZoneDirection};
 
-/// The header bits that a rule may write: all but versions and lengths of headers.
+/// The header bits that a rule may write.
 fn writable_payload(selector: Selector) -> Option<PayloadField> {
     let network = |field: IpField, v6| {
         let bits = field.rewritable_bits(v6)?;
@@ -29,16 +29,15 @@ fn writable_payload(selector: Selector) -> Option<PayloadField> {
         Selector::Ip(field) => network(field, false),
         Selector::Ip6(field) => network(field, true),
         Selector::Payload(field) if field.protocol.is_none() => Some(field),
-        Selector::Payload(field) => {
-            let read_only: &[BitRange] = match field.protocol {
-                Some(6) => &[BitRange::new(96, 4)],
-                Some(17 | 136 | 132 | 1 | 2 | 58 | 50 | 51 | 108) => &[],
-                _ => return None,
-            };
-            (!read_only.contains(&field.bits)).then_some(field)
-        }
+        Selector::Payload(field) => Some(field),
         _ => None,
     }
+}
+
+/// May a rule write this field of a TCP option? As in the kernel (nft_exthdr_tcp_set_init): whole words of two or four bytes.
+fn is_writable_option(field: ExthdrField) -> bool {
+    field.op == ExthdrOp::TcpOptions
+        && field.bits.is_some_and(|bits| matches!(bits.count, 16 | 32) && bits.offset.is_multiple_of(8))
 }
 
 /// Packets that a limit lets pass at once.
@@ -144,32 +143,28 @@ impl Parser<'_> {
                 self.parse_tcp_option_number().map(Statement::TcpOptStrip)
             }
             "ct" => self.parse_ct_statement(span),
-            "nftrace" if self.is_keyword_ahead(1, "set") => {
-                (0..2).for_each(|_| drop(self.next_token()));
-                let value = self.parse_value(DataType::Number(8))?;
-                Ok(Statement::Assign(AssignTarget::NfTrace, Expression::Constant(value, DataType::Number(8))))
-            }
+            "nftrace" | "pkttype" if self.is_keyword_ahead(1, "set") => self.parse_meta_constant(),
             "meta"
                 if matches!(self.peek_second(), TokenKind::Ident(name) if matches!(name.as_str(), "nftrace" | "pkttype" | "secmark"))
                     && self.is_keyword_ahead(2, "set") =>
             {
                 self.next_token();
-                let (key, span) = self.expect_word("nftrace")?;
-                if key == "pkttype" {
-                    self.expect_keyword("set")?;
-                    let kind = DataType::PacketType;
-                    let value = self.parse_value(kind)?;
-                    return Ok(Statement::Assign(AssignTarget::PacketType, Expression::Constant(value, kind)));
-                }
-                self.expect_keyword("set")?;
-                if key == "secmark" {
-                    return self.parse_set_secmark(span);
-                }
-                let value = self.parse_value(DataType::Number(8))?;
-                Ok(Statement::Assign(AssignTarget::NfTrace, Expression::Constant(value, DataType::Number(8))))
+                self.parse_meta_constant()
             }
             _ => self.parse_match_or_assign(span),
         }
+    }
+
+    /// `nftrace set 1`, `pkttype set host`, `secmark set …`: behind `meta`, or without it.
+    fn parse_meta_constant(&mut self) -> ParseResult<Statement> {
+        let (key, span) = self.expect_word("nftrace")?;
+        self.expect_keyword("set")?;
+        let (target, kind) = match key.as_str() {
+            "secmark" => return self.parse_set_secmark(span),
+            "pkttype" => (AssignTarget::PacketType, DataType::PacketType),
+            _ => (AssignTarget::NfTrace, DataType::Number(1)),
+        };
+        Ok(Statement::Assign(target, Expression::Constant(self.parse_value(kind)?, kind)))
     }
 
     /// A match, a verdict map, or a `set` statement.
@@ -271,6 +266,7 @@ impl Parser<'_> {
             Selector::Ip(IpField::Ttl) => AssignTarget::Ttl { v6: false },
             Selector::Ip6(IpField::Ttl) => AssignTarget::Ttl { v6: true },
             Selector::Exthdr(ExthdrField::TCP_MSS) => AssignTarget::TcpMss,
+            Selector::Exthdr(field) if is_writable_option(field) => AssignTarget::TcpOption(field),
             Selector::Port(protocol, end) => AssignTarget::Port { protocol, endpoint: end },
             Selector::Ip(IpField::Source) => AssignTarget::Address { v6: false, endpoint: Endpoint::Source },
             Selector::Ip(IpField::Destination) => AssignTarget::Address { v6: false, endpoint: Endpoint::Destination },
@@ -284,8 +280,8 @@ impl Parser<'_> {
                     AssignTarget::Payload(field)
                 }
                 None => {
-                    return Err(Diagnostic::unsupported(span, "this field cannot be set").with_help(
-                        "can be set: meta mark, meta priority, ct mark, ct zone, ct label, ct helper, ip dscp, ip ecn, ip ttl, ip saddr, ip daddr, ports, TCP and ICMP fields, tcp option maxseg size",
+                    return Err(Diagnostic::new(span, "this field cannot be set (nor in Linux)").with_help(
+                        "can be set: meta mark, meta priority, meta pkttype, ct mark, ct zone, ct label, ct event, ct helper, fields of the IP and transport headers, and those of TCP options that have 16 or 32 bits",
                     ));
                 }
             },
@@ -298,7 +294,7 @@ impl Parser<'_> {
         let is_symbol = matches!(self.peek(), TokenKind::Ident(word) if kind.symbol_value(word).is_some())
             && !matches!(self.peek_second(), TokenKind::Ident(_));
         // The name of a protocol, not the beginning of one of its fields.
-        let mut value = if kind == DataType::Protocol && is_symbol {
+        let mut value = if matches!(kind, DataType::Protocol | DataType::EtherType) && is_symbol {
             Expression::Constant(self.parse_value(kind)?, kind)
         } else {
             self.parse_expression_of(kind)?

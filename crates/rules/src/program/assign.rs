@@ -92,6 +92,9 @@ impl Evaluator<'_> {
                 }
                 return ctx.rewrite_header(HeaderRewrite::Payload(field, value & kind.max_value()));
             }
+            AssignTarget::TcpOption(field) => {
+                return ctx.rewrite_header(HeaderRewrite::TcpOption(field.number, field.bits?, low));
+            }
             AssignTarget::TcpMss => return ctx.rewrite_header(HeaderRewrite::TcpMss(low as u16)),
         }
         Some(())

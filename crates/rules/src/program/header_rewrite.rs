@@ -16,6 +16,8 @@ pub(super) enum HeaderRewrite {
     Ttl(u8),
     /// MSS of a SYN, never raised. 0 stands for the MTU of the route.
     TcpMss(u16),
+    /// Bits of the TCP option of this number.
+    TcpOption(u8, BitRange, u32),
     /// An address, without NAT of the connection.
     Address(Endpoint, IpAddr),
     /// A port, without NAT of the connection.
@@ -75,6 +77,8 @@ impl EvalCtx<'_, '_> {
                 rewrite.clamp_mss(if most == 0 { of_route } else { most });
                 true
             }
+            HeaderRewrite::TcpOption(..) if self.packet.protocol() != 6 => false,
+            HeaderRewrite::TcpOption(number, bits, value) => rewrite.set_tcp_option_bits(number, bits.range(), value),
             HeaderRewrite::Address(Endpoint::Source, address) => rewrite.set_source(address),
             HeaderRewrite::Address(Endpoint::Destination, address) => rewrite.set_destination(address),
             HeaderRewrite::Port(Endpoint::Source, port) => rewrite.set_source_port(port),

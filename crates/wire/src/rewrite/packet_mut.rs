@@ -280,6 +280,22 @@ impl<'a> PacketMut<'a> {
         true
     }
 
+    /// Sets bits of the first TCP option of this kind, counted from its kind on. False, and nothing is changed, if it ends before them or goes past the header; a segment without such an
+    /// option stays as it is. As Linux's rules do (nft_exthdr_tcp_set_eval).
+    pub fn set_tcp_option_bits(&mut self, kind: u8, bits: Range<usize>, value: u32) -> bool {
+        if self.protocol != protocol::TCP || !self.has_transport {
+            return false;
+        }
+        let segment = self.bytes.get(self.transport_at..).unwrap_or_default();
+        let length = segment.get(12).map_or(0, |offset| usize::from(offset >> 4) * 4);
+        let Some(option) = find_tcp_option(segment, kind, 0) else { return true };
+        if option.end > length || option.start + bits.end.div_ceil(8) > option.end {
+            return false;
+        }
+        let from = option.start * 8;
+        self.set_bits(HeaderBase::Transport, from + bits.start..from + bits.end, value.into(), ChecksumMode::Update)
+    }
+
     /// Replaces every TCP option of this kind with no-operations. False if there is none.
     pub fn strip_tcp_option(&mut self, kind: u8) -> bool {
         if self.protocol != protocol::TCP || !self.has_transport {
