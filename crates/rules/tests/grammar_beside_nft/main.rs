@@ -1,10 +1,13 @@
 //! Rulesets made from a grammar of nft's language (`grammar.txt`) by a seeded walk, checked by us and loaded by nft: both take them, or both refuse them. What nft
 //! lists of those that it takes, we take; and nft takes our listing and lists it as it lists the original.
 //!
+//! Also every selector in every form (`forms.rs`): both take it, or both refuse it.
+//!
 //! An intended difference is in `ledger.rs` with its reason. `KEEPSTATE_GRAMMAR_SEED` and `KEEPSTATE_GRAMMAR_SAMPLE` choose others and more.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod expand;
+mod forms;
 mod ledger;
 mod nft;
 
@@ -93,4 +96,38 @@ fn both_take_and_list_the_same() {
         unexpected.join("\n")
     );
     assert!(again.len() > rulesets.len() / 5, "both took only {} of {} rulesets", again.len(), rulesets.len());
+}
+
+/// Forms by default; `KEEPSTATE_FORMS_SAMPLE=0` asks for all.
+const FORMS: usize = 2500;
+
+#[test]
+fn every_form_of_every_selector_is_taken_by_both_or_by_none() {
+    let all = forms::all();
+    let wanted = from_environment("KEEPSTATE_FORMS_SAMPLE", FORMS);
+    let step = all.len().checked_div(wanted).map_or(1, |step| step.max(1) | 1);
+    let first = from_environment("KEEPSTATE_GRAMMAR_SEED", 1) % step;
+    let rulesets: Vec<String> = all.into_iter().skip(first).step_by(step).collect();
+    let Some(theirs) = nft::ask(&rulesets) else {
+        return keepstate_test_support::report_skipped(
+            "rulesets beside nft need root, nftables and network namespaces",
+        );
+    };
+    let (mut unexpected, mut agreed) = (Vec::new(), 0);
+    for (ruleset, theirs) in rulesets.iter().zip(&theirs) {
+        let (kind, theirs, ours) = match (ours(ruleset), theirs) {
+            (Ok(_), Ok(_)) | (Err(_), Err(_)) => {
+                agreed += 1;
+                continue;
+            }
+            (Err(error), Ok(_)) => (Difference::OnlyWeRefuse, "taken".to_owned(), error),
+            (Ok(_), Err(error)) => (Difference::OnlyWeTake, error.clone(), "taken".to_owned()),
+        };
+        if !is_intended(kind, ruleset, &theirs, &ours) {
+            unexpected.push(format!("{kind:?}: {ruleset}\n    nft: {theirs}\n    we:  {ours}"));
+        }
+    }
+    println!("{agreed} of {} agree", rulesets.len());
+    assert!(unexpected.is_empty(), "{} of {} differ:\n{}", unexpected.len(), rulesets.len(), unexpected.join("\n"));
+    assert!(agreed * 100 > rulesets.len() * 95, "only {agreed} of {} agree", rulesets.len());
 }
