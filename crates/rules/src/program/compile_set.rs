@@ -49,7 +49,8 @@ impl Compiler {
                     None => compiled.catchall = Some(element),
                     Some(key) => {
                         compiled.declared += 1;
-                        compiled.dynamic.insert(key.iter().map(|(first, _)| *first).collect(), element);
+                        // As in Linux, an element that is there stays as it is.
+                        compiled.dynamic.entry(key.iter().map(|(first, _)| *first).collect()).or_insert(element);
                     }
                 }
                 continue;

@@ -97,7 +97,9 @@ const LEDGER: &[(Difference, &str, &str, &str)] = &[
     (OnlyWeTake, "typeof ct ", "symbolic invalid expressions", "the port of a connection has a type"),
     (OnlyWeTake, "oifname", "Invalid argument", "presence of a route, by the name of its interface"),
     (OnlyWeTake, "@nh,3,7", "Invalid argument", "bits across two bytes are looked up in sets"),
+    (OnlyWeTake, "sdif ", "Interface does not exist", "interfaces are compared by name, and may appear later"),
     // What is stricter here.
+    (OnlyWeRefuse, " << ", "leaves nothing of a value", "a shift that leaves nothing to compare is a mistake"),
     (OnlyWeRefuse, "meta secmark", "a security mark is compared with nothing", "no marks are set here"),
     (OnlyWeRefuse, "fib ", "is a word of the language, not an interface", "exists and missing stand alone"),
     (OnlyWeRefuse, "typeof arp ", "`arp` is not supported", "tables of these families see no such packets"),
@@ -163,7 +165,7 @@ const LEDGER: &[(Difference, &str, &str, &str)] = &[
     (OnlyWeRefuse, "tcp flags", "expected a statement", "bits have no ranges, an order no list"),
     (OnlyWeRefuse, "; list", "no ", "with list in the same line nft does not say what failed"),
     (OnlyWeRefuse, "pkttype set", "a packet type", "a constant is written"),
-    (OnlyWeRefuse, "meta pkttype set", "expected a ", "a constant is written"),
+    (OnlyWeRefuse, "pkttype set", "expected a ", "a constant is written"),
     (OnlyWeRefuse, "handle ", "handle", "handles are counted from 1"),
     (OnlyWeRefuse, "define ", "is a word of the language", "a variable's words are of the type of the place"),
     (OnlyWeRefuse, "hour ", "is too large for a time of day", "a day has 86400 seconds"),
