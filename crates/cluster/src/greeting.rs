@@ -54,6 +54,9 @@ pub enum GreetingDifference {
     /// Linux's table and a gateway's: neither can use the other's.
     #[error("one of them carries Linux's own table, the other one a gateway's: give keepstate sync another shard name")]
     OtherTable,
+    /// Frames of another format.
+    #[error("its frames cannot be read: it is another version of keepstate, whose table cannot be taken over")]
+    FrameFormat,
     /// It cannot be read.
     #[error("its greeting cannot be read: it is another version of keepstate")]
     Unreadable,

@@ -199,9 +199,12 @@ impl Shard {
                     self.fence("its lease was taken by another node");
                 }
             }
+            TransportEvent::Undecodable { shard, error } if shard == self.name => self.note_undecodable(&error),
             TransportEvent::LeaseFailed { shard, reason } if shard == self.name => self.lease_failed(reason),
-            TransportEvent::Lease { .. } | TransportEvent::LeaseRefused { .. } | TransportEvent::LeaseFailed { .. } => {
-            }
+            TransportEvent::Lease { .. }
+            | TransportEvent::LeaseRefused { .. }
+            | TransportEvent::LeaseFailed { .. }
+            | TransportEvent::Undecodable { .. } => {}
             TransportEvent::Connected => self.connected = true,
             TransportEvent::Disconnected { .. } => self.connected = false,
             TransportEvent::Lost { shard, frames } => {

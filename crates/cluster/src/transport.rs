@@ -1,5 +1,5 @@
 //! Who carries frames and asks for leases: implemented over NATS, over memory and sockets in tests.
-use crate::frame::{Epoch, Sequence, StateFrame};
+use crate::frame::{Epoch, FrameDecodeError, Sequence, StateFrame};
 use crate::names::{NodeName, ShardName};
 use std::os::fd::BorrowedFd;
 
@@ -9,7 +9,7 @@ use std::os::fd::BorrowedFd;
 ///   one does no harm: it is recognised.
 /// - **Coming later**: a node that joins gets the shard's stored frames from the newest complete snapshot on (its greeting, its start, its parts, all that followed), then those that come.
 ///   What is older than the start of the newest complete snapshot may be deleted.
-/// - **While the way is closed**: frames that were taken are kept and sent once it is open again, as far as the queue holds; then `publish` refuses. The caller keeps changes in the table
+/// - **While the cluster cannot be reached**: frames that were taken are kept and sent once it is reached again, as far as the queue holds; then `publish` refuses. The caller keeps changes in the table
 ///   itself, coalesced, so a small queue is enough. What was taken and cannot be sent any more is told as [`TransportEvent::Lost`].
 /// - A node's own frames may come back; they are ignored. Heartbeats under a node's own name should come: another process may have that name by mistake, which is known by them alone.
 pub trait StateTransport: Send {
@@ -101,9 +101,16 @@ pub enum TransportEvent {
         /// Why, and what to do.
         reason: String,
     },
-    /// The way is open.
+    /// Something came that is no frame of this version. Told when it begins, not for each.
+    Undecodable {
+        /// Where it came.
+        shard: ShardName,
+        /// Why.
+        error: FrameDecodeError,
+    },
+    /// The cluster is reached.
     Connected,
-    /// The way is closed; the transport tries again by itself.
+    /// It is not reached; the transport tries again by itself.
     Disconnected {
         /// Why, for the log.
         reason: String,

@@ -1,8 +1,8 @@
 //! Two machines with one node name, by a copied configuration: the one that is not active says so and stays so, instead of taking the lease from the other one again and again. And a table that a node cannot use.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 use keepstate_cluster::{
-    Decider, Epoch, FrameKind, Greeting, LeaseAction, NodeInstance, RoleChangeError, Sequence, Shard, ShardAction,
-    ShardRole, StateFrame, TransportEvent,
+    Decider, Epoch, FrameDecodeError, FrameKind, Greeting, LeaseAction, NodeInstance, RoleChangeError, Sequence, Shard,
+    ShardAction, ShardRole, StateFrame, TransportEvent,
 };
 use std::time::Duration;
 
@@ -134,6 +134,23 @@ fn a_lease_that_cannot_be_asked_for_is_said_once_and_cleared() {
     let (holder, answers) = (Some("b".parse().unwrap()), None);
     shard.handle_event(TransportEvent::Lease { shard: "main".parse().unwrap(), holder, epoch: Epoch(3), answers }, now);
     assert_eq!(shard.status().lease_error, None);
+}
+
+/// While gateways are updated one after the other their frames may differ: said, and the shard can be taken over nevertheless.
+#[test]
+fn frames_of_another_format_are_said_and_leave_the_standby_incomplete() {
+    let mut now = Duration::from_secs(100);
+    let mut shard = shard(Decider::Hand, OURS, now);
+    let undecodable =
+        TransportEvent::Undecodable { shard: "main".parse().unwrap(), error: FrameDecodeError::Version(2) };
+    shard.handle_event(undecodable, now);
+    let said = pass(&mut shard, &mut now, 1, None);
+    assert!(said.notes.len() == 1 && said.notes[0].contains("frame format 2"), "{:?}", said.notes);
+    assert!(shard.status().warnings("a").iter().any(|line| line.contains("cannot be taken over")));
+    assert!(!shard.status().in_step);
+    shard.promote(now).unwrap();
+    pass(&mut shard, &mut now, 1, None);
+    assert_eq!(shard.role(), ShardRole::Active);
 }
 
 #[test]

@@ -230,3 +230,23 @@ fn a_gateway_with_the_name_of_an_active_one_says_so_and_lets_it_work() {
     let now = cluster.json(0, &["cluster", "--json"]);
     assert_eq!((&now["role"], &now["epoch"]), (&"active".into(), &epoch), "{}", cluster.logs());
 }
+
+/// A standby whose table is smaller cannot take over what does not fit: said while there is time.
+#[test]
+fn a_standby_with_a_lower_limit_says_what_it_cannot_hold() {
+    let Some(mut cluster) = Cluster::new("f") else { return };
+    cluster.start(0, "manual", RULES);
+    assert_eq!(cluster.control(0, &["promote"]).0, Some(0), "{}", cluster.logs());
+    cluster.use_gateway(0);
+    cluster.serve_echo();
+    let mut connections = cluster.open(CONNECTIONS);
+    use_all(&mut connections, || cluster.logs());
+    let keys = "lease = \"manual\"\naddress = [\"192.0.2.77\"]\n[sysctl]\nnf_conntrack_max = 20\n";
+    cluster.start_as(1, keys, RULES);
+    cluster.wait("what is refused", |cluster| {
+        cluster.json(1, &["cluster", "--json"])["refused"].as_u64().is_some_and(|refused| refused >= 50)
+    });
+    let said = cluster.control(1, &["cluster"]).1;
+    assert!(said.contains("could not be entered"), "{said}");
+    cluster.wait("the difference", |cluster| cluster.control(1, &["cluster"]).1.contains("its sysctls differ"));
+}

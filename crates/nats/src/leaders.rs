@@ -2,8 +2,8 @@
 //! elected another leader: some seconds. So the holder of a lease asks a leader that is on its own machine to step down, once it is connected to it; another server leads then, and goes on when this machine dies.
 //!
 //! With several shards every gateway holds a lease, and each would send the leader on to the next one's machine, again and again: then nobody asks.
+use crate::connectivity::Connectivity;
 use crate::stream::ClusterOptions;
-use crate::way::Way;
 use async_nats::{Client, ServerAddr, ServerInfo};
 use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(3);
 pub(crate) struct LeaderWatch {
     pub(crate) client: Client,
     pub(crate) options: Arc<ClusterOptions>,
-    pub(crate) way: Arc<Way>,
+    pub(crate) connectivity: Arc<Connectivity>,
     /// This node holds a lease.
     pub(crate) holds: Arc<AtomicBool>,
 }
@@ -32,7 +32,7 @@ impl LeaderWatch {
         let buckets = [self.options.leases().name, self.options.epochs().name];
         loop {
             tokio::time::sleep(LOOK_INTERVAL).await;
-            self.way.connected().await;
+            self.connectivity.connected().await;
             let server = self.client.server_info();
             if !self.holds.load(Ordering::Relaxed) || !is_on_this_machine(&server) {
                 continue;

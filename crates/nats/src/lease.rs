@@ -2,10 +2,10 @@
 //!
 //! Epochs stand in a bucket of their own, since they must outlive the leases: each acquisition first moves the shard's epoch up, by comparison too, so no two holders ever have the
 //! same one, and one that was lost on the way is simply never used.
+use crate::connectivity::Connectivity;
 use crate::error::{NatsError, chain};
 use crate::inbox::Inbox;
 use crate::stream::{ClusterOptions, ensure_bucket};
-use crate::way::Way;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::kv::{Entry, Operation, Store, UpdateError, UpdateErrorKind};
 use keepstate_cluster::{Epoch, LeaseAction, LeaseRequest, NodeInstance, NodeName, ShardName, TransportEvent};
@@ -25,7 +25,7 @@ const LOOKS_PER_LEASE: u32 = 4;
 pub(crate) struct Leases {
     pub(crate) options: Arc<ClusterOptions>,
     pub(crate) context: Context,
-    pub(crate) way: Arc<Way>,
+    pub(crate) connectivity: Arc<Connectivity>,
     pub(crate) inbox: Arc<Inbox>,
     /// Told to others: this node holds a lease.
     holds: Arc<AtomicBool>,
@@ -59,9 +59,23 @@ enum Refusal {
 }
 
 impl Leases {
-    pub(crate) fn new(options: Arc<ClusterOptions>, context: Context, way: Arc<Way>, inbox: Arc<Inbox>) -> Leases {
+    pub(crate) fn new(
+        options: Arc<ClusterOptions>,
+        context: Context,
+        connectivity: Arc<Connectivity>,
+        inbox: Arc<Inbox>,
+    ) -> Leases {
         let holds = Arc::default();
-        Leases { options, context, way, inbox, holds, buckets: None, ours: BTreeMap::new(), told: BTreeMap::new() }
+        Leases {
+            options,
+            context,
+            connectivity,
+            inbox,
+            holds,
+            buckets: None,
+            ours: BTreeMap::new(),
+            told: BTreeMap::new(),
+        }
     }
 
     /// Whether this node holds a lease, as far as it knows.
@@ -74,7 +88,7 @@ impl Leases {
         let mut looks = tokio::time::interval(self.options.lease_time / LOOKS_PER_LEASE);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            self.way.connected().await;
+            self.connectivity.connected().await;
             tokio::select! {
                 biased;
                 request = requests.recv() => {
@@ -206,9 +220,9 @@ impl Leases {
 
     async fn buckets(&mut self) -> Result<&Buckets, Refusal> {
         if self.buckets.is_none() {
-            let leases = ensure_bucket(&self.context, &self.way, self.options.leases()).await;
+            let leases = ensure_bucket(&self.context, &self.connectivity, self.options.leases()).await;
             let leases = leases.map_err(Refusal::Unknown)?;
-            let epochs = ensure_bucket(&self.context, &self.way, self.options.epochs()).await;
+            let epochs = ensure_bucket(&self.context, &self.connectivity, self.options.epochs()).await;
             self.buckets = Some(Buckets { leases, epochs: epochs.map_err(Refusal::Unknown)? });
         }
         self.buckets.as_ref().ok_or_else(|| Refusal::Unknown(NatsError::Option("no buckets".into())))
@@ -222,7 +236,7 @@ impl Leases {
     }
 
     fn unknown(&self, shard: &ShardName, error: &(dyn std::error::Error + 'static)) -> Refusal {
-        let refused = self.way.last_refusal();
+        let refused = self.connectivity.last_refusal();
         Refusal::Unknown(NatsError::request(format!("the lease of shard {shard}"), error, refused.as_deref()))
     }
 }

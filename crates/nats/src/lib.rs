@@ -3,6 +3,7 @@
 //! All work is done on a thread with a runtime of its own, behind bounded queues: who drives packets never waits and knows nothing of tokio. State goes
 //! through one stream a shard, leases through a bucket; both are made when they are missing. [`MessageSender`] is for who may wait: it sends plain messages and confirms them.
 mod connect;
+mod connectivity;
 mod error;
 pub mod fleet;
 mod inbox;
@@ -14,7 +15,6 @@ mod quota;
 mod reader;
 mod stream;
 mod transport;
-mod way;
 
 pub use connect::NatsOptions;
 pub use error::NatsError;

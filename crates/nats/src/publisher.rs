@@ -3,11 +3,11 @@
 //! The first frame says which number the stream must have come to, each further one which frame it expects before it: so the stream itself refuses what would come twice, late, or
 //! after another gateway has written. (Numbers alone are not enough for many at a time: what another one has written would make a later one fit again.) After any failure nothing is assumed: the newest frame of the stream is read, what it proves to be stored is acknowledged, and the rest is sent again. A newest frame of a
 //! higher epoch means that another gateway decides now: what waits is given up and told as lost.
+use crate::connectivity::Connectivity;
 use crate::error::{NatsError, chain};
 use crate::inbox::Inbox;
 use crate::quota::{Quota, frame_cost};
 use crate::stream::{ClusterOptions, ensure};
-use crate::way::Way;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
@@ -45,7 +45,7 @@ pub(crate) struct ShardTask {
     pub(crate) shard: ShardName,
     pub(crate) options: Arc<ClusterOptions>,
     pub(crate) context: Context,
-    pub(crate) way: Arc<Way>,
+    pub(crate) connectivity: Arc<Connectivity>,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) writing: watch::Sender<Writing>,
 }
@@ -130,7 +130,7 @@ impl Publisher {
                 let Some(frame) = self.next_frame(&mut frames).await else { return };
                 self.take(&frame);
             }
-            self.task.way.connected().await;
+            self.task.connectivity.connected().await;
             if self.tail.is_none() && !self.find_tail().await {
                 continue;
             }
@@ -145,7 +145,7 @@ impl Publisher {
                     Some(frame) => self.take(&frame),
                     None => return,
                 },
-                () = self.task.way.disconnected() => self.forget_sent(),
+                () = self.task.connectivity.disconnected() => self.forget_sent(),
             }
         }
     }
@@ -224,8 +224,9 @@ impl Publisher {
         match kind {
             FrameKind::Greeting => self.snapshot_start.greeting = Some(at),
             FrameKind::SnapshotStart => {
+                // Without its greeting a snapshot is of no use to who comes later: if it is not known where that is, nothing is deleted this time.
                 let greeting = self.snapshot_start.greeting.filter(|greeting| greeting.saturating_add(1) == at);
-                self.snapshot_start.start = Some(greeting.unwrap_or(at));
+                self.snapshot_start.start = greeting;
             }
             FrameKind::SnapshotEnd => {
                 if let Some(start) = self.snapshot_start.start.take() {
@@ -242,14 +243,14 @@ impl Publisher {
         // Another tail than expected is cleared up by reading; anything else may take time.
         if !matches!(error.kind(), PublishErrorKind::WrongLastSequence | PublishErrorKind::WrongLastMessageId) {
             let what = format!("writing to the stream of shard {}", self.task.shard);
-            let refused = self.task.way.last_refusal();
+            let refused = self.task.connectivity.last_refusal();
             self.back_off(&NatsError::request(what, error, refused.as_deref())).await;
         }
     }
 
     async fn back_off(&mut self, error: &NatsError) {
-        if self.task.way.is_connected() {
-            self.task.way.set_stream(&self.task.shard, Some(error.to_string()));
+        if self.task.connectivity.is_connected() {
+            self.task.connectivity.set_stream(&self.task.shard, Some(error.to_string()));
         }
         let delay = RETRY_DELAYS.get(self.failures).or(RETRY_DELAYS.last()).copied().unwrap_or_default();
         self.failures += 1;
@@ -273,7 +274,7 @@ impl Publisher {
                 if newest.is_none_or(|newest| !self.is_overtaking(&newest)) {
                     self.task.writing.send_modify(|writing| writing.until = position);
                 }
-                self.task.way.set_stream(&self.task.shard, None);
+                self.task.connectivity.set_stream(&self.task.shard, None);
                 true
             }
             Err(error) => {
@@ -285,14 +286,14 @@ impl Publisher {
 
     async fn read_newest(&mut self) -> Result<(u64, Option<Newest>), NatsError> {
         let wanted = self.task.options.shard_stream(&self.task.shard);
-        let stream = ensure(&self.task.context, &self.task.way, wanted).await?;
+        let stream = ensure(&self.task.context, &self.task.connectivity, wanted).await?;
         let state = &stream.cached_info().state;
         if state.messages == 0 {
             return Ok((state.last_sequence, None));
         }
         let message = stream.get_raw_message(state.last_sequence).await.map_err(|error| {
             let what = format!("reading the newest frame of shard {}", self.task.shard);
-            NatsError::request(what, &error, self.task.way.last_refusal().as_deref())
+            NatsError::request(what, &error, self.task.connectivity.last_refusal().as_deref())
         })?;
         // What is no frame says nothing about ours.
         let Ok(frame) = StateFrame::decode(&message.payload) else { return Ok((state.last_sequence, None)) };

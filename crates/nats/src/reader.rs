@@ -9,7 +9,7 @@ use async_nats::Client;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
 use async_nats::jetstream::stream::Info;
 use futures_util::StreamExt;
-use keepstate_cluster::{Epoch, FrameKind, StateFrame};
+use keepstate_cluster::{Epoch, FrameDecodeError, FrameKind, StateFrame, TransportEvent};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -32,24 +32,25 @@ pub(crate) struct Reader {
     seen: Option<(u64, Created)>,
     /// The highest epoch of frames under this node's own name.
     own_epoch: Epoch,
+    decoder: FrameDecoder,
 }
 
 type Created = async_nats::datetime::DateTime;
 
 impl Reader {
     pub(crate) fn new(task: ShardTask) -> Reader {
-        Reader { task, seen: None, own_epoch: Epoch::default() }
+        Reader { decoder: FrameDecoder::new(task.clone()), task, seen: None, own_epoch: Epoch::default() }
     }
 
     /// Reads for ever.
     pub(crate) async fn run(mut self) {
         let mut writing = self.task.writing.subscribe();
         loop {
-            self.task.way.connected().await;
+            self.task.connectivity.connected().await;
             if writing.wait_for(|writing| !writing.is_active).await.is_err() {
                 return;
             }
-            let way = self.task.way.clone();
+            let connectivity = self.task.connectivity.clone();
             tokio::select! {
                 ended = self.read() => {
                     if let Err(error) = ended {
@@ -57,7 +58,7 @@ impl Reader {
                     }
                     tokio::time::sleep(RETRY_DELAY).await;
                 }
-                () = way.disconnected() => {}
+                () = connectivity.disconnected() => {}
                 () = until_active(&mut writing) => {}
             }
         }
@@ -68,11 +69,11 @@ impl Reader {
         let task = self.task.clone();
         let failed = |error: &(dyn std::error::Error + 'static)| {
             let what = format!("reading the stream of shard {}", task.shard);
-            NatsError::request(what, error, task.way.last_refusal().as_deref())
+            NatsError::request(what, error, task.connectivity.last_refusal().as_deref())
         };
-        let stream = ensure(&task.context, &task.way, task.options.shard_stream(&task.shard)).await;
-        let stream = stream.inspect_err(|error| task.way.set_stream(&task.shard, Some(error.to_string())))?;
-        task.way.set_stream(&task.shard, None);
+        let stream = ensure(&task.context, &task.connectivity, task.options.shard_stream(&task.shard)).await;
+        let stream = stream.inspect_err(|error| task.connectivity.set_stream(&task.shard, Some(error.to_string())))?;
+        task.connectivity.set_stream(&task.shard, None);
         let created = stream.cached_info().created;
         let config = pull::Config {
             deliver_policy: self.first(stream.cached_info()),
@@ -135,7 +136,7 @@ impl Reader {
     }
 
     async fn take(&mut self, bytes: &[u8]) {
-        let Some(frame) = decode(&self.task, bytes) else { return };
+        let Some(frame) = self.decoder.decode(bytes) else { return };
         if frame.node == self.task.options.node {
             // Its epoch may be above what is on our disk, if that was lost; its content says nothing new.
             if frame.epoch <= self.own_epoch {
@@ -154,11 +155,12 @@ async fn until_active(writing: &mut watch::Receiver<Writing>) {
 
 /// Takes frames that are told and not kept.
 pub(crate) async fn read_told(task: ShardTask, client: Client) {
+    let mut decoder = FrameDecoder::new(task.clone());
     loop {
         match client.subscribe(task.options.told_subject(&task.shard)).await {
             Ok(mut messages) => {
                 while let Some(message) = messages.next().await {
-                    let frame = decode(&task, &message.payload);
+                    let frame = decoder.decode(&message.payload);
                     // Whether a heartbeat under our own name is our own that comes back, or a namesake's, the shard sees.
                     let is_wanted =
                         |frame: &StateFrame| frame.node != task.options.node || frame.kind == FrameKind::Heartbeat;
@@ -173,17 +175,36 @@ pub(crate) async fn read_told(task: ShardTask, client: Client) {
     }
 }
 
-/// A frame of this shard, or why it is none in the log.
-fn decode(task: &ShardTask, bytes: &[u8]) -> Option<StateFrame> {
-    match StateFrame::decode(bytes) {
-        Ok(frame) if frame.shard != task.shard => {
-            tracing::warn!("a frame of shard {} came as one of shard {}: it is not used", frame.shard, task.shard);
-            None
-        }
-        Ok(frame) => Some(frame),
-        Err(error) => {
-            tracing::warn!("shard {}: a frame is not used: {error}", task.shard);
-            None
+/// Reads frames of one shard; what is none is told once, until one comes that is.
+struct FrameDecoder {
+    task: ShardTask,
+    last_error: Option<FrameDecodeError>,
+}
+
+impl FrameDecoder {
+    fn new(task: ShardTask) -> FrameDecoder {
+        FrameDecoder { task, last_error: None }
+    }
+
+    fn decode(&mut self, bytes: &[u8]) -> Option<StateFrame> {
+        match StateFrame::decode(bytes) {
+            Ok(frame) if frame.shard != self.task.shard => {
+                let shard = &self.task.shard;
+                tracing::warn!("a frame of shard {} came as one of shard {shard}: it is not used", frame.shard);
+                None
+            }
+            Ok(frame) => {
+                self.last_error = None;
+                Some(frame)
+            }
+            Err(error) => {
+                if self.last_error.as_ref() != Some(&error) {
+                    let shard = self.task.shard.clone();
+                    self.task.inbox.push(TransportEvent::Undecodable { shard, error: error.clone() });
+                    self.last_error = Some(error);
+                }
+                None
+            }
         }
     }
 }

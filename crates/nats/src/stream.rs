@@ -6,8 +6,8 @@
 //! bucket keepstate_<cluster>_leases         who decides: `NODE EPOCH INSTANCE` by shard, gone after the lease's time
 //! bucket keepstate_<cluster>_epochs         the highest epoch ever given, by shard
 //! ```
+use crate::connectivity::Connectivity;
 use crate::error::NatsError;
-use crate::way::Way;
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::kv::Store;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType, Stream};
@@ -117,10 +117,14 @@ pub(crate) fn bucket(name: &str, max_age: Duration, replicas: usize) -> Config {
 }
 
 /// The stream as it should be: made, or its limits changed, where it is not. Its cached information is new.
-pub(crate) async fn ensure(context: &Context, way: &Way, wanted: Config) -> Result<Stream, NatsError> {
+pub(crate) async fn ensure(
+    context: &Context,
+    connectivity: &Connectivity,
+    wanted: Config,
+) -> Result<Stream, NatsError> {
     let name = wanted.name.clone();
     let failed = |error: &(dyn std::error::Error + 'static)| {
-        NatsError::request(format!("the stream {name}"), error, way.last_refusal().as_deref())
+        NatsError::request(format!("the stream {name}"), error, connectivity.last_refusal().as_deref())
     };
     match context.get_stream(&name).await {
         Ok(stream) => {
@@ -165,9 +169,13 @@ fn check_ours(found: &Config, wanted: &Config) -> Result<(), NatsError> {
 }
 
 /// A bucket as it should be.
-pub(crate) async fn ensure_bucket(context: &Context, way: &Way, wanted: Config) -> Result<Store, NatsError> {
+pub(crate) async fn ensure_bucket(
+    context: &Context,
+    connectivity: &Connectivity,
+    wanted: Config,
+) -> Result<Store, NatsError> {
     let stream_name = wanted.name.clone();
-    let stream = ensure(context, way, wanted).await?;
+    let stream = ensure(context, connectivity, wanted).await?;
     let name = stream_name.strip_prefix("KV_").unwrap_or(&stream_name).to_owned();
     let prefix = format!("$KV.{name}.");
     Ok(Store { name, stream_name, prefix, put_prefix: None, use_jetstream_prefix: false, stream })

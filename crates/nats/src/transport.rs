@@ -1,5 +1,6 @@
 //! The transport of a cluster over NATS: a handle for who drives the gateway, and the thread behind it, which alone knows tokio.
 use crate::connect::NatsOptions;
+use crate::connectivity::Connectivity;
 use crate::error::NatsError;
 use crate::inbox::Inbox;
 use crate::leaders::LeaderWatch;
@@ -8,7 +9,6 @@ use crate::publisher::{Publisher, ShardTask, Writing};
 use crate::quota::{Quota, frame_cost};
 use crate::reader::{Reader, read_told};
 use crate::stream::ClusterOptions;
-use crate::way::Way;
 use async_nats::Client;
 use async_nats::jetstream::{Context, ContextBuilder};
 use keepstate_cluster::{LeaseRequest, QueueFull, ShardName, StateFrame, StateTransport, TransportEvent};
@@ -29,7 +29,7 @@ pub struct NatsTransport {
     commands: mpsc::UnboundedSender<Command>,
     quota: Arc<Quota>,
     inbox: Arc<Inbox>,
-    way: Arc<Way>,
+    connectivity: Arc<Connectivity>,
     /// Dropped, it tells the thread to end.
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -50,7 +50,7 @@ impl NatsTransport {
     pub fn start(nats: NatsOptions, cluster: ClusterOptions) -> Result<NatsTransport, NatsError> {
         nats.check()?;
         let inbox = Arc::new(Inbox::new()?);
-        let way = Arc::new(Way::new(Arc::clone(&inbox)));
+        let connectivity = Arc::new(Connectivity::new(Arc::clone(&inbox)));
         let quota = Arc::new(Quota::default());
         let (commands, received) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
@@ -58,7 +58,7 @@ impl NatsTransport {
             nats,
             options: Arc::new(cluster),
             inbox: Arc::clone(&inbox),
-            way: Arc::clone(&way),
+            connectivity: Arc::clone(&connectivity),
             quota: Arc::clone(&quota),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
@@ -70,13 +70,13 @@ impl NatsTransport {
                 }
             });
         })?;
-        Ok(NatsTransport { commands, quota, inbox, way, stop: Some(stop), thread: Some(thread) })
+        Ok(NatsTransport { commands, quota, inbox, connectivity, stop: Some(stop), thread: Some(thread) })
     }
 }
 
 impl StateTransport for NatsTransport {
     fn publish(&mut self, frame: StateFrame) -> Result<(), QueueFull> {
-        if !frame.kind.is_stored() && !self.way.is_connected() {
+        if !frame.kind.is_stored() && !self.connectivity.is_connected() {
             // It would be old before it is sent.
             return Err(QueueFull);
         }
@@ -89,7 +89,7 @@ impl StateTransport for NatsTransport {
 
     fn request_lease(&mut self, request: LeaseRequest) {
         // Without a connection it fails, as one that is not answered.
-        if self.way.is_connected() {
+        if self.connectivity.is_connected() {
             let _ = self.commands.send(Command::Lease(request, Instant::now()));
         }
     }
@@ -117,7 +117,7 @@ struct Worker {
     nats: NatsOptions,
     options: Arc<ClusterOptions>,
     inbox: Arc<Inbox>,
-    way: Arc<Way>,
+    connectivity: Arc<Connectivity>,
     quota: Arc<Quota>,
 }
 
@@ -132,10 +132,12 @@ impl Worker {
             .map(|shard| (shard.clone(), self.spawn_shard(shard, &client, &context)))
             .collect();
         let (lease_requests, received) = mpsc::unbounded_channel();
-        let (options, way, inbox) = (Arc::clone(&self.options), Arc::clone(&self.way), Arc::clone(&self.inbox));
-        let leases = Leases::new(options, context, way, inbox);
-        let (options, way, holds) = (Arc::clone(&self.options), Arc::clone(&self.way), leases.holds());
-        tokio::spawn(LeaderWatch { client: client.clone(), options, way, holds }.run());
+        let (options, connectivity, inbox) =
+            (Arc::clone(&self.options), Arc::clone(&self.connectivity), Arc::clone(&self.inbox));
+        let leases = Leases::new(options, context, connectivity, inbox);
+        let (options, connectivity, holds) =
+            (Arc::clone(&self.options), Arc::clone(&self.connectivity), leases.holds());
+        tokio::spawn(LeaderWatch { client: client.clone(), options, connectivity, holds }.run());
         tokio::spawn(leases.run(received));
         while let Some(command) = commands.recv().await {
             match command {
@@ -157,13 +159,13 @@ impl Worker {
     async fn connect(&self) -> Client {
         let mut delay = Duration::from_millis(100);
         loop {
-            let way = Arc::clone(&self.way);
-            match self.nats.connect(move |event| way.note(&event)).await {
+            let connectivity = Arc::clone(&self.connectivity);
+            match self.nats.connect(move |event| connectivity.note(&event)).await {
                 Ok(client) => {
-                    self.way.set_connected(None);
+                    self.connectivity.set_connected(None);
                     return client;
                 }
-                Err(error) => self.way.set_connected(Some(error.to_string())),
+                Err(error) => self.connectivity.set_connected(Some(error.to_string())),
             }
             tokio::time::sleep(delay).await;
             delay = (delay * 2).min(MAX_CONNECT_DELAY);
@@ -175,7 +177,7 @@ impl Worker {
             shard: shard.clone(),
             options: Arc::clone(&self.options),
             context: context.clone(),
-            way: Arc::clone(&self.way),
+            connectivity: Arc::clone(&self.connectivity),
             inbox: Arc::clone(&self.inbox),
             writing: watch::Sender::new(Writing::default()),
         };
@@ -189,7 +191,7 @@ impl Worker {
     /// Sends what is sent at most once.
     async fn tell(&self, client: &Client, frame: &StateFrame) {
         self.quota.give_back(frame_cost(frame));
-        if !self.way.is_connected() {
+        if !self.connectivity.is_connected() {
             return;
         }
         let subject = self.options.told_subject(&frame.shard);

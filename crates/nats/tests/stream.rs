@@ -123,3 +123,58 @@ fn a_new_run_of_a_node_hears_of_its_own_higher_epochs() {
     writes.publish_changes(2, 1..=1);
     assert_eq!(writes.wait("its own epoch", own_epoch), 4);
 }
+
+/// What another version writes, or somebody else, is told once and not for each.
+#[test]
+fn what_is_no_frame_is_told_once_until_one_is() {
+    let Some(servers) = NatsServers::start(1, "") else { return };
+    let (mut active, mut standby) = (End::new(&servers, "a"), End::new(&servers, "b"));
+    active.publish_changes(1, 1..=1);
+    active.wait_acknowledged(1, 1);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut newer = frame("a", 1, 2, FrameKind::Changes).to_bytes();
+    newer[4] = 2;
+    runtime.block_on(async {
+        let context = async_nats::jetstream::new(async_nats::connect(servers.url()).await.unwrap());
+        for _ in 0..100 {
+            let sent = context.publish("keepstate-cluster.test.north.stored", newer.clone().into()).await.unwrap();
+            sent.await.unwrap();
+        }
+    });
+    // Behind what is not read, another gateway writes what is.
+    let mut other = End::new(&servers, "c");
+    other.publish_changes(3, 1..=1);
+    let mut undecodable = 0;
+    standby.wait("the frame behind them", |event| match event {
+        TransportEvent::Undecodable { .. } => {
+            undecodable += 1;
+            None
+        }
+        TransportEvent::Received(frame) => (frame.epoch.0 == 3).then_some(()),
+        _ => None,
+    });
+    assert_eq!(undecodable, 1);
+}
+
+/// Where a failure comes between a greeting and its snapshot, the greeting stays: without it, who comes later would have to ask for another snapshot.
+#[test]
+fn a_greeting_is_kept_with_its_snapshot_whatever_comes_between() {
+    let Some(servers) = NatsServers::start(1, "") else { return };
+    let mut active = End::new(&servers, "a");
+    active.publish(&frame("a", 1, 1, FrameKind::Greeting));
+    active.wait_acknowledged(1, 1);
+    // Something that is no frame: the next one is refused at first, and the end of the stream is read anew.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let context = async_nats::jetstream::new(async_nats::connect(servers.url()).await.unwrap());
+        context.publish("keepstate-cluster.test.north.stored", "x".into()).await.unwrap().await.unwrap();
+    });
+    active.publish(&frame("a", 1, 2, FrameKind::SnapshotStart));
+    active.publish(&frame("a", 1, 3, FrameKind::SnapshotEnd));
+    active.wait_acknowledged(1, 3);
+    active.publish_changes(1, 4..=50);
+    active.wait_acknowledged(1, 50);
+    let mut late = End::new(&servers, "b");
+    late.wait_received(1, 50);
+    late.assert_received(1, 1..=50);
+}

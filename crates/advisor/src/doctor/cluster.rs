@@ -231,7 +231,20 @@ fn lag(rule: &DoctorRule, shard: &ObservedShard) -> Option<Finding> {
 }
 
 fn standby_incomplete(rule: &DoctorRule, shard: &ObservedShard) -> Option<Finding> {
-    (shard.role == "standby" && !shard.in_step && shard.age_ms <= NOBODY_MS).then(|| {
+    let is_standby = shard.role == "standby" && shard.age_ms <= NOBODY_MS;
+    if is_standby && shard.refused_growth > 0 {
+        return Some(
+            begin(rule, shard, Severity::Warning, Certainty::Certain)
+                .evidence("connections that could not be entered in the interval", Count(shard.refused_growth), SOURCE)
+                .meaning("A takeover would lose them. This table's limit is lower than the active gateway's, or that one is another version.")
+                .now(look_step("does it run the same?"))
+                .for_good(RemedyStep::manual(
+                    StepLocation::Here,
+                    "the same limit of connections (nf_conntrack_max) and the same version on all gateways",
+                )),
+        );
+    }
+    (is_standby && !shard.in_step).then(|| {
         let sender = shard.follows.as_deref().unwrap_or("nobody yet");
         begin(rule, shard, Severity::Warning, Certainty::Certain)
             .evidence("it follows", sender, SOURCE)
@@ -331,7 +344,7 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_shard_is_found_and_its_consequences_are_hidden() {
         type Change = fn(&mut ObservedShard);
-        let cases: [(Change, &str, Severity); 13] = [
+        let cases: [(Change, &str, Severity); 14] = [
             (|shard| shard.stale_epoch_growth = 1, "cluster-two-active", Severity::Critical),
             (
                 |shard| (shard.connected, shard.role) = (false, "fenced".into()),
@@ -357,6 +370,11 @@ mod tests {
             (|shard| (shard.role, shard.lag) = ("standby".into(), 2_000), "cluster-lag", Severity::Warning),
             (
                 |shard| (shard.role, shard.in_step) = ("standby".into(), false),
+                "cluster-standby-incomplete",
+                Severity::Warning,
+            ),
+            (
+                |shard| (shard.role, shard.refused_growth) = ("standby".into(), 3),
                 "cluster-standby-incomplete",
                 Severity::Warning,
             ),

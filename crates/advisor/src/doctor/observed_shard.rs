@@ -41,6 +41,10 @@ pub struct ObservedShard {
     pub differences: Vec<String>,
     /// Messages lost on their way.
     pub lost: u64,
+    /// Connections of the active gateway that a standby could not enter.
+    pub refused: u64,
+    /// Those of them in the interval.
+    pub refused_growth: u64,
     /// Messages of an epoch that had ended.
     pub stale_epoch: u64,
     /// Those of them in the interval.
@@ -55,6 +59,7 @@ impl ObservedShard {
         let before = earlier.iter().find(|before| (&before.cluster, &before.shard) == (&self.cluster, &self.shard));
         if let Some(before) = before {
             self.stale_epoch_growth = self.stale_epoch.saturating_sub(before.stale_epoch);
+            self.refused_growth = self.refused.saturating_sub(before.refused);
             self.lost_growth = self.lost.saturating_sub(before.lost);
         }
         self

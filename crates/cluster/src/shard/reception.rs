@@ -1,6 +1,7 @@
 //! What other nodes send about a shard, and what is asked of them.
 use super::Shard;
-use crate::frame::{FrameKind, StateFrame};
+use crate::frame::{FrameDecodeError, FrameKind, StateFrame};
+use crate::greeting::GreetingDifference;
 use crate::outbox::Outbox;
 use crate::role::{ShardAction, ShardRole};
 use std::time::Duration;
@@ -66,6 +67,16 @@ impl Shard {
             for difference in self.inbox.differences.clone() {
                 self.note(format!("{sender} does not run the same: {difference}"));
             }
+        }
+    }
+
+    /// Another version may write frames that this one cannot read: nothing of its table is here then. What is damaged or somebody else's is said alone.
+    pub(super) fn note_undecodable(&mut self, error: &FrameDecodeError) {
+        self.note(format!("frames are not used: {error}"));
+        if matches!(error, FrameDecodeError::Version(_) | FrameDecodeError::Kind(_)) && self.role == ShardRole::Standby
+        {
+            self.inbox.in_step = false;
+            self.inbox.differences = vec![GreetingDifference::FrameFormat];
         }
     }
 

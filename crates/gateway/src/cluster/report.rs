@@ -108,6 +108,13 @@ impl ClusterReport {
         if let Some(reason) = &self.disk_error {
             let _ = writeln!(out, "the epoch cannot be written, so this gateway cannot become active: {reason}");
         }
+        if self.received.refused > 0 {
+            let _ = writeln!(
+                out,
+                "{} of its connections could not be entered: this table's limit is lower, or it is another version",
+                self.received.refused
+            );
+        }
         for warning in self.status.warnings(&self.node) {
             let _ = writeln!(out, "{warning}");
         }

@@ -278,6 +278,7 @@ fn shard_of_event(event: &TransportEvent) -> Option<&ShardName> {
         | TransportEvent::Lease { shard, .. }
         | TransportEvent::LeaseRefused { shard, .. }
         | TransportEvent::LeaseFailed { shard, .. }
+        | TransportEvent::Undecodable { shard, .. }
         | TransportEvent::Lost { shard, .. } => Some(shard),
         TransportEvent::Connected | TransportEvent::Disconnected { .. } => None,
     }

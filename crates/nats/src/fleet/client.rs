@@ -1,9 +1,9 @@
 //! Who asks a fleet: finds its nodes and asks all of them at once. Calls wait for their answers, for a bounded time.
 use super::protocol::{Answer, FleetQuestion, HEARTBEAT_INTERVAL, NodeKind, NodeRecord, bucket_name, subject};
 use crate::connect::NatsOptions;
+use crate::connectivity::Connectivity;
 use crate::error::{NatsError, chain};
 use crate::inbox::Inbox;
-use crate::way::Way;
 use async_nats::Client;
 use async_nats::client::{Request, RequestErrorKind};
 use async_nats::jetstream::ContextBuilder;
@@ -25,7 +25,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct FleetClient {
     runtime: Runtime,
     client: Client,
-    way: Arc<Way>,
+    connectivity: Arc<Connectivity>,
     fleet: NodeName,
 }
 
@@ -36,10 +36,10 @@ impl FleetClient {
     /// Why no server lets us in.
     pub fn connect(nats: &NatsOptions, fleet: NodeName) -> Result<FleetClient, NatsError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        let way = Arc::new(Way::new(Arc::new(Inbox::new()?)));
-        let noted = Arc::clone(&way);
+        let connectivity = Arc::new(Connectivity::new(Arc::new(Inbox::new()?)));
+        let noted = Arc::clone(&connectivity);
         let client = runtime.block_on(nats.connect(move |event| noted.note(&event)))?;
-        Ok(FleetClient { runtime, client, way, fleet })
+        Ok(FleetClient { runtime, client, connectivity, fleet })
     }
 
     /// The nodes that have registered, by name: those that live, and those that have died within a day.
@@ -49,7 +49,7 @@ impl FleetClient {
     pub fn nodes(&self) -> Result<Vec<NodeRecord>, NatsError> {
         self.runtime.block_on(async {
             let failed = |error: &(dyn std::error::Error + 'static)| {
-                let refused = self.way.last_refusal();
+                let refused = self.connectivity.last_refusal();
                 NatsError::request(format!("the registry of fleet {}", self.fleet), error, refused.as_deref())
             };
             let context = ContextBuilder::new().timeout(REQUEST_TIMEOUT).build(self.client.clone());
@@ -103,7 +103,7 @@ impl FleetClient {
     }
 
     fn silence(&self, timeout: Duration) -> String {
-        match self.way.last_refusal() {
+        match self.connectivity.last_refusal() {
             Some(refused) => format!("no answer: {refused}"),
             None => format!("no answer within {} s", timeout.as_secs()),
         }

@@ -1,10 +1,10 @@
 //! A node of a fleet: registered while it lives, asked and answered by a thread of its own. What is asked only reads.
 use super::protocol::{Answer, FleetQuestion, HEARTBEAT_INTERVAL, NodeRecord, RECORD_TIME, bucket_name, subject};
 use crate::connect::NatsOptions;
+use crate::connectivity::Connectivity;
 use crate::error::{NatsError, chain};
 use crate::inbox::Inbox;
 use crate::stream::{bucket, ensure_bucket};
-use crate::way::Way;
 use async_nats::jetstream::ContextBuilder;
 use async_nats::jetstream::kv::{Store, UpdateErrorKind};
 use async_nats::{Client, Message};
@@ -54,8 +54,9 @@ impl FleetNode {
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let inbox = Arc::new(Inbox::new()?);
-        let way = Arc::new(Way::new(inbox));
-        let node = Node { nats, fleet, record, answers, way, permits: Arc::new(Semaphore::new(MAX_QUESTIONS)) };
+        let connectivity = Arc::new(Connectivity::new(inbox));
+        let node =
+            Node { nats, fleet, record, answers, connectivity, permits: Arc::new(Semaphore::new(MAX_QUESTIONS)) };
         let thread = std::thread::Builder::new().name("fleet".into()).spawn(move || {
             runtime.block_on(node.run(stopped));
             // An answer that is being made is not waited for.
@@ -79,7 +80,7 @@ struct Node {
     fleet: NodeName,
     record: NodeRecord,
     answers: Arc<dyn FleetAnswers>,
-    way: Arc<Way>,
+    connectivity: Arc<Connectivity>,
     permits: Arc<Semaphore>,
 }
 
@@ -99,8 +100,8 @@ impl Node {
     async fn connect(&self) -> Client {
         let mut last = String::new();
         loop {
-            let way = Arc::clone(&self.way);
-            match self.nats.connect(move |event| way.note(&event)).await {
+            let connectivity = Arc::clone(&self.connectivity);
+            match self.nats.connect(move |event| connectivity.note(&event)).await {
                 Ok(client) => return client,
                 Err(error) => warn_once(&mut last, &error),
             }
@@ -149,7 +150,7 @@ impl Node {
                 }
                 Err(error) => {
                     revision = None;
-                    let refused = self.way.last_refusal();
+                    let refused = self.connectivity.last_refusal();
                     warn_once(
                         &mut last,
                         &NatsError::request(format!("registering node {name}"), &error, refused.as_deref()),
@@ -162,7 +163,7 @@ impl Node {
     async fn registry(&self, client: &Client) -> Result<Store, NatsError> {
         let context = ContextBuilder::new().timeout(REQUEST_TIMEOUT).build(client.clone());
         let replicas = if self.nats.servers.len() >= 3 { 3 } else { 1 };
-        ensure_bucket(&context, &self.way, bucket(&bucket_name(&self.fleet), RECORD_TIME, replicas)).await
+        ensure_bucket(&context, &self.connectivity, bucket(&bucket_name(&self.fleet), RECORD_TIME, replicas)).await
     }
 
     async fn say_goodbye(&self, client: &Client) {

@@ -1,4 +1,4 @@
-//! Whether the way to the cluster is open: the connection stands and every shard's stream takes what is written. Told when it changes.
+//! Whether the cluster can be reached: the connection stands, the rights suffice, and every shard's stream takes what is written. Told when it changes.
 use crate::error::PERMISSIONS_REMEDY;
 use crate::inbox::Inbox;
 use async_nats::Event;
@@ -7,16 +7,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
-/// What is known of the way, shared by all tasks.
+/// What is known of it, shared by all tasks.
 #[derive(Debug)]
-pub(crate) struct Way {
+pub(crate) struct Connectivity {
     inbox: Arc<Inbox>,
     connected: watch::Sender<bool>,
-    state: Mutex<WayState>,
+    state: Mutex<ConnectivityState>,
 }
 
 #[derive(Debug, Default)]
-struct WayState {
+struct ConnectivityState {
     is_connected: bool,
     /// Streams that cannot be used, and why.
     stuck: BTreeMap<ShardName, String>,
@@ -34,9 +34,9 @@ fn is_denied_without_answer(text: &str) -> bool {
         || text.contains("Permissions Violation for Publish to \"keepstate-cluster.")
 }
 
-impl Way {
-    pub(crate) fn new(inbox: Arc<Inbox>) -> Way {
-        Way { inbox, connected: watch::Sender::new(false), state: Mutex::default() }
+impl Connectivity {
+    pub(crate) fn new(inbox: Arc<Inbox>) -> Connectivity {
+        Connectivity { inbox, connected: watch::Sender::new(false), state: Mutex::default() }
     }
 
     /// Takes what the client tells.
@@ -80,7 +80,7 @@ impl Way {
         state.refused = Some(text);
     }
 
-    fn tell_if_connected(&self, state: &mut WayState) {
+    fn tell_if_connected(&self, state: &mut ConnectivityState) {
         if state.is_connected {
             let reason = state.denied.as_ref().or(state.stuck.values().next()).cloned();
             self.tell(state, reason);
@@ -111,7 +111,7 @@ impl Way {
         let _ = self.connected.subscribe().wait_for(|connected| *connected == wanted).await;
     }
 
-    fn tell(&self, state: &mut WayState, reason: Option<String>) {
+    fn tell(&self, state: &mut ConnectivityState, reason: Option<String>) {
         if state.told.as_ref() == Some(&reason) {
             return;
         }
@@ -122,7 +122,7 @@ impl Way {
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, WayState> {
+    fn lock(&self) -> MutexGuard<'_, ConnectivityState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
