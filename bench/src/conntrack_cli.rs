@@ -68,7 +68,7 @@ impl CliBench {
             "{} connections in the kernel's table, from {SOURCE_COUNT} sources; medians of {} runs\n",
             self.connections, self.runs
         );
-        let dump = self.time_kernel_dump()?;
+        let dump = time_kernel_dump(self.runs)?;
         println!("the kernel's dump alone, discarded: {:.2} s", dump.as_secs_f64());
         println!(
             "\n{:<34} {:>9} {:>9} {:>7} {:>11} {:>11}",
@@ -93,22 +93,6 @@ impl CliBench {
             listed.as_secs_f64() / dump.as_secs_f64()
         );
         bench.measure_events()
-    }
-
-    /// Median time to dump the kernel's table and discard it.
-    fn time_kernel_dump(&self) -> Result<Duration> {
-        let mut runs = Vec::new();
-        for _ in 0..self.runs {
-            let begun = Instant::now();
-            let mut bytes = 0;
-            CtClient::open()?.dump_chunks(CtDumpKind::Confirmed, &DumpFilter::default(), |piece| {
-                bytes += piece.len();
-                Ok(ControlFlow::Continue(()))
-            })?;
-            ensure!(bytes > 0, "the kernel's dump is empty");
-            runs.push(begun.elapsed());
-        }
-        Ok(median(runs).unwrap_or_default())
     }
 }
 
@@ -185,6 +169,22 @@ impl Comparison {
         }
         Ok(())
     }
+}
+
+/// Median time to dump the kernel's table and discard it.
+pub(crate) fn time_kernel_dump(runs: usize) -> Result<Duration> {
+    let mut times = Vec::new();
+    for _ in 0..runs {
+        let begun = Instant::now();
+        let mut bytes = 0;
+        CtClient::open()?.dump_chunks(CtDumpKind::Confirmed, &DumpFilter::default(), |piece| {
+            bytes += piece.len();
+            Ok(ControlFlow::Continue(()))
+        })?;
+        ensure!(bytes > 0, "the kernel's dump is empty");
+        times.push(begun.elapsed());
+    }
+    Ok(median(times).unwrap_or_default())
 }
 
 /// Creates the connections with numbers `from` to `to`, from the given number of sources; existing ones stay.

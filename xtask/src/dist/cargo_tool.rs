@@ -1,6 +1,7 @@
 //! Programs that `cargo install` builds, each in the version that we know: taken where it is installed, else built once into `target/tools`.
 use super::tools::{DistFolders, output, run};
 use anyhow::{Context, Result};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -23,12 +24,18 @@ impl CargoTool {
         }
         let tools = folders.target.join("tools");
         let program = tools.join("bin").join(self.name);
-        if !self.is_version(&program) {
+        if !self.is_installed(&tools) {
             let mut cargo = Command::new("cargo");
             cargo.args(["install", self.name, "--locked", "--force", "--version", self.version, "--root"]).arg(&tools);
             run(&mut cargo).with_context(|| format!("{} could not be installed", self.name))?;
         }
         Ok(program)
+    }
+
+    /// Has cargo noted our version in this folder? Not every program tells its own: cargo-auditable does not.
+    fn is_installed(&self, tools: &Path) -> bool {
+        let noted = fs::read_to_string(tools.join(".crates.toml")).unwrap_or_default();
+        noted.contains(&format!("\"{} {} ", self.name, self.version)) && tools.join("bin").join(self.name).exists()
     }
 
     /// Does it name our minor version, in whatever words it has?
