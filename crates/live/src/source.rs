@@ -26,6 +26,8 @@ type Reasons = io::Result<Vec<(String, u64)>>;
 #[derive(Clone)]
 pub struct TableSource {
     name: String,
+    /// Linux's, and not a gateway's.
+    is_kernel: bool,
     /// The namespace of Linux's table, if it is not this thread's.
     netns: Option<Netns>,
     open: Arc<Open>,
@@ -41,6 +43,7 @@ impl TableSource {
         let (for_socket, for_settings) = (netns.clone(), netns);
         TableSource {
             name,
+            is_kernel: true,
             netns: for_socket.clone(),
             open: Arc::new(move || inside(for_socket.as_ref(), NetlinkSocket::open_netfilter)?),
             settings: Arc::new(move || inside(for_settings.as_ref(), kernel_settings).unwrap_or_default()),
@@ -57,6 +60,7 @@ impl TableSource {
     ) -> TableSource {
         TableSource {
             name,
+            is_kernel: false,
             netns: None,
             open: Arc::new(open),
             settings: Arc::new(settings),
@@ -67,6 +71,15 @@ impl TableSource {
     /// What it is called in headings.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The command that sets one of conntrack's sysctls (`nf_conntrack_acct`) where this table is.
+    pub fn set_command(&self, name: &str, value: u32) -> String {
+        if self.is_kernel {
+            format!("sysctl -w net.netfilter.{name}={value}")
+        } else {
+            format!("keepstate control set {name}={value}")
+        }
     }
 
     /// The namespace of Linux's table; `None`: this process's, or a gateway's.

@@ -131,7 +131,7 @@ fn note(table: &keepstate_live::LiveTable, feed: &LiveFeed) -> String {
     } else if !state.is_complete {
         "events were lost: the table is read again".into()
     } else if feed.settings().accounting == Some(false) {
-        "bytes are not counted: sysctl -w net.netfilter.nf_conntrack_acct=1".into()
+        format!("bytes are not counted: {}", feed.source().set_command("nf_conntrack_acct", 1))
     } else {
         String::new()
     }

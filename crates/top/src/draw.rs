@@ -87,10 +87,10 @@ fn head_line_with(shown: &TopSnapshot, paint: Paint, name: &str, noun: &str) -> 
 }
 
 fn rate_line(shown: &TopSnapshot, width: usize) -> String {
-    const NO_BYTES: &str = "  no bytes: sysctl -w net.netfilter.nf_conntrack_acct=1";
     let rates = format!("new {}/s  ended {}/s", short(shown.rates.new_per_second), short(shown.rates.ended_per_second));
-    let has_room = rates.len() + NO_BYTES.len() <= width;
-    if shown.settings.accounting == Some(false) && has_room { rates + NO_BYTES } else { rates }
+    let no_bytes = format!("  no bytes: {}", shown.switch_on.accounting);
+    let has_room = rates.len() + no_bytes.len() <= width;
+    if shown.settings.accounting == Some(false) && has_room { rates + &no_bytes } else { rates }
 }
 
 fn draw_curve(frame: &mut Frame<'_>, shown: &TopSnapshot, paint: Paint, area: Rect) {
@@ -120,7 +120,7 @@ fn note_line<'a>(state: &TopState, shown: &TopSnapshot, paint: Paint) -> Line<'a
     } else if feed.left_out > 0 {
         (format!("{} connections are counted only: no room (--connections)", grouped(feed.left_out)), paint.warning())
     } else if shown.settings.events == Some(false) {
-        ("changes are seen late: sysctl -w net.netfilter.nf_conntrack_events=1".to_owned(), paint.warning())
+        (format!("changes are seen late: {}", shown.switch_on.events), paint.warning())
     } else {
         (findings_note(shown), paint.warning())
     };

@@ -20,7 +20,7 @@ pub use fleet::{FleetState, fleet_screen_text, run_fleet};
 pub use keys::TopAction;
 pub use once::screen_text;
 pub use run::{FindingSource, TopError, run};
-pub use snapshot::{FindingLine, TopSnapshot};
+pub use snapshot::{FindingLine, SwitchOn, TopSnapshot};
 pub use state::{TopPane, TopPrompt, TopState};
 
 #[cfg(test)]

@@ -3,7 +3,7 @@ use crate::state::{TopPane, TopState};
 use crate::sticky::keep_places;
 use keepstate_live::{
     FeedState, FlowKey, FlowRow, GroupBy, GroupRow, LiveFeed, NamedCounter, OccupancySample, PageQuery, SourceSettings,
-    TablePage, TableSample, TimeToFull,
+    TablePage, TableSample, TableSource, TimeToFull,
 };
 
 /// A finding of doctor.
@@ -15,6 +15,24 @@ pub struct FindingLine {
     pub is_critical: bool,
     /// What is wrong.
     pub title: String,
+}
+
+/// The commands that switch something on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SwitchOn {
+    /// Counting of packets and bytes.
+    pub accounting: String,
+    /// Events of changes.
+    pub events: String,
+}
+
+impl SwitchOn {
+    fn of(source: &TableSource) -> SwitchOn {
+        SwitchOn {
+            accounting: source.set_command("nf_conntrack_acct", 1),
+            events: source.set_command("nf_conntrack_events", 1),
+        }
+    }
 }
 
 /// See the module.
@@ -34,6 +52,8 @@ pub struct TopSnapshot {
     pub feed: FeedState,
     /// The owner's settings.
     pub settings: SourceSettings,
+    /// What switches counting and events on where the table is.
+    pub switch_on: SwitchOn,
     /// Connections, if they are shown.
     pub page: TablePage,
     /// Groups, if they are shown.
@@ -104,6 +124,7 @@ impl TopSnapshot {
             rates: table.rates(),
             feed: table.state().clone(),
             settings,
+            switch_on: SwitchOn::of(feed.source()),
             page: TablePage::default(),
             groups,
             group_count,

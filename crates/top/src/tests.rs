@@ -1,7 +1,7 @@
 //! Screens as text, and what keys do.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 use crate::keys::{TopAction, press};
-use crate::{FindingLine, TopPane, TopPrompt, TopSnapshot, TopState, draw};
+use crate::{FindingLine, SwitchOn, TopPane, TopPrompt, TopSnapshot, TopState, draw};
 use keepstate_linux::ctnetlink::{CtCounters, CtFamily, CtFlow, CtProtoInfo, CtTcpInfo, CtTuple, EventKind, Status};
 use keepstate_live::{
     FeedState, FlowKey, FlowRow, FlowSort, GroupBy, GroupRow, LiveTable, NamedCounter, OccupancySample, PageQuery,
@@ -72,6 +72,10 @@ fn snapshot(table: &LiveTable, state: &TopState) -> TopSnapshot {
         rates: keepstate_live::TableSample { new_per_second: 1234.0, ended_per_second: 854.0 },
         feed: FeedState { is_complete: true, dumps: 1, ..FeedState::default() },
         settings: SourceSettings { accounting: table.has_counts(), events: Some(true) },
+        switch_on: SwitchOn {
+            accounting: "sysctl -w net.netfilter.nf_conntrack_acct=1".into(),
+            events: "sysctl -w net.netfilter.nf_conntrack_events=1".into(),
+        },
         page: table.page(&query, NOW),
         groups: table.groups(by, state.rows, NOW),
         group_count: table.group_count(by),
