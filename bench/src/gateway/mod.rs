@@ -62,12 +62,16 @@ enum Forwarder {
     NoRules,
     /// The kernel drops what arrives.
     Door,
+    /// A program at XDP drops what arrives.
+    XdpDoor,
     Linux,
     LinuxThreadedNapi,
     XdpSockets,
     XdpBatched,
     Tun,
     Tc,
+    /// Known flows are sent on at XDP.
+    TcXdp,
 }
 
 /// With GSO packets and partial checksums, as sent by programs on the gateway's own machine.
@@ -82,10 +86,12 @@ const FORWARDERS: [(Forwarder, &str); 4] = [
 ];
 
 /// Datagrams of flows that were answered.
-const KNOWN_FORWARDERS: [(Forwarder, &str); 3] = [
+const KNOWN_FORWARDERS: [(Forwarder, &str); 5] = [
     (Forwarder::Door, "arrives and is dropped"),
     (Forwarder::Linux, "Linux, as it falls"),
     (Forwarder::Tc, "keepstate, tc"),
+    (Forwarder::XdpDoor, "dropped at XDP"),
+    (Forwarder::TcXdp, "keepstate, XDP"),
 ];
 
 /// Streams, without GSO packets. A flood of datagrams that nobody answers offloads nothing at tc's hooks. Linux on two processors is left out: with threaded NAPI connections stand still now and then, which
@@ -226,6 +232,7 @@ struct GatewayRuns {
 struct RunningForwarder<'a> {
     bench: &'a GatewayRuns,
     gateway: Option<Child>,
+    door: Option<udp_flood::FloodSink>,
     way: Forwarder,
 }
 
@@ -243,10 +250,11 @@ impl GatewayRuns {
     /// Nanoseconds of processor time a packet that has come through; where all are dropped, a packet that was sent.
     fn measure_known(&self, way: Forwarder, flows: u32) -> Result<f64> {
         let running = self.start(way, flows, true)?;
+        let is_door = matches!(way, Forwarder::Door | Forwarder::XdpDoor);
         let has = |progress, pass| match (way, progress) {
-            (Forwarder::Door, _) => Ok(true),
-            (Forwarder::Tc, FlowProgress::Begun) => Ok(running.stat("entries")? >= flows),
-            (Forwarder::Tc, FlowProgress::Known) => Ok(running.stat("offloaded_flows")? >= flows),
+            _ if is_door => Ok(true),
+            (Forwarder::Tc | Forwarder::TcXdp, FlowProgress::Begun) => Ok(running.stat("entries")? >= flows),
+            (Forwarder::Tc | Forwarder::TcXdp, FlowProgress::Known) => Ok(running.stat("offloaded_flows")? >= flows),
             _ => Ok(pass > 1),
         };
         let softirq = process_named("ksoftirqd/0")?;
@@ -255,7 +263,7 @@ impl GatewayRuns {
             [Some(softirq), gateway].into_iter().flatten().map(schedstat_ns).sum()
         };
         let cost = udp_flood::flood_known(&self.stage, flows, self.time, has, beside)?;
-        let packets = if way == Forwarder::Door { cost.offered } else { cost.received };
+        let packets = if is_door { cost.offered } else { cost.received };
         Ok(cost.cpu_ns as f64 / packets.max(1) as f64)
     }
 
@@ -267,10 +275,13 @@ impl GatewayRuns {
     /// Starts a router for so many connections.
     fn start(&self, way: Forwarder, flows: u32, pinned: bool) -> Result<RunningForwarder<'_>> {
         let router = self.stage.netns(BenchHost::Router);
-        let ours = matches!(way, Forwarder::XdpSockets | Forwarder::XdpBatched | Forwarder::Tun | Forwarder::Tc);
-        let mut running = RunningForwarder { bench: self, gateway: None, way };
+        let ours = matches!(
+            way,
+            Forwarder::XdpSockets | Forwarder::XdpBatched | Forwarder::Tun | Forwarder::Tc | Forwarder::TcXdp
+        );
+        let mut running = RunningForwarder { bench: self, gateway: None, door: None, way };
         // At tc's hooks the kernel is asked for routes, and tells them only where it forwards.
-        let forwards = !ours || way == Forwarder::Tc;
+        let forwards = !ours || matches!(way, Forwarder::Tc | Forwarder::TcXdp);
         run(&format!("ip netns exec {router} sysctl -qw net.ipv4.ip_forward={}", u8::from(forwards)))?;
         if ours {
             let (spin, socket) = (self.spin.to_string(), self.control_socket());
@@ -281,6 +292,18 @@ impl GatewayRuns {
                 Forwarder::Tc => {
                     &["--interface", "r0,r1", "--spin", &spin, "--offload-size", &size, "--control", &socket]
                 }
+                Forwarder::TcXdp => &[
+                    "--interface",
+                    "r0,r1",
+                    "--offload-xdp",
+                    "native",
+                    "--spin",
+                    &spin,
+                    "--offload-size",
+                    &size,
+                    "--control",
+                    &socket,
+                ],
                 Forwarder::XdpBatched => &["--xdp", "r0,r1", "--spin", &spin],
                 _ => &["--xdp", "r0,r1", "--xdp-send", "sockets", "--spin", &spin],
             };
@@ -299,6 +322,11 @@ impl GatewayRuns {
             if way == Forwarder::Tun {
                 self.stage.switch_to_tun(true)?;
             }
+        } else if way == Forwarder::XdpDoor {
+            let door = udp_flood::FloodSink::open(&self.stage, BenchHost::Router, "r0");
+            // It is there once it answers.
+            door.count()?;
+            running.door = Some(door);
         } else if way == Forwarder::Door {
             let script = format!("echo '{DOOR_RULESET}' | nft -f -");
             let done = Command::new("ip").args(["netns", "exec", &router, "sh", "-c", &script]).status()?;
@@ -352,10 +380,12 @@ impl Drop for RunningForwarder<'_> {
             if self.way == Forwarder::Tun {
                 let _ = self.bench.stage.switch_to_tun(false);
             }
-            if self.way == Forwarder::Tc {
+            if matches!(self.way, Forwarder::Tc | Forwarder::TcXdp) {
                 // Else its programs stay at the interfaces.
                 let _ = run(&format!("ip netns exec {router} {} gateway --detach", self.bench.program.display()));
             }
+        } else if let Some(door) = self.door.take() {
+            let _ = door.close();
         } else {
             let _ = run(&format!("ip netns exec {router} nft flush ruleset"));
             let _ = set_threaded_napi(&router, false);
@@ -409,15 +439,20 @@ fn print_flood(flows: u32, rounds: &[Vec<FloodResult>]) {
 }
 
 fn print_known(flows: u32, rounds: &[Vec<f64>]) {
-    println!("{:<24} {:>12} {:>16}", format!("{flows} flows"), "ns a packet", "over the first");
+    println!("{:<24} {:>12} {:>16}", format!("{flows} flows"), "ns a packet", "over arriving");
     let times: Vec<f64> = rounds.iter().map(|found| median(found.clone()).unwrap_or_default()).collect();
-    let door = times.first().copied().unwrap_or_default();
-    for ((_, name), time) in KNOWN_FORWARDERS.iter().zip(&times) {
+    let [door, linux, tc, xdp_door, xdp] = times[..] else { return };
+    for (((_, name), time), door) in KNOWN_FORWARDERS.iter().zip(&times).zip([door, door, door, xdp_door, xdp_door]) {
         println!("{name:<24} {time:>12.0} {:>16.0}", time - door);
     }
-    if let [door, linux, ours] = times[..] {
-        println!("Linux costs {:.2} times as much, over what arrives and is dropped\n", (linux - door) / (ours - door));
-    }
+    println!(
+        "over what arrives and is dropped, Linux costs {:.2} times as much as keepstate at tc's hooks,",
+        (linux - door) / (tc - door)
+    );
+    println!(
+        "over what is dropped at XDP, {:.2} times as much as keepstate at XDP\n",
+        (linux - xdp_door) / (xdp - xdp_door)
+    );
 }
 
 fn print_streams(ways: &[(Forwarder, &str)], rounds: &[Vec<StreamResults>]) {

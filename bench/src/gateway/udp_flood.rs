@@ -234,14 +234,14 @@ impl FloodSource {
 }
 
 /// Takes the datagrams that arrive at an interface, and counts them.
-struct FloodSink {
+pub struct FloodSink {
     ask: Sender<()>,
     counts: Receiver<u64>,
     thread: std::thread::JoinHandle<Result<()>>,
 }
 
 impl FloodSink {
-    fn open(stage: &BenchTopology, host: BenchHost, device: &'static str) -> FloodSink {
+    pub fn open(stage: &BenchTopology, host: BenchHost, device: &'static str) -> FloodSink {
         let (ask, asked) = channel::<()>();
         let (answer, counts) = channel::<u64>();
         let thread = stage.spawn_in_netns(host, None, move || {
@@ -257,12 +257,12 @@ impl FloodSink {
         FloodSink { ask, counts, thread }
     }
 
-    fn count(&self) -> Result<u64> {
+    pub fn count(&self) -> Result<u64> {
         self.ask.send(()).context("the sink has failed")?;
         self.counts.recv().context("the sink has failed")
     }
 
-    fn close(self) -> Result<()> {
+    pub fn close(self) -> Result<()> {
         drop(self.ask);
         self.thread.join().map_err(|_| anyhow::anyhow!("the sink has failed"))?
     }

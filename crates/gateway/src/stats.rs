@@ -82,6 +82,7 @@ pub(super) fn collect(at: &mut JobCtx<'_>) -> GatewayStats {
         [
             ("offloaded_flows", stats.flows as u64),
             ("offloaded_packets", stats.packets),
+            ("packets_sent_at_xdp", stats.sent_at_xdp),
             ("opened_by_class", stats.opened),
             ("opened_and_taken_back", stats.taken_back),
         ]

@@ -163,6 +163,7 @@ pub(crate) struct FlowTracker {
     held: [u64; REASONS],
     /// Packets that the data path has forwarded.
     offloaded_packets: u64,
+    sent_at_xdp: u64,
 }
 
 impl FlowTracker {
@@ -179,6 +180,7 @@ impl FlowTracker {
             ready: VecDeque::new(),
             held: [0; REASONS],
             offloaded_packets: 0,
+            sent_at_xdp: 0,
         }
     }
 
@@ -465,11 +467,16 @@ impl FlowTracker {
         }
     }
 
+    pub(crate) fn set_sent_at_xdp(&mut self, packets: u64) {
+        self.sent_at_xdp = packets;
+    }
+
     pub(crate) fn stats(&self) -> FlowOffloadStats {
         let reason = |(bit, count): (usize, &u64)| (HoldReasons::from_bits_truncate(1 << bit), *count);
         FlowOffloadStats {
             flows: self.known.len(),
             packets: self.offloaded_packets,
+            sent_at_xdp: self.sent_at_xdp,
             held: self.held.iter().enumerate().map(reason).filter(|(_, count)| *count > 0).collect(),
             opened: 0,
             taken_back: 0,

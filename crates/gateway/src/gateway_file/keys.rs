@@ -42,6 +42,7 @@ pub(super) fn key_entries(settings: &GatewaySettings) -> Vec<KeyEntry> {
         entry("", "lifeline", &s.lifeline, Restart),
         entry("", "offload", &s.offload, Restart),
         entry("", "offload-new", &s.offload_new, Restart),
+        entry("", "offload-xdp", &s.offload_xdp, Restart),
         entry("", "offload-size", &s.offload_size, Restart),
         entry("", "xdp", &s.xdp, Restart),
         entry("", "xdp-mode", &s.xdp_mode, Restart),

@@ -25,8 +25,9 @@ pub use settings::{GatewaySettings, NatSettings, TableSettings};
 pub use shard_address::{ShardAddressSetting, ShardAddressText, TakeoverSetting, TakeoverText};
 pub use values::{
     AdaptiveTimeoutsText, DeterministicMapping, DeterministicText, DeviceEntry, HelperText, InterfaceText,
-    KernelVersionSetting, LifelineText, LogSetting, MemoryText, NatFilteringSetting, NatMappingSetting, OnExitSetting,
-    RouteEntry, SourceLimitText, SysctlValue, TableReserveText, TextValue, XdpModeSetting, XdpSendSetting,
+    KernelVersionSetting, LifelineText, LogSetting, MemoryText, NatFilteringSetting, NatMappingSetting,
+    OffloadXdpSetting, OnExitSetting, RouteEntry, SourceLimitText, SysctlValue, TableReserveText, TextValue,
+    XdpModeSetting, XdpSendSetting,
 };
 
 use crate::cluster::ClusterConfig;

@@ -2,8 +2,8 @@
 use super::given::{Given, SettingOrigin};
 use super::settings::{GatewaySettings, NatSettings, TableSettings};
 use super::values::{
-    KernelVersionSetting, LogSetting, NatFilteringSetting, NatMappingSetting, OnExitSetting, XdpModeSetting,
-    XdpSendSetting,
+    KernelVersionSetting, LogSetting, NatFilteringSetting, NatMappingSetting, OffloadXdpSetting, OnExitSetting,
+    XdpModeSetting, XdpSendSetting,
 };
 use crate::cluster::ClusterConfig;
 use crate::config::{DriverConfig, GatewayConfig};
@@ -38,6 +38,7 @@ pub(super) fn defaults(settings: &GatewaySettings) -> GatewaySettings {
         on_exit: some(interface, OnExitSetting::Closed),
         offload: some(interface, true),
         offload_new: some(interface, true),
+        offload_xdp: some(interface, OffloadXdpSetting::Auto),
         offload_size: some(interface, FlowTableSize::default().connections()),
         xdp_mode: some(xdp, XdpModeSetting::Auto),
         xdp_send: some(xdp, XdpSendSetting::Auto),
@@ -124,6 +125,7 @@ fn dependents(settings: &GatewaySettings, faults: &mut Faults) {
         ("lifeline", origin(&settings.lifeline), "interface", settings.interface.is_some()),
         ("offload", origin(&settings.offload), "interface", settings.interface.is_some()),
         ("offload-new", origin(&settings.offload_new), "interface", settings.interface.is_some()),
+        ("offload-xdp", origin(&settings.offload_xdp), "interface", settings.interface.is_some()),
         ("offload-size", origin(&settings.offload_size), "interface", settings.interface.is_some()),
         ("xdp-mode", origin(&settings.xdp_mode), "xdp", settings.xdp.is_some()),
         ("xdp-send", origin(&settings.xdp_send), "xdp", settings.xdp.is_some()),
@@ -223,6 +225,7 @@ pub(super) fn config(
                 on_exit: value_or(&s.on_exit, OnExitSetting::Closed).into(),
                 offload: value_or(&s.offload, true),
                 offload_new: value_or(&s.offload_new, true),
+                offload_xdp: value_or(&s.offload_xdp, OffloadXdpSetting::Auto).into(),
                 offload_size: s
                     .offload_size
                     .as_ref()

@@ -6,8 +6,8 @@ use super::given::Given;
 use super::named::NamedValues;
 use super::values::{
     AdaptiveTimeoutsText, DeterministicText, DeviceEntry, HelperText, InterfaceText, KernelVersionSetting,
-    LifelineText, LogSetting, MemoryText, NatFilteringSetting, NatMappingSetting, OnExitSetting, RouteEntry,
-    SourceLimitText, SysctlValue, TableReserveText, XdpModeSetting, XdpSendSetting,
+    LifelineText, LogSetting, MemoryText, NatFilteringSetting, NatMappingSetting, OffloadXdpSetting, OnExitSetting,
+    RouteEntry, SourceLimitText, SysctlValue, TableReserveText, XdpModeSetting, XdpSendSetting,
 };
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -44,6 +44,9 @@ pub struct GatewaySettings {
     /// Whether new TCP connections that the rules provably judge as others before are opened in the kernel, and told afterwards. Default: true
     #[serde(alias = "offload_new")]
     pub offload_new: Option<Given<bool>>,
+    /// Where packets of established connections are sent on at XDP, before the kernel has made a buffer. Default: auto
+    #[serde(alias = "offload_xdp")]
+    pub offload_xdp: Option<Given<OffloadXdpSetting>>,
     /// Room in the kernel for so many established connections of IPv4, and half as many of IPv6; rounded up to a power of two. Each takes 616 bytes of the kernel's memory. Default: 131072
     #[serde(alias = "offload_size")]
     #[cfg_attr(test, schemars(range(min = 1024, max = 4_194_304)))]
@@ -154,6 +157,7 @@ impl GatewaySettings {
             lifeline: self.lifeline.or(below.lifeline),
             offload: self.offload.or(below.offload),
             offload_new: self.offload_new.or(below.offload_new),
+            offload_xdp: self.offload_xdp.or(below.offload_xdp),
             offload_size: self.offload_size.or(below.offload_size),
             xdp: self.xdp.or(below.xdp),
             xdp_mode: self.xdp_mode.or(below.xdp_mode),
@@ -208,6 +212,7 @@ impl GatewaySettings {
             lifeline: None,
             offload: None,
             offload_new: None,
+            offload_xdp: None,
             offload_size: None,
             xdp: None,
             xdp_mode: None,

@@ -2,7 +2,7 @@
 use super::flow_log::{FlowLogEntry, FlowLogTable};
 use crate::engine_settings::{HelperPort, MemorySize};
 use crate::static_fib::{InterfaceConfig, RouteConfig};
-use crate::tc::{InterfacePattern, Lifeline, OnExit};
+use crate::tc::{InterfacePattern, Lifeline, OffloadXdp, OnExit};
 use crate::xdp::XdpTxMode;
 use keepstate_engine::{
     AdaptiveTimeouts, DeterministicNat, FilteringBehaviour, KernelVersion, MappingBehaviour, SourceLimit, TableReserve,
@@ -236,6 +236,18 @@ choice! {
         Closed => OnExit::Closed,
         /// The kernel has them again, without the ruleset.
         Open => OnExit::Open,
+    }
+}
+
+choice! {
+    /// Where packets of established connections are sent on at XDP.
+    OffloadXdpSetting = OffloadXdp {
+        /// At interfaces of hardware whose driver has native XDP.
+        Auto => OffloadXdp::Auto,
+        /// Wherever the driver has native XDP, also at software interfaces (veth).
+        Native => OffloadXdp::Native,
+        /// Nowhere.
+        Off => OffloadXdp::Off,
     }
 }
 

@@ -120,7 +120,21 @@ fn masquerade_picks_the_source_that_linux_picks() {
 fn link(index: u32, is_up: bool, has_carrier: bool) -> RtMessage {
     let (name, kind) = (format!("eth{index}"), String::new());
     let (mtu, mac, group, master, link_type) = (1500, None, 0, None, 1);
-    RtMessage::Link(RtLink { index, name, mtu, mac, is_up, has_carrier, group, master, link_type, kind })
+    let (qdisc, has_xdp) = (String::new(), false);
+    RtMessage::Link(RtLink {
+        index,
+        name,
+        mtu,
+        mac,
+        is_up,
+        has_carrier,
+        group,
+        master,
+        link_type,
+        kind,
+        qdisc,
+        has_xdp,
+    })
 }
 
 /// Whatever the kernel may have rerouted with an interface is told as a change of routing; an interface that no route has ever led to changes none.

@@ -172,6 +172,8 @@ mod tests {
             master: None,
             link_type: 1,
             kind: String::new(),
+            qdisc: String::new(),
+            has_xdp: false,
         })
     }
 

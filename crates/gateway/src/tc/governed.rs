@@ -131,6 +131,8 @@ mod tests {
             master: None,
             link_type: ETHERNET,
             kind: Default::default(),
+            qdisc: Default::default(),
+            has_xdp: false,
         }
     }
 

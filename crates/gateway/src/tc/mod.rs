@@ -4,6 +4,7 @@
 //! are forwarded leave by the kernel's own neighbours; those for the machine go on into its stack on the interface they came by, those from it leave as they were about to.
 //!
 //! Programs and carrier outlive this process (see [`keepstate_linux::tc`]): when it dies, nothing passes until the next one has taken over. [`detach`] ends that.
+mod carried_packets;
 mod flow_entry;
 mod flows;
 mod governed;
@@ -15,15 +16,18 @@ mod opened;
 mod options;
 mod outside_ports;
 mod unanswered;
+mod xdp_hops;
+mod xdp_interfaces;
 
 use super::driver::Driver;
 use super::gso::MAX_GSO_LEN;
+use super::kernel_fib;
 use super::packet_batch::BufferPool;
 use super::route_follower::{FibUpdate, MessageObserver, RouteFollower, Seen};
 use super::shared::SharedGateway;
 use super::turns::TurnKind;
-use super::{gso, kernel_fib};
 use anyhow::{Context, Result, bail};
+use carried_packets::{RxPacket, TxPacket};
 use flows::TcFlows;
 pub(crate) use governed::GovernedInterfaces;
 pub use governed::InterfacePattern;
@@ -31,25 +35,23 @@ use keepstate_engine::Instant;
 use keepstate_linux::file_access::FileAccess;
 use keepstate_linux::poll;
 use keepstate_linux::rtnetlink::RtLink;
-use keepstate_linux::tc::{
-    CARRIER_NAME, CarriedPacket, Carrier, CarrierAction, HookCounters, HookSecrets, TcHook, TcHooks,
-};
-use keepstate_linux::virtio_net::VirtioNetHdr;
-use keepstate_router::{Egress, FibTable, MarkedEgress, RouteOracle, Router};
-use keepstate_wire::gso::GsoPacket;
-use keepstate_wire::rewrite;
+use keepstate_linux::tc::{CARRIER_NAME, Carrier, HookCounters, HookSecrets, TcHooks};
+use keepstate_router::{FibTable, RouteOracle, Router};
 use kernel_routes::{KernelRoutes, RoutingState};
 use link_news::{LinkNews, lock, observe_links};
 pub use open::detach;
 use open::{open_carrier, open_pins};
-pub use options::{Lifeline, OnExit, TcOptions};
+pub use options::{Lifeline, OffloadXdp, OnExit, TcOptions};
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use unanswered::Unanswered;
+use xdp_hops::HopNews;
+use xdp_interfaces::XdpInterfaces;
 
-/// Packets read before the router is locked.
-const RX_BATCH: usize = 64;
+/// Between two times that the packets sent on at XDP are counted, in nanoseconds.
+const XDP_COUNT_INTERVAL: u64 = 500_000_000;
 
 /// The carrier, the programs, and what is known of the interfaces.
 pub(super) struct TcDriver {
@@ -65,6 +67,11 @@ pub(super) struct TcDriver {
     links: Arc<Mutex<LinkNews>>,
     routing: Arc<RoutingState>,
     unanswered: Arc<Mutex<Unanswered>>,
+    xdp: XdpInterfaces,
+    /// Is there an interface with the program at XDP?
+    has_xdp: Arc<AtomicBool>,
+    next_xdp_count: Instant,
+    hops: Option<HopNews>,
     /// The routes at the start, until they are taken.
     fib: Option<FibTable>,
     on_exit: OnExit,
@@ -81,20 +88,6 @@ pub(super) struct TcDriver {
     closed_before: Vec<u32>,
     /// From then on interfaces stay closed when this ends.
     started: bool,
-}
-
-/// A packet read, and not yet routed.
-struct RxPacket {
-    carried: CarriedPacket,
-    bytes: Vec<u8>,
-}
-
-/// A packet routed, and not yet written.
-struct TxPacket {
-    action: CarrierAction,
-    carried: CarriedPacket,
-    bytes: Vec<u8>,
-    offload: VirtioNetHdr,
 }
 
 impl TcDriver {
@@ -125,6 +118,8 @@ impl TcDriver {
             );
         }
         let flows = TcFlows::new(&mut hooks)?;
+        // Without known flows there is nothing to send on.
+        let offload_xdp = if options.offload { options.offload_xdp } else { OffloadXdp::Off };
         let closed_before = hooks.attached();
         // From here on the interfaces stay closed when this process dies.
         carrier.set_persistent(true).with_context(|| format!("keeping {CARRIER_NAME}"))?;
@@ -139,6 +134,10 @@ impl TcDriver {
             links: Arc::default(),
             routing: Arc::default(),
             unanswered: Arc::default(),
+            xdp: XdpInterfaces::new(offload_xdp),
+            has_xdp: Arc::default(),
+            next_xdp_count: Instant(0),
+            hops: None,
             fib: Some(fib),
             on_exit: options.on_exit,
             lifeline: options.lifeline,
@@ -152,6 +151,9 @@ impl TcDriver {
             started: false,
         };
         driver.follow_interfaces(&links).context("cannot govern the interfaces")?;
+        if offload_xdp != OffloadXdp::Off {
+            driver.hops = Some(xdp_hops::start(driver.hooks.hop_table()?, Arc::clone(&driver.has_xdp))?);
+        }
         let others = driver.governed.others(&links);
         if !others.is_empty() {
             tracing::info!(
@@ -169,6 +171,7 @@ impl TcDriver {
         let links = Arc::clone(&self.links);
         let routing = Arc::clone(&self.routing);
         let unanswered = Arc::clone(&self.unanswered);
+        let hops = self.hops.clone();
         Box::new(move |seen| {
             let messages = match &seen {
                 Seen::All(messages) => messages,
@@ -179,40 +182,8 @@ impl TcDriver {
                 lock(&unanswered).observe(message);
             }
             observe_links(&links, &seen);
+            hops.iter().for_each(|hops| hops.observe(&seen));
         })
-    }
-
-    /// Tells the senders of packets to neighbours that have not answered.
-    fn report_unanswered(&mut self, failed: Vec<Vec<u8>>, router: &mut Router, now: Instant) {
-        router.set_packet_mark(0);
-        for packet in failed {
-            router.send_host_unreachable(&packet, now);
-            while let Some(out) = router.poll_marked_output() {
-                self.queue_own(out);
-            }
-        }
-    }
-
-    /// Queues what the router has answered to connections that were opened by class, and notes who may have to be told that a neighbour does not answer.
-    fn send_own(&mut self) {
-        for (neighbour, syn) in self.flows.take_gone_on() {
-            lock(&self.unanswered).note(neighbour, &syn);
-        }
-        self.flows.take_outputs().into_iter().for_each(|out| self.queue_own(out));
-    }
-
-    /// Queues a packet of the router's own, which is an answer to none that was read.
-    fn queue_own(&mut self, MarkedEgress { egress, mark }: MarkedEgress) {
-        let Egress::Forward { oif, next_hop, packet } = egress else { return };
-        let offload = VirtioNetHdr::default();
-        let carried =
-            CarriedPacket { hook: TcHook::Ingress, ifindex: 0, mark, uid: None, ethernet: [0; 14], offload, length: 0 };
-        self.to_send.push(TxPacket {
-            action: CarrierAction::Neighbour(oif, next_hop),
-            carried,
-            bytes: packet,
-            offload,
-        });
     }
 
     /// Says where the kernel cannot be asked for routes.
@@ -283,78 +254,7 @@ impl TcDriver {
                 tracing::warn!("{name}: no longer governed");
             }
         }
-        Ok(())
-    }
-
-    /// Reads a batch of packets at most.
-    fn receive(&mut self) -> Result<()> {
-        while self.received.len() < RX_BATCH {
-            let read = self.carrier.read(&mut self.buffer).with_context(|| format!("{CARRIER_NAME} is gone"))?;
-            let Some(carried) = read else { break };
-            let bytes = self.buffers.take_packet(&mut self.buffer, carried.length);
-            self.received.push(RxPacket { carried, bytes });
-        }
-        Ok(())
-    }
-
-    /// Gives a packet to the router, and takes what it gives out.
-    fn route(&mut self, mut packet: RxPacket, router: &mut Router, now: Instant) {
-        let carried = packet.carried;
-        router.set_packet_mark(carried.mark);
-        router.set_socket_uid(carried.uid);
-        router.set_link_header(Some(carried.ethernet));
-        let gso = carried.offload.gso_size.and_then(|size| GsoPacket::parse(&packet.bytes, size));
-        match (&gso, carried.offload.needs_csum) {
-            (Some(gso), Some(_)) => route_gso(router, gso, &mut packet.bytes, &carried, now),
-            (_, needs_csum) => {
-                if let Some((from, at)) = needs_csum {
-                    rewrite::finish_partial_checksum(&mut packet.bytes, from.into(), at.into());
-                }
-                route_one(router, &mut packet.bytes, None, &carried, now);
-            }
-        }
-        while let Some(MarkedEgress { egress, mark }) = router.poll_marked_output() {
-            let (action, mut bytes) = match egress {
-                Egress::Forward { oif, next_hop, packet } => (CarrierAction::Neighbour(oif, next_hop), packet),
-                Egress::LocalDeliver(packet) => (CarrierAction::Deliver(carried.ifindex), packet),
-                Egress::LetOut(packet) => (CarrierAction::Send(carried.ifindex), packet),
-                Egress::Loop { iif, packet } => {
-                    if carried.ifindex != looped::LOOPBACK_INDEX {
-                        looped::expect_answers(&mut self.hooks, &packet, &mut self.loopback_failed);
-                    }
-                    (CarrierAction::Deliver(iif), packet)
-                }
-            };
-            let offload = gso::tx_offload(gso.as_ref(), &mut bytes);
-            let mut carried = CarriedPacket { mark, ..carried };
-            if let (TcHook::Egress, CarrierAction::Deliver(iif)) = (carried.hook, action) {
-                // To the machine itself: as if the other end of the link had sent it.
-                let (to, from) = carried.ethernet.split_at_mut(6);
-                to.swap_with_slice(from.get_mut(..6).unwrap_or_default());
-                if iif != carried.ifindex {
-                    to.copy_from_slice(&self.mac_of(iif));
-                }
-            }
-            self.to_send.push(TxPacket { action, carried, bytes, offload });
-        }
-        self.buffers.recycle(packet.bytes);
-    }
-
-    /// The MAC address of an interface, as far as it has one.
-    fn mac_of(&self, ifindex: u32) -> [u8; 6] {
-        lock(&self.links).links.get(&ifindex).and_then(|link| link.mac).unwrap_or_default()
-    }
-
-    /// Writes what the router gave out.
-    fn send(&mut self) -> Result<()> {
-        for TxPacket { action, carried, bytes, offload } in std::mem::take(&mut self.to_send) {
-            if let (CarrierAction::Neighbour(oif, next_hop), None) = (action, offload.gso_size) {
-                lock(&self.unanswered).note((oif, next_hop), &bytes);
-            }
-            let written = self.carrier.write(action, &carried, &bytes, offload);
-            self.lost += u64::from(!written.with_context(|| format!("{CARRIER_NAME} is gone"))?);
-            self.buffers.recycle(bytes);
-        }
+        self.has_xdp.store(self.xdp.follow(&selected, &mut self.hooks), Ordering::Relaxed);
         Ok(())
     }
 }
@@ -377,26 +277,9 @@ impl Drop for TcDriver {
     }
 }
 
-fn route_one(router: &mut Router, bytes: &mut Vec<u8>, max_len: Option<usize>, carried: &CarriedPacket, now: Instant) {
-    // Drops are counted and answered by the router.
-    let _ = match (carried.hook, max_len) {
-        (TcHook::Egress, max_len) => router.handle_output(bytes, max_len, carried.ifindex, now),
-        (TcHook::Ingress, None) => router.handle_owned(bytes, carried.ifindex, now),
-        (TcHook::Ingress, Some(max_len)) => router.handle_gso(bytes, max_len, carried.ifindex, now),
-    };
-}
-
-/// Routes a GSO packet; segment by segment, where the segments are too big for the outgoing MTU.
-fn route_gso(router: &mut Router, gso: &GsoPacket, bytes: &mut Vec<u8>, carried: &CarriedPacket, now: Instant) {
-    if carried.hook == TcHook::Ingress {
-        return gso::route_gso(router, gso, bytes, carried.ifindex, now);
-    }
-    route_one(router, bytes, Some(gso.max_segment_len()), carried, now);
-}
-
 impl Driver for TcDriver {
     fn allow_files(&self, access: FileAccess) -> FileAccess {
-        self.hooks.pins().allow(access)
+        self.hooks.allow(access)
     }
 
     fn wait(&mut self, milliseconds: i32) -> Result<()> {
@@ -438,6 +321,10 @@ impl Driver for TcDriver {
     fn sync_flows(&mut self, router: &mut Router, now: Instant) -> Result<()> {
         self.hooks.beat();
         self.flows.sync(router, &mut self.hooks, now).context("telling the programs which flows are known")?;
+        if self.has_xdp.load(Ordering::Relaxed) && now >= self.next_xdp_count {
+            self.next_xdp_count = Instant(now.0 + XDP_COUNT_INTERVAL);
+            router.set_sent_at_xdp(self.hooks.counters().unwrap_or_default().known_by_xdp);
+        }
         self.send_own();
         Ok(())
     }

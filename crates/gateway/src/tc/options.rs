@@ -22,8 +22,22 @@ pub struct TcOptions {
     pub offload: bool,
     /// New TCP connections that the rules provably judge as others before are opened in the kernel, and told afterwards.
     pub offload_new: bool,
+    /// Where packets of known flows are sent on at XDP.
+    pub offload_xdp: OffloadXdp,
     /// How many of them the kernel has room for.
     pub offload_size: FlowTableSize,
+}
+
+/// Where packets of known flows are sent on at XDP, before the kernel has made a buffer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OffloadXdp {
+    /// At interfaces of hardware whose driver has native XDP.
+    #[default]
+    Auto,
+    /// Wherever the driver has native XDP, also at software interfaces (veth).
+    Native,
+    /// Nowhere.
+    Off,
 }
 
 /// A TCP port of the machine that stays open on an interface while no gateway runs: `eth0`, or `eth0:2222`.

@@ -35,7 +35,7 @@ const MAX_AGE: Duration = Duration::from_secs(30);
 impl Unanswered {
     /// Takes note of what the kernel tells.
     pub(super) fn observe(&mut self, message: &RtMessage) {
-        let RtMessage::Neighbour(RtNeighbour { ifindex, address, mac, failed }) = message else { return };
+        let RtMessage::Neighbour(RtNeighbour { ifindex, address, mac, failed, .. }) = message else { return };
         let key = (*ifindex, *address);
         match (mac, failed) {
             (Some(_), _) => {
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     fn news(mac: Option<[u8; 6]>, failed: bool) -> RtMessage {
-        RtMessage::Neighbour(RtNeighbour { ifindex: 3, address: [10, 0, 0, 9].into(), mac, failed })
+        RtMessage::Neighbour(RtNeighbour { ifindex: 3, address: [10, 0, 0, 9].into(), mac, failed, is_confirmed: true })
     }
 
     #[test]

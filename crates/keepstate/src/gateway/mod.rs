@@ -15,7 +15,7 @@ use keepstate_gateway::config::DriverConfig;
 use keepstate_gateway::control_protocol::DEFAULT_SOCKET;
 use keepstate_gateway::gateway_file::{
     DEFAULT_GATEWAY_FILE, DeviceEntry, FlowLogEntry, GatewayFile, GatewaySettings, Given, InterfaceText, LifelineText,
-    OnExitSetting, ResolvedGateway, RouteEntry, XdpModeSetting, XdpSendSetting,
+    OffloadXdpSetting, OnExitSetting, ResolvedGateway, RouteEntry, XdpModeSetting, XdpSendSetting,
 };
 use keepstate_gateway::static_fib::{InterfaceConfig, RouteConfig};
 use keepstate_gateway::tc;
@@ -72,6 +72,9 @@ pub struct GatewayArgs {
     /// Whether new TCP connections that the rules provably judge as others before are opened in the kernel, and told afterwards; --offload off ends this too [default: on]
     #[arg(long, value_name = "STATE", value_enum, conflicts_with_all = ["interfaces", "input", "xdp", "queue"], help_heading = "Interfaces")]
     offload_new: Option<OffloadArg>,
+    /// Where packets of established connections are sent on at XDP, before the kernel has made a buffer [default: auto]
+    #[arg(long, value_name = "WHERE", value_enum, conflicts_with_all = ["interfaces", "input", "xdp", "queue"], help_heading = "Interfaces")]
+    offload_xdp: Option<OffloadXdpArg>,
     /// Room in the kernel for so many established connections of IPv4, and half as many of IPv6; rounded up to a power of two. Each takes 616 bytes of the kernel's memory [default: 131072]
     #[arg(long, value_name = "CONNECTIONS", value_parser = clap::value_parser!(u32).range(1024..=4_194_304), conflicts_with_all = ["interfaces", "input", "xdp", "queue"], help_heading = "Interfaces")]
     offload_size: Option<u32>,
@@ -132,6 +135,27 @@ enum OffloadArg {
     On,
     /// Every packet passes the rules
     Off,
+}
+
+/// Where packets are sent on at XDP.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum OffloadXdpArg {
+    /// At interfaces of hardware whose driver has native XDP
+    Auto,
+    /// Wherever the driver has native XDP, also at software interfaces (veth)
+    Native,
+    /// Nowhere
+    Off,
+}
+
+impl From<OffloadXdpArg> for OffloadXdpSetting {
+    fn from(of: OffloadXdpArg) -> OffloadXdpSetting {
+        match of {
+            OffloadXdpArg::Auto => OffloadXdpSetting::Auto,
+            OffloadXdpArg::Native => OffloadXdpSetting::Native,
+            OffloadXdpArg::Off => OffloadXdpSetting::Off,
+        }
+    }
 }
 
 impl From<OnExitArg> for OnExitSetting {
@@ -297,6 +321,7 @@ impl GatewayArgs {
             lifeline: self.lifeline.clone().map(|port| Given::flag(port, "--lifeline")),
             offload: self.offload.map(|state| Given::flag(state == OffloadArg::On, "--offload")),
             offload_new: self.offload_new.map(|state| Given::flag(state == OffloadArg::On, "--offload-new")),
+            offload_xdp: self.offload_xdp.map(|of| Given::flag(of.into(), "--offload-xdp")),
             offload_size: self.offload_size.map(|connections| Given::flag(connections, "--offload-size")),
             xdp: list(&self.xdp, "--xdp"),
             xdp_mode: self.xdp_mode.map(|mode| Given::flag(mode.into(), "--xdp-mode")),

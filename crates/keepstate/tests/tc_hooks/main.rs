@@ -12,6 +12,7 @@ mod interfaces;
 mod machine;
 mod marks;
 mod offload;
+mod packet_socket;
 #[path = "../common/peers.rs"]
 mod peers;
 mod programs;
@@ -20,6 +21,7 @@ mod restarts;
 mod router_netns;
 mod routes;
 mod watching;
+mod xdp;
 
 use common::{ProgramOutput, TempFile, keepstate, report_skipped};
 use keepstate_test_support::uninterrupted;
@@ -145,6 +147,14 @@ impl TcTestbed {
         let ran = keepstate(&[&["control", "--socket", &self.socket][..], words].concat(), b"");
         assert_eq!(ran.code, Some(0), "{}", ran.err);
         ran.out
+    }
+
+    /// The MAC address of an interface.
+    fn mac(&self, side: &str, device: &str) -> Vec<u8> {
+        let shown = Command::new("ip").args(["-n", &self.netns.name(side), "-br", "link", "show", device]).output();
+        let text = String::from_utf8(shown.unwrap().stdout).unwrap();
+        let mac = text.split_whitespace().nth(2).unwrap();
+        mac.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
     }
 
     /// What becomes of a TCP connection from `side` to `to` within `patience`.

@@ -3,7 +3,7 @@ use crate::peers::spawn_in_netns;
 use crate::{PATIENCE, TcTestbed};
 use keepstate_test_support::uninterrupted;
 use std::io::{Read, Write};
-use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,26 @@ impl Conversation {
             TcpStream::connect_timeout(&called.parse().unwrap(), PATIENCE).unwrap()
         });
         let (server, _) = listener.accept().unwrap();
-        let client = client.join().unwrap();
+        Conversation::of(client.join().unwrap(), server)
+    }
+
+    /// From a port of the client's to the server.
+    pub(crate) fn begin_from(lab: &TcTestbed, bind: &'static str, at: &'static str) -> Conversation {
+        use rustix::net::{AddressFamily, SocketType};
+        let server = spawn_in_netns(&lab.netns.name("s"), move || TcpListener::bind(at).unwrap()).join().unwrap();
+        let client = spawn_in_netns(&lab.netns.name("c"), move || {
+            let [from, to] = [bind, at].map(|end| end.parse::<SocketAddr>().unwrap());
+            let family = if from.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+            let socket = rustix::net::socket(family, SocketType::STREAM, None).unwrap();
+            rustix::net::bind(&socket, &from).unwrap();
+            rustix::net::connect(&socket, &to).unwrap();
+            TcpStream::from(socket)
+        });
+        let (server, _) = server.accept().unwrap();
+        Conversation::of(client.join().unwrap(), server)
+    }
+
+    fn of(client: TcpStream, server: TcpStream) -> Conversation {
         for stream in [&client, &server] {
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
             stream.set_write_timeout(Some(PATIENCE)).unwrap();

@@ -7,7 +7,7 @@ use super::message::{NlBody, NlMessage, NlMessages, NlRequest, flag};
 use super::stream_frame;
 use crate::no_blocking;
 use crate::poll::poll_readable;
-use netlink_sys::constants::{NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_SOCK_DIAG};
+use netlink_sys::constants::{NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_SOCK_DIAG};
 use netlink_sys::{Socket as Raw, SocketAddr};
 use rustix::net::sockopt;
 use std::io;
@@ -119,6 +119,14 @@ impl NetlinkSocket {
     /// The system's error.
     pub fn open_rtnetlink() -> io::Result<NetlinkSocket> {
         NetlinkSocket::open_protocol(NETLINK_ROUTE)
+    }
+
+    /// Opens a generic netlink socket in this thread's network namespace.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn open_generic() -> io::Result<NetlinkSocket> {
+        NetlinkSocket::open_protocol(NETLINK_GENERIC)
     }
 
     /// Opens a sock_diag socket in this thread's network namespace.

@@ -30,6 +30,10 @@ pub struct RtLink {
     pub link_type: u16,
     /// Its kind (`wireguard`, `vlan`, …); empty for hardware.
     pub kind: String,
+    /// Its queueing discipline (`fq_codel`, `tbf`, …).
+    pub qdisc: String,
+    /// Has it an XDP program?
+    pub has_xdp: bool,
 }
 
 /// An address of this machine.
@@ -206,6 +210,11 @@ pub fn decode(message: &NlMessage<'_>) -> Result<RtMessage, MalformedNetlink> {
 /// What is particular to the kind of a link, and its kind inside.
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
+/// Its queueing discipline.
+const IFLA_QDISC: u16 = 6;
+/// Its XDP program, and inside how it is attached.
+const IFLA_XDP: u16 = 43;
+const IFLA_XDP_ATTACHED: u16 = 2;
 
 fn decode_link(link_type: u16, bytes: &[u8]) -> Result<RtMessage, MalformedNetlink> {
     let (header, attributes) = split_header::<IFINFOMSG_REST>(bytes, "a link")?;
@@ -220,6 +229,8 @@ fn decode_link(link_type: u16, bytes: &[u8]) -> Result<RtMessage, MalformedNetli
         master: None,
         link_type,
         kind: String::new(),
+        qdisc: String::new(),
+        has_xdp: false,
     };
     for attribute in NlAttrs::new(attributes) {
         let attribute = attribute?;
@@ -228,6 +239,13 @@ fn decode_link(link_type: u16, bytes: &[u8]) -> Result<RtMessage, MalformedNetli
             3 => link.name = attribute.text().into(),
             10 => link.master = Some(attribute.bytes("a master").map(u32::from_ne_bytes)?),
             27 => link.group = attribute.bytes("a group").map(u32::from_ne_bytes)?,
+            IFLA_QDISC => link.qdisc = attribute.text().into(),
+            IFLA_XDP => {
+                for nested in NlAttrs::new(attribute.payload) {
+                    let nested = nested?;
+                    link.has_xdp |= nested.kind == IFLA_XDP_ATTACHED && nested.payload != [0];
+                }
+            }
             IFLA_LINKINFO => {
                 for nested in NlAttrs::new(attribute.payload) {
                     let nested = nested?;

@@ -15,6 +15,8 @@ pub struct RtNeighbour {
     pub mac: Option<[u8; 6]>,
     /// Resolution failed.
     pub failed: bool,
+    /// Is the MAC address sure: confirmed lately, or set by hand?
+    pub is_confirmed: bool,
 }
 
 /// What is known of a neighbour.
@@ -41,6 +43,8 @@ impl RtNeighbour {
 
 /// States of a neighbour in which its address on the Ethernet holds: reachable, stale, delay, probe, no ARP, permanent.
 const NUD_VALID: u16 = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80;
+/// Of these, those that need no confirmation: reachable, no ARP, permanent.
+const NUD_CONFIRMED: u16 = 0x02 | 0x40 | 0x80;
 /// It was asked for and did not answer.
 const NUD_FAILED: u16 = 0x20;
 /// Of its header, the bytes behind the first four.
@@ -66,7 +70,8 @@ pub(super) fn decode(bytes: &[u8], gone: bool) -> Result<Option<RtNeighbour>, Ma
     let mac = mac.filter(|_| state & NUD_VALID != 0 && !gone);
     // One that failed some time ago and is forgotten now says nothing of those who ask for it anew.
     let failed = state & NUD_FAILED != 0 && !gone;
-    Ok(address.map(|address| RtNeighbour { ifindex: device, address, mac, failed }))
+    let is_confirmed = mac.is_some() && state & NUD_CONFIRMED != 0;
+    Ok(address.map(|address| RtNeighbour { ifindex: device, address, mac, failed, is_confirmed }))
 }
 
 /// The request to resolve or probe a neighbour.

@@ -1,4 +1,4 @@
-//! One line of the table of known flows in memory: `struct flow` of IPv4 and `struct flow_v6` of `bpf/tc_hooks.bpf.c`.
+//! One line of the table of known flows in memory: `struct flow` of IPv4 and `struct flow_v6` of `bpf/flow_table.h`.
 use std::net::IpAddr;
 
 /// Where packets of a flow go.

@@ -9,6 +9,8 @@ use super::loopback::{self, LOOPED_KEY_LEN, LoopbackSettings, LoopedEnds};
 use super::pin_dir::PinDir;
 use super::syn_class::{HEARTBEAT_LEN, PORT_MAPS_LEN, SynClassTable};
 use super::tc_error::{TcError, tc_error};
+use super::xdp_hook;
+use crate::file_access::FileAccess;
 use crate::mapped_memory::MappedMemory;
 use crate::tun;
 use aya::Ebpf;
@@ -29,7 +31,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// The compiled programs; `scripts/check-bpf` compares them with their source.
-static BPF_OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/tc_hooks.bpf.o");
+static BPF_OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/datapath.bpf.o");
 
 impl HookSecrets {
     /// Those of this random number, each for its purpose.
@@ -62,6 +64,8 @@ pub struct HookCounters {
     pub known: u64,
     /// Connections opened by class.
     pub opened: u64,
+    /// Packets of known flows that were sent on at XDP.
+    pub known_by_xdp: u64,
 }
 
 /// `struct config` of the programs: the carrier's index, the cookie that marks packets which user space has let go on, the generation of known flows, the key of their hash,
@@ -84,8 +88,8 @@ pub struct HookSecrets {
 
 /// The programs of this process.
 pub struct TcHooks {
-    ebpf: Ebpf,
-    pins: PinDir,
+    pub(super) ebpf: Ebpf,
+    pub(super) pins: PinDir,
     config: Config,
     heartbeat: MappedMemory,
     size: FlowTableSize,
@@ -158,6 +162,8 @@ impl TcHooks {
         let heartbeat = map_heartbeat(&ebpf)?;
         let loopback = LoopbackSettings::open(&pins);
         let mut hooks = TcHooks { ebpf, pins, config, heartbeat, size, loopback, at_loopback: false };
+        // Before it is seen that a gateway lives.
+        hooks.load_xdp()?;
         hooks.beat();
         hooks.attach_at(&Place {
             program: "carrier",
@@ -298,9 +304,10 @@ impl TcHooks {
         self.size
     }
 
-    /// Where its links are pinned.
-    pub fn pins(&self) -> &PinDir {
-        &self.pins
+    /// What a process with these programs may still do, once its access to files is limited.
+    pub fn allow(&self, access: FileAccess) -> FileAccess {
+        // A map with a value for each processor is read by their number.
+        self.pins.allow(access).read("/sys/devices/system/cpu/possible")
     }
 
     /// The indices of the interfaces that have programs, of this process or an earlier one.
@@ -350,6 +357,7 @@ impl TcHooks {
             broken: read(3)?,
             known: read(4)?,
             opened: read(5)?,
+            known_by_xdp: read(6)?,
         })
     }
 }
@@ -415,7 +423,7 @@ fn map_heartbeat(ebpf: &Ebpf) -> Result<MappedMemory, TcError> {
     MappedMemory::bpf_map(map.fd().as_fd(), HEARTBEAT_LEN).map_err(tc_error("cannot map the BPF map heartbeat"))
 }
 
-fn array<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a MapData, TcError> {
+pub(super) fn array<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a MapData, TcError> {
     match ebpf.map(name) {
         Some(Map::Array(map)) => Ok(map),
         _ => Err(tc_error(format!("BPF map {name}"))("not in the object file")),
@@ -447,6 +455,7 @@ fn attached(pins: &PinDir) -> Vec<u32> {
 }
 
 fn detach(pins: &PinDir, ifindex: u32) -> io::Result<()> {
+    xdp_hook::detach(pins, ifindex)?;
     for (program, attach_type) in [("ingress", TcAttachType::Ingress), ("egress", TcAttachType::Egress)] {
         let path = pins.path(&format!("{ifindex}-{program}"));
         if path.exists() {

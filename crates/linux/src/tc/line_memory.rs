@@ -24,6 +24,9 @@ impl FlowCounts {
     }
 }
 
+/// Two thirds of the lines of three buckets.
+const TWO_THIRDS_OF_THREE: usize = 2 * LINES_PER_BUCKET;
+
 /// The lines of one family.
 #[derive(Debug)]
 pub(super) struct LineMemory {
@@ -69,8 +72,11 @@ impl LineMemory {
             let lines = self.lines.get(*from..*from + LINES_PER_BUCKET).unwrap_or_default();
             lines.iter().filter(|line| **line == LineState::Free).count()
         };
-        // The emptiest; among equals the first, which the programs look at first.
-        let from = buckets.into_iter().rev().max_by_key(free)?;
+        // The first, which the programs look at first, while there is room to spare; else the emptiest, so that none is full while others are not.
+        let [first, ..] = buckets;
+        let is_roomy =
+            free(&first) >= LINES_PER_BUCKET / 2 && buckets.iter().map(free).sum::<usize>() >= TWO_THIRDS_OF_THREE;
+        let from = if is_roomy { first } else { buckets.into_iter().rev().max_by_key(free)? };
         let is_mine = |index: &usize| {
             self.lines.get(*index) == Some(&LineState::Free) && self.claim(index * self.layout.line_len)
         };
@@ -219,7 +225,7 @@ fn with_live(state: u32, live: u8) -> u32 {
 }
 
 /// Milliseconds of the monotonic clock, modulo 2³².
-fn now_ms() -> u32 {
+pub(super) fn now_ms() -> u32 {
     let now = clock_gettime(ClockId::MonotonicCoarse);
     (now.tv_sec as u64).wrapping_mul(1000).wrapping_add(now.tv_nsec as u64 / 1_000_000) as u32
 }

@@ -1,4 +1,4 @@
-//! tc's hooks: the programs at ingress and egress of interfaces (`bpf/tc_hooks.bpf.c`), and the carrier on which their packets come to user space and go back.
+//! tc's hooks: the programs at ingress and egress of interfaces and at XDP (`bpf/datapath.bpf.c`), and the carrier on which their packets come to user space and go back.
 //!
 //! [`TcHooks`] loads the programs and attaches them; [`Carrier`] reads and writes packets. Both outlive the process: the programs' links are pinned (see [`PinDir`]) and the carrier is
 //! persistent, so that a process that dies leaves the interfaces closed, and the next one takes them over without a gap. [`TcHooks::detach`] gives an interface back to the kernel.
@@ -9,6 +9,7 @@ mod flow_record;
 mod flow_table;
 mod flow_table_size;
 mod hooks;
+mod hop_table;
 mod line_memory;
 mod loopback;
 mod pin_dir;
@@ -16,6 +17,7 @@ mod port_map;
 mod segment_note;
 mod syn_class;
 mod tc_error;
+mod xdp_hook;
 
 pub use carrier::{CARRIER_NAME, CARRIER_OVERHEAD, CarriedPacket, Carrier, CarrierAction, TcHook};
 pub use dead_pins::remove_dead_pins;
@@ -24,6 +26,7 @@ pub use flow_record::{AdoptedFlow, FlowRecord};
 pub use flow_table::FlowTable;
 pub use flow_table_size::FlowTableSize;
 pub use hooks::{HookCounters, HookSecrets, TcHooks};
+pub use hop_table::{Hop, HopKey, HopTable};
 pub use line_memory::FlowCounts;
 pub use loopback::LoopedEnds;
 pub use pin_dir::PinDir;

@@ -9,6 +9,8 @@ pub struct FlowOffloadStats {
     pub flows: usize,
     /// Packets that it has forwarded, as far as they were reported.
     pub packets: u64,
+    /// Packets that it has sent on at XDP, before the kernel had made a buffer; others go the kernel's way.
+    pub sent_at_xdp: u64,
     /// Packets of established connections that the rules kept here, by reason.
     pub held: Vec<(HoldReasons, u64)>,
     /// Connections that it has opened by class.

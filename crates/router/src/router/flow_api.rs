@@ -78,6 +78,11 @@ impl Router {
         self.flows.iter_mut().for_each(|flows| flows.forget(conn_id));
     }
 
+    /// So many packets of known flows the data path has sent on at XDP so far.
+    pub fn set_sent_at_xdp(&mut self, packets: u64) {
+        self.flows.iter_mut().for_each(|flows| flows.set_sent_at_xdp(packets));
+    }
+
     /// Statistics of flows, if a data path forwards any.
     pub fn flow_offload_stats(&self) -> Option<FlowOffloadStats> {
         let mut stats = self.flows.as_ref().map(FlowTracker::stats)?;

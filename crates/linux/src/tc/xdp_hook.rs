@@ -1,0 +1,149 @@
+//! The program at XDP of governed interfaces, which sends packets of known flows on before the kernel has made a buffer (`bpf/xdp.h`). It goes by the same table as those at tc's hooks, and all that it does not
+//! send on goes to them.
+use super::hooks::{TcHooks, array};
+use super::hop_table::{HOPS_LEN, HopTable};
+use super::pin_dir::PinDir;
+use super::tc_error::{TcError, tc_error};
+use crate::mapped_memory::MappedMemory;
+use crate::rtnetlink;
+use aya::Ebpf;
+use aya::maps::{Array, MapError};
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::xdp::XdpLink;
+use aya::programs::{Xdp, XdpMode};
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+/// `struct station` of the programs, and how many there are.
+type Station = [u8; 12];
+const STATIONS: u32 = 1024;
+/// Behind the index in the name of its pin.
+const PIN_SUFFIX: &str = "-xdp";
+
+impl TcHooks {
+    /// Loads the program, and puts it in the place of those that an earlier process has left: what that one knew of neighbours is old. They send nothing on before [`TcHooks::attach_xdp`].
+    pub(super) fn load_xdp(&mut self) -> Result<(), TcError> {
+        xdp(&mut self.ebpf)?.load().map_err(tc_error("cannot load the BPF program xdp"))?;
+        for ifindex in attached(&self.pins) {
+            let path = self.pins.path(&pin_name(ifindex));
+            if replace(&mut self.ebpf, &path).is_err() {
+                // Its interface is gone.
+                fs::remove_file(&path).map_err(tc_error(format!("cannot remove {}", path.display())))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends packets of known flows that come in by an interface, to this MAC address, on at XDP.
+    ///
+    /// # Errors
+    /// Its driver has no native XDP, or not with its settings; another program is there; another interface has its place.
+    pub fn attach_xdp(&mut self, ifindex: u32, mac: [u8; 6]) -> Result<(), TcError> {
+        let path = self.pins.path(&pin_name(ifindex));
+        if self.station(ifindex)?.is_some_and(|owner| owner != ifindex) {
+            return Err(tc_error("cannot forward by XDP")("another interface has its place in the map `stations`"));
+        }
+        if !path.exists() {
+            let program = xdp(&mut self.ebpf)?;
+            let attached = program.attach_to_if_index(ifindex, XdpMode::Driver);
+            let id = attached.map_err(tc_error("cannot attach the XDP program"))?;
+            let link = program.take_link(id).map_err(tc_error("cannot keep the link"))?;
+            let link: FdLink = link.try_into().map_err(tc_error("a link of the wrong type"))?;
+            link.pin(&path).map_err(tc_error(format!("cannot pin the link at {}", path.display())))?;
+        }
+        self.set_station(ifindex, Some(mac))
+    }
+
+    /// Sends nothing on at XDP any more that comes in by an interface.
+    ///
+    /// # Errors
+    /// The pin cannot be removed.
+    pub fn detach_xdp(&mut self, ifindex: u32) -> Result<(), TcError> {
+        if self.station(ifindex)? == Some(ifindex) {
+            self.set_station(ifindex, None)?;
+        }
+        detach(&self.pins, ifindex).map_err(tc_error("cannot detach the XDP program"))
+    }
+
+    /// The indices of the interfaces that have the program, of this process or an earlier one.
+    pub fn attached_xdp(&self) -> Vec<u32> {
+        attached(&self.pins)
+    }
+
+    /// The neighbours that the program sends to; once.
+    ///
+    /// # Errors
+    /// It cannot be mapped.
+    pub fn hop_table(&self) -> Result<HopTable, TcError> {
+        let memory = MappedMemory::bpf_map(array(&self.ebpf, "hops")?.fd().as_fd(), HOPS_LEN);
+        Ok(HopTable::new(memory.map_err(tc_error("cannot map the BPF map hops"))?))
+    }
+
+    /// The index of the interface that has this one's place.
+    fn station(&self, ifindex: u32) -> Result<Option<u32>, TcError> {
+        let map = self.ebpf.map("stations").ok_or("not in the object file").map_err(tc_error("BPF map stations"))?;
+        let stations: Array<_, Station> = map.try_into().map_err(tc_error::<MapError>("BPF map stations"))?;
+        let station = stations.get(&(ifindex % STATIONS), 0);
+        let station = station.map_err(tc_error::<MapError>("cannot read the BPF map stations"))?;
+        let owner = station.first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+        Ok(Some(owner).filter(|owner| *owner != 0))
+    }
+
+    fn set_station(&mut self, ifindex: u32, mac: Option<[u8; 6]>) -> Result<(), TcError> {
+        let map = self.ebpf.map_mut("stations").ok_or("not in the object file");
+        let map = map.map_err(tc_error("BPF map stations"))?;
+        let mut stations: Array<_, Station> = map.try_into().map_err(tc_error::<MapError>("BPF map stations"))?;
+        let mut station = [0; 12];
+        if let Some(mac) = mac {
+            let bytes = ifindex.to_ne_bytes().into_iter().chain(mac);
+            station.iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte);
+        }
+        let written = stations.set(ifindex % STATIONS, station, 0);
+        written.map_err(tc_error::<MapError>("cannot write the BPF map stations"))
+    }
+}
+
+fn pin_name(ifindex: u32) -> String {
+    format!("{ifindex}{PIN_SUFFIX}")
+}
+
+fn attached(pins: &PinDir) -> Vec<u32> {
+    pins.names().iter().filter_map(|name| name.strip_suffix(PIN_SUFFIX)?.parse().ok()).collect()
+}
+
+/// Removes the program from an interface, if it is there, and waits until the kernel has done it: until then packets would still be sent on.
+pub(super) fn detach(pins: &PinDir, ifindex: u32) -> io::Result<()> {
+    let path = pins.path(&pin_name(ifindex));
+    if !path.exists() {
+        return Ok(());
+    }
+    fs::remove_file(path)?;
+    for _ in 0..DETACH_CHECKS {
+        let links = rtnetlink::dump_links().map_err(io::Error::other)?;
+        if !links.iter().any(|link| link.index == ifindex && link.has_xdp) {
+            return Ok(());
+        }
+        std::thread::sleep(DETACH_CHECK_INTERVAL);
+    }
+    Err(io::Error::new(io::ErrorKind::TimedOut, "the kernel has not detached it within a second"))
+}
+
+/// How often it is looked whether the program is detached: for a second in all.
+const DETACH_CHECKS: u32 = 200;
+const DETACH_CHECK_INTERVAL: Duration = Duration::from_millis(5);
+
+fn replace(ebpf: &mut Ebpf, path: &Path) -> Result<(), TcError> {
+    let pinned = PinnedLink::from_pin(path).map_err(tc_error(format!("cannot open {}", path.display())))?;
+    let link = XdpLink::try_from(FdLink::from(pinned)).map_err(tc_error("a pin of the wrong type"))?;
+    let program = xdp(ebpf)?;
+    let id = program.attach_to_link(link).map_err(tc_error("cannot replace the program"))?;
+    program.take_link(id).map(drop).map_err(tc_error("cannot keep the link"))
+}
+
+fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, TcError> {
+    let program = ebpf.program_mut("xdp").ok_or("not in the object file").map_err(tc_error("BPF program xdp"))?;
+    program.try_into().map_err(tc_error("BPF program xdp of the wrong type"))
+}
