@@ -66,8 +66,6 @@ enum Forwarder {
     XdpDoor,
     Linux,
     LinuxThreadedNapi,
-    XdpSockets,
-    XdpBatched,
     Tun,
     Tc,
     /// Known flows are sent on at XDP.
@@ -78,11 +76,11 @@ enum Forwarder {
 const GSO_FORWARDERS: [(Forwarder, &str); 3] =
     [(Forwarder::Linux, "Linux, veth"), (Forwarder::Tc, "keepstate, tc"), (Forwarder::Tun, "keepstate, TUN")];
 
-const FORWARDERS: [(Forwarder, &str); 4] = [
+/// Datagrams that nobody answers: all of them come to our process.
+const FORWARDERS: [(Forwarder, &str); 3] = [
     (Forwarder::Linux, "Linux, as it falls"),
     (Forwarder::LinuxThreadedNapi, "Linux, two processors"),
-    (Forwarder::XdpSockets, "keepstate, sockets"),
-    (Forwarder::XdpBatched, "keepstate, bursts"),
+    (Forwarder::Tc, "keepstate, tc"),
 ];
 
 /// Datagrams of flows that were answered.
@@ -94,12 +92,9 @@ const KNOWN_FORWARDERS: [(Forwarder, &str); 5] = [
     (Forwarder::TcXdp, "keepstate, XDP"),
 ];
 
-/// Streams, without GSO packets. A flood of datagrams that nobody answers offloads nothing at tc's hooks. Linux on two processors is left out: with threaded NAPI connections stand still now and then, which
-/// ends the measurement.
-const STREAM_FORWARDERS: [(Forwarder, &str); 4] = {
-    let [linux, _, sockets, batched] = FORWARDERS;
-    [linux, sockets, batched, (Forwarder::Tc, "keepstate, tc")]
-};
+/// Streams, without GSO packets. Linux on two processors is left out: with threaded NAPI connections stand still now and then, which ends the measurement.
+const STREAM_FORWARDERS: [(Forwarder, &str); 3] =
+    [(Forwarder::Linux, "Linux, as it falls"), (Forwarder::Tc, "keepstate, tc"), (Forwarder::TcXdp, "keepstate, XDP")];
 
 /// A server on the router itself, behind the usual rules.
 const LOCAL_FORWARDERS: [(Forwarder, &str); 3] =
@@ -275,10 +270,7 @@ impl GatewayRuns {
     /// Starts a router for so many connections.
     fn start(&self, way: Forwarder, flows: u32, pinned: bool) -> Result<RunningForwarder<'_>> {
         let router = self.stage.netns(BenchHost::Router);
-        let ours = matches!(
-            way,
-            Forwarder::XdpSockets | Forwarder::XdpBatched | Forwarder::Tun | Forwarder::Tc | Forwarder::TcXdp
-        );
+        let ours = matches!(way, Forwarder::Tun | Forwarder::Tc | Forwarder::TcXdp);
         let mut running = RunningForwarder { bench: self, gateway: None, door: None, way };
         // At tc's hooks the kernel is asked for routes, and tells them only where it forwards.
         let forwards = !ours || matches!(way, Forwarder::Tc | Forwarder::TcXdp);
@@ -289,29 +281,14 @@ impl GatewayRuns {
             let size = room.max(FlowTableSize::default()).to_string();
             let devices: &[&str] = match way {
                 Forwarder::Tun => &["--device", "r2=10.0.1.1/24", "--device", "r3=10.0.2.1/24"],
-                Forwarder::Tc => {
-                    &["--interface", "r0,r1", "--spin", &spin, "--offload-size", &size, "--control", &socket]
-                }
-                Forwarder::TcXdp => &[
-                    "--interface",
-                    "r0,r1",
-                    "--offload-xdp",
-                    "native",
-                    "--spin",
-                    &spin,
-                    "--offload-size",
-                    &size,
-                    "--control",
-                    &socket,
-                ],
-                Forwarder::XdpBatched => &["--xdp", "r0,r1", "--spin", &spin],
-                _ => &["--xdp", "r0,r1", "--xdp-send", "sockets", "--spin", &spin],
+                _ => &["--interface", "r0,r1", "--spin", &spin, "--offload-size", &size, "--control", &socket],
             };
             let child = Command::new("ip")
                 .args(["netns", "exec", &router, "taskset", "-c", if pinned { "1" } else { "0,1" }])
                 .arg(&self.program)
                 .arg("gateway")
                 .args(devices)
+                .args(if way == Forwarder::TcXdp { &["--offload-xdp", "native"][..] } else { &[] })
                 .args(["--set", &format!("nf_conntrack_max={}", flows.saturating_mul(2).max(262_144))])
                 .arg("--ruleset")
                 .arg(if way == Forwarder::Tun { &self.tun_rules } else { &self.rules })

@@ -16,7 +16,6 @@ use crate::state_store::StateStore;
 use crate::static_fib::StaticFib;
 use crate::tc::{InterfacePattern, TcDriver, TcOptions};
 use crate::tun_driver::TunDriver;
-use crate::xdp::{XdpDriver, XdpTxMode};
 use anyhow::{Context, Result};
 use keepstate_cluster::{ConfigDigest, Greeting};
 use keepstate_engine::{AdmissionPolicy, Engine, Helper, Instant, NatPolicy, Secret, Sysctl, Sysctls};
@@ -24,7 +23,6 @@ use keepstate_linux::file_access::FileAccess;
 use keepstate_linux::priority;
 use keepstate_linux::privileges::{self, CapabilitySet};
 use keepstate_linux::tc::HookSecrets;
-use keepstate_linux::xdp::XskMode;
 use keepstate_router::Router;
 use keepstate_rules::Program;
 use std::path::PathBuf;
@@ -39,15 +37,6 @@ pub type RereadConfig = dyn Fn() -> Result<GatewayConfig> + Send + Sync;
 pub enum DriverConfig {
     /// TUN interfaces, created by the gateway: one for each of [`StaticFib::interfaces`].
     Tun,
-    /// Existing interfaces, by AF_XDP.
-    Xdp {
-        /// Their names.
-        interfaces: Vec<String>,
-        /// Copy or zero-copy.
-        mode: XskMode,
-        /// How frames are sent.
-        tx: XdpTxMode,
-    },
     /// Existing interfaces, at tc's hooks: with the kernel's neighbours, and the machine's own packets too.
     Tc {
         /// Their names.
@@ -142,7 +131,7 @@ impl GatewayConfig {
                 None => router.with_shared_addresses(cluster.first_shard.addresses.clone()),
             };
         }
-        if matches!(self.driver, DriverConfig::Xdp { .. } | DriverConfig::Tc { .. }) {
+        if matches!(self.driver, DriverConfig::Tc { .. }) {
             router = router.with_link_headers();
         }
         if !matches!(self.driver, DriverConfig::External) {
@@ -188,10 +177,6 @@ impl GatewayConfig {
             DriverConfig::Nfqueue(_) => CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW,
             // Programs are attached to interfaces that come later.
             DriverConfig::Tc { .. } => CapabilitySet::NET_ADMIN | CapabilitySet::BPF | CapabilitySet::PERFMON,
-            // Neighbours are asked for, and the XDP program is run for batched tx.
-            DriverConfig::Xdp { .. } => {
-                CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW | CapabilitySet::BPF | CapabilitySet::PERFMON
-            }
         };
         // Root may do this to another user's files only with it.
         let files = [Some(&self.ruleset), self.services.as_ref(), self.control_socket.as_ref()];
@@ -236,10 +221,6 @@ impl GatewayConfig {
         let icmp_sysctls = IcmpSysctls::open();
         router.set_icmp_limits(icmp_sysctls.limits());
         let (mut driver, note): (Box<dyn Driver>, String) = match &self.driver {
-            DriverConfig::Xdp { interfaces, mode, tx } => {
-                let driver = XdpDriver::new(interfaces, *mode, *tx)?;
-                (Box::new(driver), format!("routing between {}; Ctrl-C stops", interfaces.join(", ")))
-            }
             DriverConfig::Tc { interfaces, options } => {
                 let [low, high] = self.secret_halves();
                 let secrets = HookSecrets::derive([low, high]);
@@ -266,7 +247,7 @@ impl GatewayConfig {
             }
             DriverConfig::External => anyhow::bail!("no driver is configured"),
         };
-        if matches!(self.driver, DriverConfig::Xdp { .. } | DriverConfig::Nfqueue(_)) {
+        if matches!(self.driver, DriverConfig::Nfqueue(_)) {
             router = router.with_local_bypass();
         }
         if matches!(self.driver, DriverConfig::Tun) {

@@ -20,12 +20,7 @@ pub(super) trait Driver {
     /// The interface, queue or socket is gone.
     fn process_batch(&mut self, gateway: &SharedGateway, now: Instant) -> Result<usize>;
 
-    /// Further drivers that carry packets beside this one, each on a thread of its own; asked once.
-    fn workers(&mut self) -> Vec<Box<dyn Driver + Send>> {
-        Vec::new()
-    }
-
-    /// Starts the threads that it needs beside its workers; called once, before the first packet.
+    /// Starts the threads that it needs; called once, before the first packet.
     ///
     /// # Errors
     /// There are none.

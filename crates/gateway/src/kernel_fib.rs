@@ -4,14 +4,10 @@ use keepstate_linux::rtnetlink::{RtAddress, RtLink, RtMessage, RtPlacement, RtRo
 use keepstate_linux::tc::CARRIER_NAME;
 use keepstate_router::{FibChange, FibTable, Interface, Route, RoutePlacement, SourceAddress};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::net::IpAddr;
-use std::path::Path;
 
 /// The main routing table.
 const RT_TABLE_MAIN: u32 = 254;
-/// The most queues that the XDP program of an interface redirects.
-const MAX_QUEUES: usize = 64;
 
 /// The links among the messages of a dump.
 pub(super) fn links(messages: &[RtMessage]) -> Vec<&RtLink> {
@@ -279,28 +275,6 @@ fn source_address(address: &RtAddress) -> SourceAddress {
         secondary: has(ifa_flag::SECONDARY),
         deprecated: has(ifa_flag::DEPRECATED | ifa_flag::OPTIMISTIC),
         tentative: has(ifa_flag::DADFAILED) || has(ifa_flag::TENTATIVE) && !has(ifa_flag::OPTIMISTIC),
-    }
-}
-
-/// The number of receive queues of an interface.
-pub(super) fn rx_queue_count(interface: &str) -> u32 {
-    let queues = Path::new("/sys/class/net").join(interface).join("queues");
-    let names = fs::read_dir(queues).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    let count = names.filter(|name| name.to_string_lossy().starts_with("rx-")).count();
-    u32::try_from(count.clamp(1, MAX_QUEUES)).unwrap_or(1)
-}
-
-/// Packets that the gateway hands to the host come in by `tun`, not by the interface that leads to their source: strict reverse path filtering would drop them.
-pub(super) fn disable_rp_filter(tun: &str) {
-    let conf = Path::new("/proc/sys/net/ipv4/conf");
-    if fs::write(conf.join(tun).join("rp_filter"), "0").is_err() {
-        tracing::warn!("net.ipv4.conf.{tun}.rp_filter could not be set to 0");
-    }
-    if fs::read_to_string(conf.join("all/rp_filter")).is_ok_and(|value| value.trim() == "1") {
-        tracing::warn!(
-            "net.ipv4.conf.all.rp_filter is 1: the kernel drops packets that the gateway hands to this host (ssh, ping). \
-             Type: sysctl -w net.ipv4.conf.all.rp_filter=0, and set it for single interfaces"
-        );
     }
 }
 

@@ -54,7 +54,6 @@ pub mod toml_file;
 mod tun_driver;
 mod turns;
 mod watch;
-pub mod xdp;
 
 pub use config::GatewayConfig;
 pub use test_session::run_control_session;

@@ -167,7 +167,7 @@ impl AppliedConfig {
         if self.warns_of_link_header {
             tracing::warn!(
                 "rules match ether or @ll, but packets come without an Ethernet header here (TUN, NFQUEUE): these rules never match. \
-                 Use --interface or --xdp, or match interfaces and addresses"
+                 Use --interface, or match interfaces and addresses"
             );
         }
         if self.warns_of_loose_synproxy {

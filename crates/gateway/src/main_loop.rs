@@ -1,7 +1,7 @@
 //! The main loop of a running gateway: packets first, and between batches a bounded part of everything else: signals, control clients, expiry, log lines, health, the state file.
 //!
 //! A [`Driver`] carries packets between the router and the network; the loop knows nothing of how. What else is done in one turn is bounded, so that packets
-//! do not wait for it. A driver with several workers (AF_XDP: one for each queue) gets a thread for each; they share the router, one batch at a time.
+//! do not wait for it. The cluster's thread shares the router, one batch at a time.
 use super::clock::TimeSource;
 use super::cluster::{ClusterHandle, ClusterNode};
 use super::control_handler;
@@ -19,7 +19,7 @@ use super::shared::{GatewayState, SharedGateway};
 use super::signals::SignalFlags;
 use super::state_store::StateStore;
 use super::turns::TurnKind;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use keepstate_router::{LogLine, Router, RouterCounters};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -75,35 +75,24 @@ pub(super) fn run(
     driver.start()?;
     let jobs = control.map(ControlServer::jobs);
     flow_logs.attach(&gateway, jobs);
-    let workers = driver.workers();
     let cluster_stop = AtomicBool::new(false);
     let handle = cluster.as_ref().map(ClusterNode::handle);
     if let (Some(jobs), Some(handle)) = (jobs, &handle) {
         jobs.show_cluster(handle.clone());
     }
     let ended = std::thread::scope(|scope| -> Result<()> {
-        let mut threads = Vec::new();
         let cluster = cluster.map(|node| {
             let (gateway, stop) = (&gateway, &cluster_stop);
             std::thread::Builder::new().name("cluster".into()).spawn_scoped(scope, move || node.run(gateway, stop))
         });
         let cluster = cluster.transpose().context("starting the cluster's thread")?;
-        for (number, worker) in workers.into_iter().enumerate() {
-            let (gateway, stop) = (&gateway, &*signals.stop);
-            let thread = std::thread::Builder::new().name(format!("worker{}", number + 1));
-            let spawned = thread.spawn_scoped(scope, move || worker_loop(gateway, worker, busy_poll, stop));
-            threads.push(spawned.context("starting a worker thread")?);
-        }
         let background = BackgroundWork { reloader, health, flow_logs: &mut flow_logs, cluster: handle, icmp_sysctls };
         let result = control_loop(&gateway, driver, control, busy_poll, &signals, background);
-        signals.stop.store(true, Ordering::Relaxed);
-        let others = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| bail!("a worker panicked")));
-        let ended = others.fold(result, Result::and);
-        // Last: what the others have changed until now is handed over too.
+        // Last: what has changed until now is handed over too.
         cluster_stop.store(true, Ordering::Relaxed);
         let cluster =
             cluster.map_or(Ok(()), |thread| thread.join().map_err(|_| anyhow!("the cluster's thread panicked")));
-        ended.and(cluster)
+        result.and(cluster)
     });
     flush_log(&gateway, &flow_logs);
     flow_logs.finish(&gateway, jobs);
@@ -240,25 +229,6 @@ fn serve_control(
     driver.sync_flows(&mut turn.router, now)?;
     drop(turn);
     finished.answer();
-    Ok(())
-}
-
-/// The loop of every other thread: packets, and nothing else.
-fn worker_loop(
-    gateway: &SharedGateway,
-    mut driver: Box<dyn Driver + Send>,
-    busy_poll: Duration,
-    stop: &AtomicBool,
-) -> Result<()> {
-    while !stop.load(Ordering::Relaxed) {
-        let result = packet_loop(gateway, driver.as_mut(), busy_poll, POLL_TIMEOUT_MS);
-        if result.is_err() {
-            // The other threads end with this one.
-            stop.store(true, Ordering::Relaxed);
-        }
-        result?;
-        gateway.persist();
-    }
     Ok(())
 }
 

@@ -17,8 +17,6 @@ const MAX_COPIED_LEN: usize = 2048;
 /// One received packet.
 pub(super) struct RxPacket {
     pub(super) bytes: Vec<u8>,
-    /// The Ethernet header, where the driver has one; of merged packets, the first one's.
-    pub(super) link_header: Option<[u8; 14]>,
     /// For many segments as one: their checksums were valid, and its own is partial.
     pub(super) gso: Option<GsoPacket>,
     pub(super) ifindex: u32,
@@ -48,7 +46,7 @@ impl PacketBatch {
     pub(super) fn push(&mut self, packet: &[u8], ifindex: u32, id: u32) {
         let mut bytes = self.buffers.take();
         bytes.extend_from_slice(packet);
-        self.received.push(RxPacket { bytes, link_header: None, gso: None, ifindex, id });
+        self.received.push(RxPacket { bytes, gso: None, ifindex, id });
     }
 
     /// Adds a received packet.
@@ -68,8 +66,7 @@ impl PacketBatch {
     /// Routes the received packets, in order.
     pub(super) fn route(&mut self, router: &mut Router, now: Instant) {
         router.prefetch(self.received.iter().map(|packet| packet.bytes.as_slice()));
-        for RxPacket { mut bytes, link_header, gso, ifindex, id } in self.received.drain(..) {
-            router.set_link_header(link_header);
+        for RxPacket { mut bytes, gso, ifindex, id } in self.received.drain(..) {
             // Drops are counted and answered by the router.
             match &gso {
                 Some(gso) => gso::route_gso(router, gso, &mut bytes, ifindex, now),
@@ -79,13 +76,6 @@ impl PacketBatch {
             self.buffers.recycle(bytes);
             self.outputs.extend(std::iter::from_fn(|| router.poll_output()).map(|egress| TxPacket { egress, gso, id }));
         }
-        router.set_link_header(None);
-    }
-
-    /// Takes what else the router has to send: answers to no packet of this batch.
-    pub(super) fn collect_outputs(&mut self, router: &mut Router) {
-        let more = std::iter::from_fn(|| router.poll_output());
-        self.outputs.extend(more.map(|egress| TxPacket { egress, gso: None, id: 0 }));
     }
 
     /// The packets to send, in order. Give the buffers back.

@@ -1,6 +1,6 @@
-//! The router and its state store, as all packet threads share them. Whoever holds the lock has both.
+//! The router and its state store, as the thread that routes packets shares them with others. Whoever holds the lock has both.
 //!
-//! Packets of all threads wait while it is held, so a holder does a bounded piece of work and no system call that may wait: in a debug build one is a panic
+//! Packets wait while it is held, so a holder does a bounded piece of work and no system call that may wait: in a debug build one is a panic
 //! ([`no_blocking`]). Each hold is a turn; the longest of each kind is kept and shown by `keepstate control stats`.
 use super::clock::TimeSource;
 use super::state_store::StateStore;

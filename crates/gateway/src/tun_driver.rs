@@ -54,7 +54,7 @@ impl TunDriver {
                 rewrite::finish_partial_checksum(packet, from.into(), at.into());
             }
             let bytes = self.batch.buffers.take_packet(&mut self.buffer, length);
-            self.batch.push_owned(RxPacket { bytes, link_header: None, gso, ifindex, id: 0 });
+            self.batch.push_owned(RxPacket { bytes, gso, ifindex, id: 0 });
         }
         Ok(())
     }

@@ -46,6 +46,5 @@ pub mod tc;
 pub mod tun;
 pub mod uptime;
 pub mod virtio_net;
-pub mod xdp;
 
 pub use sysroot::{FileError, SysRoot};

@@ -1,14 +1,18 @@
-//! Memory shared with the kernel by mmap(2): a socket's rings and frames, a BPF map.
+//! Memory shared with the kernel by mmap(2): that of a BPF map.
 //!
-//! Its life: mapped, read and written through checked offsets, unmapped when dropped. The unsafe code of AF_XDP and of known flows is in this file.
+//! Its life: mapped, read and written through checked offsets, unmapped when dropped. The unsafe code of known flows is in this file.
 #![allow(unsafe_code, reason = "memory that the kernel also writes is read and written in place")]
 
-use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+#[cfg(test)]
+use rustix::mm::mmap_anonymous;
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::{AtomicU32, AtomicU64};
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+#[cfg(test)]
+use zerocopy::FromBytes;
+use zerocopy::{Immutable, IntoBytes};
 
 /// A mapping, aligned to a page.
 #[derive(Debug)]
@@ -17,13 +21,14 @@ pub(crate) struct MappedMemory {
     length: usize,
 }
 
-// SAFETY: the mapping belongs to this value alone (the kernel aside, whose accesses follow the rings' counters) and is not bound to a thread.
+// SAFETY: the mapping belongs to this value alone (the kernel aside) and is not bound to a thread.
 unsafe impl Send for MappedMemory {}
 
 const READ_WRITE: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
 
 impl MappedMemory {
     /// New zeroed memory.
+    #[cfg(test)]
     pub(crate) fn anonymous(length: usize) -> io::Result<MappedMemory> {
         let flags = MapFlags::PRIVATE | MapFlags::POPULATE;
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory in use.
@@ -33,11 +38,6 @@ impl MappedMemory {
     /// The memory of a BPF map, from its start.
     pub(crate) fn bpf_map(map: BorrowedFd<'_>, length: usize) -> io::Result<MappedMemory> {
         MappedMemory::shared(map, length, 0, MapFlags::SHARED)
-    }
-
-    /// A ring of a socket.
-    pub(crate) fn socket_ring(socket: BorrowedFd<'_>, length: usize, offset: u64) -> io::Result<MappedMemory> {
-        MappedMemory::shared(socket, length, offset, MapFlags::SHARED | MapFlags::POPULATE)
     }
 
     fn shared(file: BorrowedFd<'_>, length: usize, offset: u64, flags: MapFlags) -> io::Result<MappedMemory> {
@@ -50,11 +50,6 @@ impl MappedMemory {
         Ok(MappedMemory { start, length })
     }
 
-    /// Its address, as the kernel is told it.
-    pub(crate) fn address(&self) -> u64 {
-        self.start.as_ptr() as u64
-    }
-
     /// Its length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.length
@@ -63,7 +58,7 @@ impl MappedMemory {
     /// The bytes `at..at + length`; `None` outside the mapping.
     pub(crate) fn slice(&self, at: usize, length: usize) -> Option<&[u8]> {
         at.checked_add(length).filter(|end| *end <= self.length)?;
-        // SAFETY: inside the mapping, which the borrow keeps alive; the kernel does not write to a frame that is ours by the rings' counters.
+        // SAFETY: inside the mapping, which the borrow keeps alive; programs write to what is read so only as counters and states, which are read as such.
         Some(unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(at), length) })
     }
 
@@ -75,6 +70,7 @@ impl MappedMemory {
     }
 
     /// The value at `at`; `None` outside the mapping.
+    #[cfg(test)]
     pub(crate) fn read<T: FromBytes>(&self, at: usize) -> Option<T> {
         T::read_from_bytes(self.slice(at, size_of::<T>())?).ok()
     }
@@ -133,6 +129,6 @@ mod tests {
         assert_eq!(memory.atomic_u64(4088).load(Ordering::Relaxed), 7);
         assert!(memory.slice(usize::MAX, 2).is_none() && memory.slice_mut(4096, 1).is_none());
         assert!(!memory.has_counter(2, 4) && !memory.has_counter(4096, 4) && memory.has_counter(4092, 4));
-        assert_eq!((memory.len(), memory.address() % 4096), (4096, 0));
+        assert_eq!(memory.len(), 4096);
     }
 }

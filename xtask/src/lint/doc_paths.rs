@@ -20,7 +20,7 @@ pub fn missing_files(root: &Path, text: &str) -> Vec<LintError> {
     errors
 }
 
-/// `engine/src/track.rs`, `linux/src/xdp`: a crate, then a folder of sources.
+/// `engine/src/track.rs`, `linux/src/tc`: a crate, then a folder of sources.
 fn is_source_path(code: &str) -> bool {
     let mut parts = code.split('/');
     let is_word = |part: &str| {
@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn only_paths_of_sources_are_checked() {
-        assert!(is_source_path("engine/src/track.rs") && is_source_path("linux/src/xdp"));
+        assert!(is_source_path("engine/src/track.rs") && is_source_path("linux/src/tc"));
         assert!(!is_source_path("fuzz/") && !is_source_path("cargo xtask lint") && !is_source_path("src/lib.rs"));
     }
 

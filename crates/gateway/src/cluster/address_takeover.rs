@@ -9,7 +9,6 @@ use keepstate_cluster::ShardRole;
 use keepstate_linux::af_packet::PacketSocket;
 use keepstate_linux::privileges::{self, CapabilitySet};
 use keepstate_linux::rtnetlink::{AddressSocket, RtLink, dump_links};
-use keepstate_linux::virtio_net::VirtioNetHdr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -228,7 +227,7 @@ fn link_of(interface: &str) -> Result<RtLink, String> {
 fn announce(link: &RtLink, config: &AddressTakeoverConfig) -> Result<(), String> {
     let Some(mac) = link.mac.filter(|_| link.is_up) else { return Ok(()) };
     let (header, packet) = announcement(mac, config.address);
-    let sent = PacketSocket::open(link.index).and_then(|socket| socket.send(&header, &packet, VirtioNetHdr::default()));
+    let sent = PacketSocket::open(link.index).and_then(|socket| socket.send(&header, &packet));
     // One that is lost is sent again later.
     sent.map(drop).map_err(|error| format!("the network cannot be told: {error}"))
 }

@@ -7,7 +7,7 @@ use crate::kernel_fib;
 use crate::tc::GovernedInterfaces;
 use anyhow::Result;
 use keepstate_linux::privileges::{self, CapabilitySet};
-use keepstate_linux::rtnetlink::{RtLink, RtMessage, RtMonitor};
+use keepstate_linux::rtnetlink::{RtMessage, RtMonitor};
 use std::path::{Path, PathBuf};
 
 /// What is not right with it.
@@ -27,12 +27,6 @@ pub(super) fn faults(settings: &GatewaySettings) -> Vec<SettingFault> {
                 if let Err(error) = GovernedInterfaces(patterns).check(&links) {
                     add(&given.origin, error.to_string());
                 }
-            }
-            if let Some(given) = &settings.xdp {
-                let missing = given.value.iter().filter(|name| links.iter().all(|link| link.name != **name));
-                missing.for_each(|name| {
-                    add(&given.origin, format!("{name}: no such interface; there are {}", names(&links)))
-                });
             }
             if let Some(given) = &settings.device {
                 let taken = given.value.iter().filter(|device| links.iter().any(|link| link.name == device.0.name));
@@ -82,10 +76,6 @@ fn read_links() -> Result<Vec<RtMessage>> {
     Ok(RtMonitor::open()?.dump_all()?)
 }
 
-fn names(links: &[&RtLink]) -> String {
-    links.iter().map(|link| link.name.as_str()).collect::<Vec<_>>().join(", ")
-}
-
 /// The directory that a file is to be made in must be there; systemd makes those of a unit.
 fn missing_folder(given: &Given<PathBuf>) -> Option<String> {
     let folder = given.value.parent().filter(|folder| !folder.as_os_str().is_empty())?;
@@ -96,10 +86,10 @@ fn missing_folder(given: &Given<PathBuf>) -> Option<String> {
 /// What this process may not do, but the gateway must.
 fn missing_capabilities(settings: &GatewaySettings) -> Option<String> {
     let mut needed = CapabilitySet::NET_ADMIN;
-    if settings.interface.is_some() || settings.xdp.is_some() {
+    if settings.interface.is_some() {
         needed |= CapabilitySet::BPF | CapabilitySet::PERFMON;
     }
-    if settings.xdp.is_some() || settings.queue.is_some() {
+    if settings.queue.is_some() {
         needed |= CapabilitySet::NET_RAW;
     }
     let missing = match privileges::effective_capabilities() {

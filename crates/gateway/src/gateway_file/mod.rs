@@ -27,7 +27,6 @@ pub use values::{
     AdaptiveTimeoutsText, DeterministicMapping, DeterministicText, DeviceEntry, HelperText, InterfaceText,
     KernelVersionSetting, LifelineText, LogSetting, MemoryText, NatFilteringSetting, NatMappingSetting,
     OffloadXdpSetting, OnExitSetting, RouteEntry, SourceLimitText, SysctlValue, TableReserveText, TextValue,
-    XdpModeSetting, XdpSendSetting,
 };
 
 use crate::cluster::ClusterConfig;

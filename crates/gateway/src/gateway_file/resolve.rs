@@ -3,7 +3,6 @@ use super::given::{Given, SettingOrigin};
 use super::settings::{GatewaySettings, NatSettings, TableSettings};
 use super::values::{
     KernelVersionSetting, LogSetting, NatFilteringSetting, NatMappingSetting, OffloadXdpSetting, OnExitSetting,
-    XdpModeSetting, XdpSendSetting,
 };
 use crate::cluster::ClusterConfig;
 use crate::config::{DriverConfig, GatewayConfig};
@@ -31,7 +30,7 @@ pub(super) fn defaults(settings: &GatewaySettings) -> GatewaySettings {
     fn some<T>(is_used: bool, value: T) -> Option<Given<T>> {
         is_used.then(|| Given::by_default(value))
     }
-    let (interface, xdp) = (settings.interface.is_some(), settings.xdp.is_some());
+    let interface = settings.interface.is_some();
     GatewaySettings {
         version: some(true, FORMAT_VERSION),
         skip_unsupported: some(true, false),
@@ -40,8 +39,6 @@ pub(super) fn defaults(settings: &GatewaySettings) -> GatewaySettings {
         offload_new: some(interface, true),
         offload_xdp: some(interface, OffloadXdpSetting::Auto),
         offload_size: some(interface, FlowTableSize::default().connections()),
-        xdp_mode: some(xdp, XdpModeSetting::Auto),
-        xdp_send: some(xdp, XdpSendSetting::Auto),
         mtu: some(settings.device.is_some(), DEFAULT_MTU),
         spin: some(true, 0),
         log: some(true, LogSetting::Info),
@@ -71,7 +68,7 @@ pub(super) fn faults(settings: &GatewaySettings) -> Vec<SettingFault> {
     if drivers.is_empty() {
         faults.add(
             SettingOrigin::Default,
-            "no source of packets: add interface = [\"eth0\"] to the file, or --interface eth0; or xdp, queue, device",
+            "no source of packets: add interface = [\"eth0\"] to the file, or --interface eth0; or queue, device",
         );
     }
     if let [first, second, ..] = drivers[..] {
@@ -108,7 +105,6 @@ impl Faults {
 fn origin_of_driver(settings: &GatewaySettings, driver: &str) -> SettingOrigin {
     let origin = match driver {
         "interface" => settings.interface.as_ref().map(|given| &given.origin),
-        "xdp" => settings.xdp.as_ref().map(|given| &given.origin),
         "queue" => settings.queue.as_ref().map(|given| &given.origin),
         _ => settings.device.as_ref().map(|given| &given.origin),
     };
@@ -127,8 +123,6 @@ fn dependents(settings: &GatewaySettings, faults: &mut Faults) {
         ("offload-new", origin(&settings.offload_new), "interface", settings.interface.is_some()),
         ("offload-xdp", origin(&settings.offload_xdp), "interface", settings.interface.is_some()),
         ("offload-size", origin(&settings.offload_size), "interface", settings.interface.is_some()),
-        ("xdp-mode", origin(&settings.xdp_mode), "xdp", settings.xdp.is_some()),
-        ("xdp-send", origin(&settings.xdp_send), "xdp", settings.xdp.is_some()),
         ("route", origin(&settings.route), "device", settings.device.is_some()),
         ("mtu", origin(&settings.mtu), "device", settings.device.is_some()),
     ] {
@@ -158,9 +152,6 @@ fn ranges(settings: &GatewaySettings, faults: &mut Faults) {
     }
     if let Some(interface) = settings.interface.as_ref().filter(|interface| interface.value.is_empty()) {
         faults.add(interface.origin.clone(), "interface is empty; name one, like [\"eth0\"]");
-    }
-    if let Some(xdp) = settings.xdp.as_ref().filter(|xdp| xdp.value.is_empty()) {
-        faults.add(xdp.origin.clone(), "xdp is empty; name an interface, like [\"eth0\"]");
     }
     if let Some(device) = settings.device.as_ref().filter(|device| device.value.is_empty()) {
         faults.add(device.origin.clone(), "device is empty; name one with its addresses");
@@ -232,12 +223,6 @@ pub(super) fn config(
                     .map_or_else(FlowTableSize::default, |given| FlowTableSize::of_connections(given.value)),
                 lifeline: s.lifeline.as_ref().map(|given| given.value.value.clone()),
             },
-        }
-    } else if let Some(interfaces) = &s.xdp {
-        DriverConfig::Xdp {
-            interfaces: interfaces.value.clone(),
-            mode: value_or(&s.xdp_mode, XdpModeSetting::Auto).into(),
-            tx: value_or(&s.xdp_send, XdpSendSetting::Auto).into(),
         }
     } else if let Some(number) = &s.queue {
         DriverConfig::Nfqueue(number.value)

@@ -7,7 +7,7 @@ use super::named::NamedValues;
 use super::values::{
     AdaptiveTimeoutsText, DeterministicText, DeviceEntry, HelperText, InterfaceText, KernelVersionSetting,
     LifelineText, LogSetting, MemoryText, NatFilteringSetting, NatMappingSetting, OffloadXdpSetting, OnExitSetting,
-    RouteEntry, SourceLimitText, SysctlValue, TableReserveText, XdpModeSetting, XdpSendSetting,
+    RouteEntry, SourceLimitText, SysctlValue, TableReserveText,
 };
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -51,14 +51,6 @@ pub struct GatewaySettings {
     #[serde(alias = "offload_size")]
     #[cfg_attr(test, schemars(range(min = 1024, max = 4_194_304)))]
     pub offload_size: Option<Given<u32>>,
-    /// Use these existing interfaces by AF_XDP
-    pub xdp: Option<Given<Vec<String>>>,
-    /// AF_XDP copy mode. Default: auto
-    #[serde(alias = "xdp_mode")]
-    pub xdp_mode: Option<Given<XdpModeSetting>>,
-    /// How frames are sent in AF_XDP copy mode. Default: auto
-    #[serde(alias = "xdp_send")]
-    pub xdp_send: Option<Given<XdpSendSetting>>,
     /// Take packets from the NFQUEUE of this number
     pub queue: Option<Given<u16>>,
     /// TUN interfaces that the gateway makes, with their addresses
@@ -159,9 +151,6 @@ impl GatewaySettings {
             offload_new: self.offload_new.or(below.offload_new),
             offload_xdp: self.offload_xdp.or(below.offload_xdp),
             offload_size: self.offload_size.or(below.offload_size),
-            xdp: self.xdp.or(below.xdp),
-            xdp_mode: self.xdp_mode.or(below.xdp_mode),
-            xdp_send: self.xdp_send.or(below.xdp_send),
             queue: self.queue.or(below.queue),
             device: self.device.or(below.device),
             route: self.route.or(below.route),
@@ -197,7 +186,6 @@ impl GatewaySettings {
     pub fn drivers(&self) -> Vec<&'static str> {
         let chosen = [
             ("interface", self.interface.is_some()),
-            ("xdp", self.xdp.is_some()),
             ("queue", self.queue.is_some()),
             ("device", self.device.is_some()),
         ];
@@ -214,9 +202,6 @@ impl GatewaySettings {
             offload_new: None,
             offload_xdp: None,
             offload_size: None,
-            xdp: None,
-            xdp_mode: None,
-            xdp_send: None,
             queue: None,
             device: None,
             route: None,

@@ -157,7 +157,7 @@ fn print_names_the_origin_of_each_value() {
     assert_eq!(line("skip-unsupported"), "skip-unsupported = false # default");
     assert_eq!(line("nf_conntrack_max"), "nf_conntrack_max = \"5\" # --set");
     assert_eq!(line("mapping"), "mapping = \"endpoint-independent\" # /etc/keepstate/gateway.toml:25");
-    assert!(!printed.contains("xdp-mode"), "{printed}");
+    assert!(!printed.contains("mtu"), "{printed}");
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn faults_name_line_column_and_the_nearest_key() {
         ("port-block = 70000", "port-block = 512", "28:14", "from 0 to 65535"),
         ("port-block = 0", "port-block = 512", "28:14", "1 to 64512"),
         ("queue = 3\nspin = 50", "spin = 50", "15:9", "leave the other out"),
-        ("xdp-mode = \"copy\"", "spin = 50", "15:12", "only with xdp"),
+        ("mtu = 1500", "spin = 50", "15:7", "only with device"),
         ("[[service]]", "[define]", "17:3", "keepstate check --services"),
         ("version = 2", "version = 1", "1:11", "reads version 1"),
         ("# version", "version = 1", "1:1", "write version = 1"),

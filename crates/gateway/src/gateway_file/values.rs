@@ -3,11 +3,9 @@ use super::flow_log::{FlowLogEntry, FlowLogTable};
 use crate::engine_settings::{HelperPort, MemorySize};
 use crate::static_fib::{InterfaceConfig, RouteConfig};
 use crate::tc::{InterfacePattern, Lifeline, OffloadXdp, OnExit};
-use crate::xdp::XdpTxMode;
 use keepstate_engine::{
     AdaptiveTimeouts, DeterministicNat, FilteringBehaviour, KernelVersion, MappingBehaviour, SourceLimit, TableReserve,
 };
-use keepstate_linux::xdp::XskMode;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -248,28 +246,6 @@ choice! {
         Native => OffloadXdp::Native,
         /// Nowhere.
         Off => OffloadXdp::Off,
-    }
-}
-
-choice! {
-    /// AF_XDP copy mode.
-    XdpModeSetting = XskMode {
-        /// Zero-copy where the driver supports it.
-        Auto => XskMode::Auto,
-        /// The kernel copies; works everywhere.
-        Copy => XskMode::Copy,
-        /// The NIC writes to our memory; an error where the driver cannot.
-        ZeroCopy => XskMode::ZeroCopy,
-    }
-}
-
-choice! {
-    /// How frames are sent in AF_XDP copy mode.
-    XdpSendSetting = XdpTxMode {
-        /// In batches where the interface supports it.
-        Auto => XdpTxMode::Auto,
-        /// One by one, by the AF_XDP sockets.
-        Sockets => XdpTxMode::Sockets,
     }
 }
 

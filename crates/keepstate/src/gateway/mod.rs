@@ -15,7 +15,7 @@ use keepstate_gateway::config::DriverConfig;
 use keepstate_gateway::control_protocol::DEFAULT_SOCKET;
 use keepstate_gateway::gateway_file::{
     DEFAULT_GATEWAY_FILE, DeviceEntry, FlowLogEntry, GatewayFile, GatewaySettings, Given, InterfaceText, LifelineText,
-    OffloadXdpSetting, OnExitSetting, ResolvedGateway, RouteEntry, XdpModeSetting, XdpSendSetting,
+    OffloadXdpSetting, OnExitSetting, ResolvedGateway, RouteEntry,
 };
 use keepstate_gateway::static_fib::{InterfaceConfig, RouteConfig};
 use keepstate_gateway::tc;
@@ -58,38 +58,29 @@ pub struct GatewayArgs {
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1280..=65_535), help_heading = "Interfaces")]
     mtu: Option<u32>,
     /// Govern existing interfaces: eth0,eth1, eth*, '*,!eth3'. Addresses, routes and neighbours are the kernel's; the machine's own packets pass the rules too. They stay closed when the gateway ends
-    #[arg(long = "interface", value_name = "NAME[,...]", value_delimiter = ',', value_parser = InterfaceText::from_str, conflicts_with_all = ["interfaces", "routes", "mtu", "input", "xdp", "queue"], help_heading = "Interfaces")]
+    #[arg(long = "interface", value_name = "NAME[,...]", value_delimiter = ',', value_parser = InterfaceText::from_str, conflicts_with_all = ["interfaces", "routes", "mtu", "input", "queue"], help_heading = "Interfaces")]
     governed: Vec<InterfaceText>,
     /// What becomes of governed interfaces when the gateway is stopped, or dies [default: closed]
-    #[arg(long, value_name = "STATE", value_enum, conflicts_with_all = ["interfaces", "input", "xdp", "queue"], help_heading = "Interfaces")]
+    #[arg(long, value_name = "STATE", value_enum, conflicts_with_all = ["interfaces", "input", "queue"], help_heading = "Interfaces")]
     on_exit: Option<OnExitArg>,
     /// An interface on which SSH to this machine stays possible while no gateway runs: eth0, or eth0:PORT
-    #[arg(long, value_name = "NAME[:PORT]", value_parser = LifelineText::from_str, conflicts_with_all = ["interfaces", "input", "xdp", "queue"], help_heading = "Interfaces")]
+    #[arg(long, value_name = "NAME[:PORT]", value_parser = LifelineText::from_str, conflicts_with_all = ["interfaces", "input", "queue"], help_heading = "Interfaces")]
     lifeline: Option<LifelineText>,
     /// Whether packets of established connections go on in the kernel, where the rules provably judge them alike [default: on]
-    #[arg(long, value_name = "STATE", value_enum, conflicts_with_all = ["interfaces", "input", "xdp", "queue"], help_heading = "Interfaces")]
+    #[arg(long, value_name = "STATE", value_enum, conflicts_with_all = ["interfaces", "input", "queue"], help_heading = "Interfaces")]
     offload: Option<OffloadArg>,
     /// Whether new TCP connections that the rules provably judge as others before are opened in the kernel, and told afterwards; --offload off ends this too [default: on]
-    #[arg(long, value_name = "STATE", value_enum, conflicts_with_all = ["interfaces", "input", "xdp", "queue"], help_heading = "Interfaces")]
+    #[arg(long, value_name = "STATE", value_enum, conflicts_with_all = ["interfaces", "input", "queue"], help_heading = "Interfaces")]
     offload_new: Option<OffloadArg>,
     /// Where packets of established connections are sent on at XDP, before the kernel has made a buffer [default: auto]
-    #[arg(long, value_name = "WHERE", value_enum, conflicts_with_all = ["interfaces", "input", "xdp", "queue"], help_heading = "Interfaces")]
+    #[arg(long, value_name = "WHERE", value_enum, conflicts_with_all = ["interfaces", "input", "queue"], help_heading = "Interfaces")]
     offload_xdp: Option<OffloadXdpArg>,
     /// Room in the kernel for so many established connections of IPv4, and half as many of IPv6; rounded up to a power of two. Each takes 616 bytes of the kernel's memory [default: 131072]
-    #[arg(long, value_name = "CONNECTIONS", value_parser = clap::value_parser!(u32).range(1024..=4_194_304), conflicts_with_all = ["interfaces", "input", "xdp", "queue"], help_heading = "Interfaces")]
+    #[arg(long, value_name = "CONNECTIONS", value_parser = clap::value_parser!(u32).range(1024..=4_194_304), conflicts_with_all = ["interfaces", "input", "queue"], help_heading = "Interfaces")]
     offload_size: Option<u32>,
-    /// Use existing interfaces by AF_XDP: eth0,eth1. Addresses, routes and neighbours are the kernel's
-    #[arg(long, value_name = "NAME[,...]", value_delimiter = ',', conflicts_with_all = ["interfaces", "routes", "mtu", "input"], help_heading = "Interfaces")]
-    xdp: Vec<String>,
     /// Take packets from this NFQUEUE (iptables -j NFQUEUE, nft queue). Addresses and routes are the kernel's
-    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["interfaces", "routes", "mtu", "input", "xdp"], help_heading = "Interfaces")]
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["interfaces", "routes", "mtu", "input"], help_heading = "Interfaces")]
     queue: Option<u16>,
-    /// AF_XDP copy mode [default: auto]
-    #[arg(long, value_name = "MODE", value_enum, conflicts_with_all = ["interfaces", "input", "governed", "queue"], help_heading = "Interfaces")]
-    xdp_mode: Option<XdpModeArg>,
-    /// How frames are sent in AF_XDP copy mode [default: auto]
-    #[arg(long, value_name = "MODE", value_enum, conflicts_with_all = ["interfaces", "input", "governed", "queue"], help_heading = "Interfaces")]
-    xdp_send: Option<XdpSendArg>,
     /// Busy-poll this many µs before sleeping (lower latency, more CPU) [default: 0]
     #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u64).range(..=1_000_000), conflicts_with = "input", help_heading = "Interfaces")]
     spin: Option<u64>,
@@ -167,45 +158,6 @@ impl From<OnExitArg> for OnExitSetting {
     }
 }
 
-/// AF_XDP copy mode.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum XdpModeArg {
-    /// Zero-copy where the driver supports it
-    Auto,
-    /// The kernel copies; works everywhere
-    Copy,
-    /// The NIC writes to our memory; an error where the driver cannot
-    ZeroCopy,
-}
-
-/// How frames are sent in copy mode.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum XdpSendArg {
-    /// In batches where the interface supports it
-    Auto,
-    /// One by one, by the AF_XDP sockets
-    Sockets,
-}
-
-impl From<XdpModeArg> for XdpModeSetting {
-    fn from(mode: XdpModeArg) -> XdpModeSetting {
-        match mode {
-            XdpModeArg::Auto => XdpModeSetting::Auto,
-            XdpModeArg::Copy => XdpModeSetting::Copy,
-            XdpModeArg::ZeroCopy => XdpModeSetting::ZeroCopy,
-        }
-    }
-}
-
-impl From<XdpSendArg> for XdpSendSetting {
-    fn from(mode: XdpSendArg) -> XdpSendSetting {
-        match mode {
-            XdpSendArg::Auto => XdpSendSetting::Auto,
-            XdpSendArg::Sockets => XdpSendSetting::Sockets,
-        }
-    }
-}
-
 const EXAMPLES: &str = "\
 Examples:
   # try a ruleset on a capture
@@ -216,8 +168,6 @@ Examples:
       --device lan0=10.1.0.1/24 --device wan0=192.0.2.1/24 --route 0.0.0.0/0=wan0
   # a router and firewall at the kernel's own hooks, for forwarded packets and the machine's own
   sudo keepstate gateway --ruleset /etc/nftables.conf --interface eth0,eth1 --control
-  # route between two existing interfaces by AF_XDP
-  sudo keepstate gateway --ruleset /etc/nftables.conf --xdp eth0,eth1 --control
   # route what kernel rules queue: on any host, beside its own rules
   sudo iptables -t raw -I PREROUTING -i lan0 -j NFQUEUE --queue-num 0     # and the same for -i wan0
   sudo keepstate gateway --ruleset router.nft --queue 0
@@ -323,9 +273,6 @@ impl GatewayArgs {
             offload_new: self.offload_new.map(|state| Given::flag(state == OffloadArg::On, "--offload-new")),
             offload_xdp: self.offload_xdp.map(|of| Given::flag(of.into(), "--offload-xdp")),
             offload_size: self.offload_size.map(|connections| Given::flag(connections, "--offload-size")),
-            xdp: list(&self.xdp, "--xdp"),
-            xdp_mode: self.xdp_mode.map(|mode| Given::flag(mode.into(), "--xdp-mode")),
-            xdp_send: self.xdp_send.map(|mode| Given::flag(mode.into(), "--xdp-send")),
             queue: self.queue.map(|number| Given::flag(number, "--queue")),
             device: list(&devices, "--device"),
             route: list(&routes, "--route"),
