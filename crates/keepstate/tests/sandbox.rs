@@ -193,7 +193,7 @@ fn every_thread_has_dropped_what_it_does_not_need_and_the_gateway_still_works() 
 
 #[test]
 fn drivers_keep_what_they_need_and_no_more() {
-    let drivers: [(&str, &[&str], u64); 3] =
+    let drivers: [(&str, &[&str], u64); 2] =
         [("tc", &["--interface", "v0"], NET_ADMIN | PERFMON_AND_BPF), ("nfq", &["--queue", "7"], NET_ADMIN | NET_RAW)];
     for (name, options, kept) in drivers {
         let Some(mut lab) = Sandboxed::new(name) else { return };

@@ -170,10 +170,10 @@ proptest! {
         for (number, segment) in gso.segments(&long).enumerate() {
             let packet = Packet::parse(&segment).unwrap();
             let tcp = tcp::TcpSegment::parse(packet.transport(), packet.transport_len()).unwrap();
-            prop_assert!(packet.transport_checksum_ok() == Some(true) && segment.len() <= gso.max_segment_len());
+            prop_assert!(packet.transport_checksum_ok() && segment.len() <= gso.max_segment_len());
             prop_assert_eq!(tcp.seq, (u32::MAX - 700).wrapping_add(stream.len() as u32));
             if !v6 {
-                prop_assert_eq!(segment[4..6], (u16::MAX - 1).wrapping_add(number as u16).to_be_bytes());
+                prop_assert_eq!(&segment[4..6], &(u16::MAX - 1).wrapping_add(number as u16).to_be_bytes());
                 prop_assert_eq!(checksum::internet(&segment[..20]), 0);
             }
             stream.extend_from_slice(tcp.data);

@@ -126,7 +126,7 @@ fn run_script(rules: &str, steps: Vec<Step>) {
     let gateway = SharedGateway::new(router, None, clocks.clone());
     let signals = SignalFlags::none();
     let mut driver = ScriptDriver { clocks, steps: steps.into_iter(), stop: signals.stop.clone(), was_idle: false };
-    let reloader = Reloader::new(Arc::new(|| bail!("nothing is reloaded")), None);
+    let reloader = Reloader::new(Arc::new(|| anyhow::bail!("nothing is reloaded")), None);
     let mut flow_logs = FlowLogs::start(&[], &LogBackends::default()).unwrap();
     let background = BackgroundWork {
         reloader,

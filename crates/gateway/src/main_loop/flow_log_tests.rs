@@ -112,7 +112,7 @@ fn run_gateway(router: Router, connections: u32, logs: &[FlowLogConfig]) -> Vec<
         signals: Arc::clone(&signals),
     };
     flow_logs.attach(&gateway, None);
-    let reloader = Reloader::new(Arc::new(|| bail!("nothing to read")), None);
+    let reloader = Reloader::new(Arc::new(|| anyhow::bail!("nothing to read")), None);
     let background = BackgroundWork {
         reloader,
         health: HealthMonitor::default(),

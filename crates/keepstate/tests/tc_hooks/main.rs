@@ -365,11 +365,11 @@ fn unusable_interfaces_are_reported() {
         (&["--interface", "nothere0"][..], 1, "no such interface"),
         (&["--interface", "lo"], 2, "not governed"),
         (&["--interface", "nothere*"], 1, "no interface has such a name"),
-        (&["--interface", "r0", "--xdp", "r1"], 2, "cannot be used with"),
+        (&["--interface", "r0", "--queue", "7"], 2, "cannot be used with"),
         (&["--on-exit", "open"], 2, "--interface"),
         (&["--interface", "nothere0", "--lifeline", "nothere0:0"], 2, "like eth0:22"),
         (&["--on-exit", "open", "--device", "a=10.0.0.1/24"], 2, "cannot be used with"),
-        (&["--xdp-mode", "copy", "--device", "a=10.0.0.1/24"], 2, "cannot be used with"),
+        (&["--offload-xdp", "native", "--device", "a=10.0.0.1/24"], 2, "cannot be used with"),
     ] {
         let ran = keepstate(&[&["gateway", "--ruleset", ruleset.path()][..], words].concat(), b"");
         assert!(ran.code == Some(code) && ran.err.contains(said), "{words:?}: {:?} {}", ran.code, ran.err);
