@@ -63,6 +63,9 @@ impl XdpInterfaces {
             Err(why) if self.mode == OffloadXdp::Native => {
                 tracing::warn!("{}: not at XDP, but at tc's hooks: {why}", link.name);
             }
+            Err(why) if self.mode == OffloadXdp::Auto && link.kind.is_empty() => {
+                tracing::info!("{}: not at XDP, but at tc's hooks: {why}", link.name);
+            }
             Err(why) => tracing::debug!("{}: not at XDP, but at tc's hooks: {why}", link.name),
         }
     }
