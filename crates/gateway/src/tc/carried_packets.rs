@@ -1,6 +1,6 @@
 //! Packets of the carrier: read, given to the router, and written back with what is to be done with them.
 use super::link_news::lock;
-use super::{TcDriver, looped};
+use super::{RxPacket, TcDriver, TxPacket, looped};
 use crate::gso;
 use anyhow::{Context, Result};
 use keepstate_engine::Instant;
@@ -12,20 +12,6 @@ use keepstate_wire::rewrite;
 
 /// Packets read before the router is locked.
 const RX_BATCH: usize = 64;
-
-/// A packet read, and not yet routed.
-pub(super) struct RxPacket {
-    pub(super) carried: CarriedPacket,
-    pub(super) bytes: Vec<u8>,
-}
-
-/// A packet routed, and not yet written.
-pub(super) struct TxPacket {
-    action: CarrierAction,
-    carried: CarriedPacket,
-    bytes: Vec<u8>,
-    offload: VirtioNetHdr,
-}
 
 impl TcDriver {
     /// Tells the senders of packets to neighbours that have not answered.

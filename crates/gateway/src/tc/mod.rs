@@ -27,7 +27,6 @@ use super::route_follower::{FibUpdate, MessageObserver, RouteFollower, Seen};
 use super::shared::SharedGateway;
 use super::turns::TurnKind;
 use anyhow::{Context, Result, bail};
-use carried_packets::{RxPacket, TxPacket};
 use flows::TcFlows;
 pub(crate) use governed::GovernedInterfaces;
 pub use governed::InterfacePattern;
@@ -35,7 +34,10 @@ use keepstate_engine::Instant;
 use keepstate_linux::file_access::FileAccess;
 use keepstate_linux::poll;
 use keepstate_linux::rtnetlink::RtLink;
-use keepstate_linux::tc::{CARRIER_NAME, Carrier, HookCounters, HookSecrets, TcHooks};
+use keepstate_linux::tc::{
+    CARRIER_NAME, CarriedPacket, Carrier, CarrierAction, HookCounters, HookSecrets, HopTable, TcHooks,
+};
+use keepstate_linux::virtio_net::VirtioNetHdr;
 use keepstate_router::{FibTable, RouteOracle, Router};
 use kernel_routes::{KernelRoutes, RoutingState};
 use link_news::{LinkNews, lock, observe_links};
@@ -71,6 +73,8 @@ pub(super) struct TcDriver {
     /// Is there an interface with the program at XDP?
     has_xdp: Arc<AtomicBool>,
     next_xdp_count: Instant,
+    /// The neighbours that XDP programs send to, until the thread that follows them has it.
+    hop_table: Option<HopTable>,
     hops: Option<HopNews>,
     /// The routes at the start, until they are taken.
     fib: Option<FibTable>,
@@ -88,6 +92,20 @@ pub(super) struct TcDriver {
     closed_before: Vec<u32>,
     /// From then on interfaces stay closed when this ends.
     started: bool,
+}
+
+/// A packet read, and not yet routed.
+struct RxPacket {
+    carried: CarriedPacket,
+    bytes: Vec<u8>,
+}
+
+/// A packet routed, and not yet written.
+struct TxPacket {
+    action: CarrierAction,
+    carried: CarriedPacket,
+    bytes: Vec<u8>,
+    offload: VirtioNetHdr,
 }
 
 impl TcDriver {
@@ -137,6 +155,7 @@ impl TcDriver {
             xdp: XdpInterfaces::new(offload_xdp),
             has_xdp: Arc::default(),
             next_xdp_count: Instant(0),
+            hop_table: None,
             hops: None,
             fib: Some(fib),
             on_exit: options.on_exit,
@@ -152,7 +171,7 @@ impl TcDriver {
         };
         driver.follow_interfaces(&links).context("cannot govern the interfaces")?;
         if offload_xdp != OffloadXdp::Off {
-            driver.hops = Some(xdp_hops::start(driver.hooks.hop_table()?, Arc::clone(&driver.has_xdp))?);
+            driver.hop_table = Some(driver.hooks.hop_table()?);
         }
         let others = driver.governed.others(&links);
         if !others.is_empty() {
@@ -330,6 +349,9 @@ impl Driver for TcDriver {
     }
 
     fn start(&mut self) -> Result<()> {
+        if let Some(table) = self.hop_table.take() {
+            self.hops = Some(xdp_hops::start(table, Arc::clone(&self.has_xdp))?);
+        }
         let observer = self.observer();
         self.routes.start(observer)?;
         self.started = true;

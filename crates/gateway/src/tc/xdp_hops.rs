@@ -4,7 +4,7 @@ use super::xdp_interfaces::{may_leave_by, read_features};
 use crate::route_follower::Seen;
 use anyhow::{Context, Result};
 use keepstate_linux::netdev::XdpFeatures;
-use keepstate_linux::rtnetlink::{NeighbourResolver, RtLink, RtMessage, RtNeighbour, dump_links};
+use keepstate_linux::rtnetlink::{NeighbourResolver, RtLink, RtMessage, RtNeighbour, dump_links, dump_neighbours};
 use keepstate_linux::tc::{Hop, HopKey, HopTable};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -86,6 +86,11 @@ struct KnownNeighbour {
 
 impl XdpHops {
     fn run(&mut self, news: &Receiver<HopMessage>) {
+        // What has changed since is told.
+        match dump_neighbours() {
+            Ok(messages) => messages.into_iter().for_each(|message| self.apply(message)),
+            Err(error) => tracing::debug!("reading the neighbours: {error}"),
+        }
         let mut upkeep = Clock::now();
         loop {
             match news.recv_timeout(upkeep.saturating_duration_since(Clock::now())) {

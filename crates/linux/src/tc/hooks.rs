@@ -9,7 +9,7 @@ use super::loopback::{self, LOOPED_KEY_LEN, LoopbackSettings, LoopedEnds};
 use super::pin_dir::PinDir;
 use super::syn_class::{HEARTBEAT_LEN, PORT_MAPS_LEN, SynClassTable};
 use super::tc_error::{TcError, tc_error};
-use super::xdp_hook;
+use super::xdp_pin;
 use crate::file_access::FileAccess;
 use crate::mapped_memory::MappedMemory;
 use crate::tun;
@@ -455,7 +455,7 @@ fn attached(pins: &PinDir) -> Vec<u32> {
 }
 
 fn detach(pins: &PinDir, ifindex: u32) -> io::Result<()> {
-    xdp_hook::detach(pins, ifindex)?;
+    xdp_pin::detach(pins, ifindex)?;
     for (program, attach_type) in [("ingress", TcAttachType::Ingress), ("egress", TcAttachType::Egress)] {
         let path = pins.path(&format!("{ifindex}-{program}"));
         if path.exists() {

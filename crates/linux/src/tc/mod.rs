@@ -18,6 +18,7 @@ mod segment_note;
 mod syn_class;
 mod tc_error;
 mod xdp_hook;
+mod xdp_pin;
 
 pub use carrier::{CARRIER_NAME, CARRIER_OVERHEAD, CarriedPacket, Carrier, CarrierAction, TcHook};
 pub use dead_pins::remove_dead_pins;

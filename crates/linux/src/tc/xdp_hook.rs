@@ -2,26 +2,21 @@
 //! send on goes to them.
 use super::hooks::{TcHooks, array};
 use super::hop_table::{HOPS_LEN, HopTable};
-use super::pin_dir::PinDir;
 use super::tc_error::{TcError, tc_error};
+use super::xdp_pin::{attached, detach, pin_name};
 use crate::mapped_memory::MappedMemory;
-use crate::rtnetlink;
 use aya::Ebpf;
 use aya::maps::{Array, MapError};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::XdpLink;
 use aya::programs::{Xdp, XdpMode};
 use std::fs;
-use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::time::Duration;
 
 /// `struct station` of the programs, and how many there are.
 type Station = [u8; 12];
 const STATIONS: u32 = 1024;
-/// Behind the index in the name of its pin.
-const PIN_SUFFIX: &str = "-xdp";
 
 impl TcHooks {
     /// Loads the program, and puts it in the place of those that an earlier process has left: what that one knew of neighbours is old. They send nothing on before [`TcHooks::attach_xdp`].
@@ -105,35 +100,6 @@ impl TcHooks {
         written.map_err(tc_error::<MapError>("cannot write the BPF map stations"))
     }
 }
-
-fn pin_name(ifindex: u32) -> String {
-    format!("{ifindex}{PIN_SUFFIX}")
-}
-
-fn attached(pins: &PinDir) -> Vec<u32> {
-    pins.names().iter().filter_map(|name| name.strip_suffix(PIN_SUFFIX)?.parse().ok()).collect()
-}
-
-/// Removes the program from an interface, if it is there, and waits until the kernel has done it: until then packets would still be sent on.
-pub(super) fn detach(pins: &PinDir, ifindex: u32) -> io::Result<()> {
-    let path = pins.path(&pin_name(ifindex));
-    if !path.exists() {
-        return Ok(());
-    }
-    fs::remove_file(path)?;
-    for _ in 0..DETACH_CHECKS {
-        let links = rtnetlink::dump_links().map_err(io::Error::other)?;
-        if !links.iter().any(|link| link.index == ifindex && link.has_xdp) {
-            return Ok(());
-        }
-        std::thread::sleep(DETACH_CHECK_INTERVAL);
-    }
-    Err(io::Error::new(io::ErrorKind::TimedOut, "the kernel has not detached it within a second"))
-}
-
-/// How often it is looked whether the program is detached: for a second in all.
-const DETACH_CHECKS: u32 = 200;
-const DETACH_CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
 fn replace(ebpf: &mut Ebpf, path: &Path) -> Result<(), TcError> {
     let pinned = PinnedLink::from_pin(path).map_err(tc_error(format!("cannot open {}", path.display())))?;
