@@ -12,6 +12,7 @@ use crate::nfqueue_driver::NfqueueDriver;
 use crate::reload::Reloader;
 use crate::ruleset::RulesetOptions;
 use crate::sandbox::{self, ConfigDirs};
+use crate::signals::SignalFlags;
 use crate::state_store::StateStore;
 use crate::static_fib::StaticFib;
 use crate::tc::{InterfacePattern, TcDriver, TcOptions};
@@ -271,7 +272,8 @@ impl GatewayConfig {
         sandbox::limit(&config_dirs, self.control_socket.as_deref(), driver.allow_files(FileAccess::default()))?;
         let handle = cluster.as_ref().map(ClusterNode::handle);
         let control = socket.map(|socket| socket.serve(handle)).transpose()?;
-        // Whoever reads that it routes knows that no packet passes by the rules of an earlier gateway.
+        // Whoever reads that it routes may end it, and knows that no packet passes by the rules of an earlier gateway.
+        let signals = SignalFlags::install().context("installing signal handlers")?;
         driver.sync_flows(&mut router, SystemTimeSource.now())?;
         tracing::info!("{note}");
         tracing::debug!("limits: one reassembler for all zones and interfaces, 4 MiB of fragments a family");
@@ -287,6 +289,7 @@ impl GatewayConfig {
             flow_logs,
             cluster,
             icmp_sysctls,
+            signals,
         };
         main_loop::run(router, &mut *driver, control.as_ref(), store, context)
     }

@@ -47,6 +47,7 @@ pub(super) struct LoopContext {
     pub(super) flow_logs: FlowLogs,
     pub(super) cluster: Option<ClusterNode>,
     pub(super) icmp_sysctls: IcmpSysctls,
+    pub(super) signals: SignalFlags,
 }
 
 /// What goes on beside packets.
@@ -61,7 +62,7 @@ struct BackgroundWork<'a> {
 /// Routes until SIGINT or SIGTERM.
 ///
 /// # Errors
-/// The signal handlers cannot be installed; the driver fails.
+/// The driver fails.
 pub(super) fn run(
     router: Router,
     driver: &mut dyn Driver,
@@ -69,8 +70,7 @@ pub(super) fn run(
     store: Option<StateStore>,
     context: LoopContext,
 ) -> Result<()> {
-    let LoopContext { time, busy_poll, reloader, health, mut flow_logs, cluster, icmp_sysctls } = context;
-    let signals = SignalFlags::install().context("installing signal handlers")?;
+    let LoopContext { time, busy_poll, reloader, health, mut flow_logs, cluster, icmp_sysctls, signals } = context;
     let gateway = SharedGateway::new(router, store, Arc::clone(&time));
     driver.start()?;
     let jobs = control.map(ControlServer::jobs);

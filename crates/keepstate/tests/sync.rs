@@ -150,10 +150,10 @@ impl Pair {
 
     /// The standby holds everything that the active one has.
     fn wait_in_step(&self, active: usize) {
+        self.wait(active, "the kernel has told all", |status| status["known"].as_u64() >= Some(CONNECTIONS as u64));
         let (_, said) = self.say(active, &["status", "--json"]);
         let status: Value = serde_json::from_str(&said).unwrap();
         let known = status["known"].as_u64().unwrap();
-        assert!(known as usize >= CONNECTIONS, "{said}");
         self.wait(active, "all acknowledged", |status| status["waiting"] == 0 && status["unacknowledged"] == 0);
         self.wait(1 - active, "all held", |status| status["in_step"] == true && status["held"].as_u64() >= Some(known));
         assert_eq!(self.say(1 - active, &["status", "--check"]), (Some(0), String::new()));

@@ -30,22 +30,26 @@ pub struct Case {
     pub steps: &'static [(&'static str, &'static str)],
 }
 
-/// Runs the case twice.
+/// Runs the case twice: by the kernel, and by the gateway. What the kernel shows is known; where a loaded machine has lost one of its packets, it is asked once more.
 pub fn run(case: &Case) {
-    let mut shown = Vec::new();
-    for is_kernel in [true, false] {
-        let Some(mut lab) = Lab::new(case, is_kernel) else {
-            report_skipped("the gateway beside netfilter: it needs root, network namespaces, iproute2 and nft");
-            return;
-        };
-        shown.push(case.steps.iter().map(|(step, _)| lab.step(step)).collect::<Vec<String>>());
-    }
     let wanted: Vec<&str> = case.steps.iter().map(|(_, wanted)| *wanted).collect();
-    for (at, (step, _)) in case.steps.iter().enumerate() {
-        println!("{}: {step}\n   kernel    {}\n   keepstate {}", case.name, shown[0][at], shown[1][at]);
+    let shown_by = |is_kernel| {
+        let mut lab = Lab::new(case, is_kernel)?;
+        Some(case.steps.iter().map(|(step, _)| lab.step(step)).collect::<Vec<String>>())
+    };
+    let Some(mut kernel) = shown_by(true) else {
+        report_skipped("the gateway beside netfilter: it needs root, network namespaces, iproute2 and nft");
+        return;
+    };
+    if kernel != wanted {
+        kernel = shown_by(true).unwrap();
     }
-    assert_eq!(shown[0], wanted, "{}: the kernel", case.name);
-    assert_eq!(shown[1], wanted, "{}: keepstate", case.name);
+    let keepstate = shown_by(false).unwrap();
+    for (((step, _), kernel), keepstate) in case.steps.iter().zip(&kernel).zip(&keepstate) {
+        println!("{}: {step}\n   kernel    {kernel}\n   keepstate {keepstate}", case.name);
+    }
+    assert_eq!(kernel, wanted, "{}: the kernel", case.name);
+    assert_eq!(keepstate, wanted, "{}: keepstate", case.name);
 }
 
 pub struct Lab {
