@@ -91,6 +91,9 @@ impl GatewayFile {
         for fault in faults.iter_mut().filter(|fault| fault.message.starts_with("unknown key `service`;")) {
             fault.message += ". A services file is checked with keepstate check --services FILE";
         }
+        for fault in faults.iter_mut().filter(|fault| fault.message.starts_with("unknown key `xdp")) {
+            fault.message = "AF_XDP is no way to get packets any more; write interface = [\"eth0\"], with all that xdp had, and leave xdp, xdp-mode and xdp-send out".to_owned();
+        }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         settings.resolve_paths(folder.unwrap_or(Path::new(".")));
         GatewayFile { path: path.to_owned(), text, settings, faults }

@@ -208,6 +208,7 @@ fn faults_name_line_column_and_the_nearest_key() {
         ("port-block = 0", "port-block = 512", "28:14", "1 to 64512"),
         ("queue = 3\nspin = 50", "spin = 50", "15:9", "leave the other out"),
         ("mtu = 1500", "spin = 50", "15:7", "only with device"),
+        ("xdp = [\"eth0\"]", "spin = 50", "15:1", "write interface"),
         ("[[service]]", "[define]", "17:3", "keepstate check --services"),
         ("version = 2", "version = 1", "1:11", "reads version 1"),
         ("# version", "version = 1", "1:1", "write version = 1"),
