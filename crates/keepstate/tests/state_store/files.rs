@@ -38,7 +38,15 @@ fn run_until_written(keep: &mut StateStore, engine: &mut Engine, path: &Path) {
 }
 
 fn open(path: &Path, engine: &mut Engine) -> (StateStore, usize, String) {
-    let (keep, restored) = StateStore::open(path, engine, now()).unwrap();
+    // A program that another test starts meanwhile has the lock of the one before too, from its fork until it is executed.
+    let mut opened = None;
+    wait_until("the lock", || {
+        let tried = StateStore::open(path, engine, now());
+        let is_locked = tried.as_ref().is_err_and(|error| error.to_string().contains("another gateway"));
+        opened = (!is_locked).then_some(tried);
+        opened.is_some()
+    });
+    let (keep, restored) = opened.unwrap().unwrap();
     (keep, restored.connections, restored.lines(path).join("\n"))
 }
 

@@ -59,7 +59,8 @@ pub struct Lab {
     datagram_servers: HashMap<(String, String), UdpSocket>,
     /// Clients, and the servers' ends.
     streams: Vec<(TcpStream, TcpStream)>,
-    datagram_clients: Vec<UdpSocket>,
+    /// With the side that they are of.
+    datagram_clients: Vec<(String, UdpSocket)>,
     watcher: Option<EventWatcher>,
     /// Of the gateway.
     socket: String,
@@ -187,7 +188,11 @@ impl Lab {
             }
             ["told"] => self.told().map_or("nothing is told".to_owned(), |told| told.join(", ")),
             ["drop"] => {
-                self.datagram_clients.clear();
+                for (side, client) in std::mem::take(&mut self.datagram_clients) {
+                    let port = client.local_addr().unwrap().port();
+                    drop(client);
+                    self.wait_until_closed(&side, port);
+                }
                 String::new()
             }
             ["ping", side, ..] => {
@@ -219,6 +224,24 @@ impl Lab {
                 String::new()
             }
             _ => panic!("{step}: no such step"),
+        }
+    }
+
+    /// A program that another test starts meanwhile has a socket too, from its fork until it is executed.
+    fn wait_until_closed(&self, side: &str, port: u16) {
+        let is_open = move || {
+            let listed =
+                ["udp", "udp6"].map(|name| std::fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap());
+            let end = format!(":{port:04X}");
+            listed
+                .iter()
+                .flat_map(|text| text.lines())
+                .any(|line| line.split_whitespace().nth(1).is_some_and(|at| at.ends_with(&end)))
+        };
+        let until = Instant::now() + PATIENCE;
+        while spawn_in_netns(&self.netns.name(side), is_open).join().unwrap() {
+            assert!(Instant::now() < until, "port {port} is not closed");
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -326,7 +349,7 @@ impl Lab {
             }
         }
         let shown = show_peer(seen.unwrap(), client.local_addr().unwrap());
-        self.datagram_clients.push(client);
+        self.datagram_clients.push((side.to_owned(), client));
         shown
     }
 }

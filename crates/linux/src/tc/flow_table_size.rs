@@ -38,6 +38,11 @@ impl FlowTableSize {
         if is_v6 { self.0 / 2 } else { self.0 }
     }
 
+    /// Bytes of the ring by which the programs tell of segments, one of every second connection: 256 KiB at least and 8 MiB at most.
+    pub(super) fn ring_bytes(self) -> u32 {
+        self.0.saturating_mul(64).clamp(1 << 18, 1 << 23)
+    }
+
     /// Buckets of one family's lines.
     pub(super) fn buckets(self, is_v6: bool) -> u32 {
         self.connections_of(is_v6) / CONNECTIONS_PER_BUCKET

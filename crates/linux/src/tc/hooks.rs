@@ -133,6 +133,7 @@ impl TcHooks {
         let mut loader = EbpfLoader::new();
         let masks = [false, true].map(|is_v6| size.buckets(is_v6) - 1);
         loader.override_global("bucket_mask", &masks[0], true).override_global("bucket_mask_v6", &masks[1], true);
+        loader.map_max_entries("notes", size.ring_bytes());
         for (is_v6, [lines, sides, records]) in
             [(false, ["flows", "sides", "records"]), (true, ["flows_v6", "sides_v6", "records_v6"])]
         {
