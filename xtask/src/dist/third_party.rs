@@ -26,9 +26,26 @@ pub(super) fn text(folders: &DistFolders, target: &str) -> Result<String> {
     Ok(list)
 }
 
-/// The crates of others that are linked into the program, as `NAME VERSION`.
+/// The crates of others that are linked into the program, as `NAME VERSION`: without macros, which run in the compiler, and what these alone need.
 pub(super) fn crates(folders: &DistFolders, target: &str) -> Result<BTreeSet<String>> {
-    Ok(linked_crates(&metadata(folders, target)?).into_iter().map(name_and_version).collect())
+    let mut document = metadata(folders, target)?;
+    forget_macros(&mut document);
+    Ok(linked_crates(&document).into_iter().map(name_and_version).collect())
+}
+
+/// Takes procedural macros out of what packages depend on.
+fn forget_macros(document: &mut Value) {
+    let packages = document.get("packages").and_then(Value::as_array).into_iter().flatten();
+    let is_macro = |package: &&Value| {
+        let targets = package.get("targets").and_then(Value::as_array).into_iter().flatten();
+        let mut kinds = targets.filter_map(|target| target.get("kind").and_then(Value::as_array)).flatten();
+        kinds.any(|kind| kind == "proc-macro")
+    };
+    let macros: BTreeSet<String> = packages.filter(is_macro).map(|package| field(package, "id").to_owned()).collect();
+    let nodes = document.pointer_mut("/resolve/nodes").and_then(Value::as_array_mut).into_iter().flatten();
+    for needed in nodes.filter_map(|node| node.get_mut("deps").and_then(Value::as_array_mut)) {
+        needed.retain(|dependency| !macros.contains(field(dependency, "pkg")));
+    }
 }
 
 fn metadata(folders: &DistFolders, target: &str) -> Result<Value> {
@@ -128,5 +145,9 @@ mod tests {
         });
         let expected: BTreeSet<String> = ["k", "a", "b"].map(str::to_owned).into();
         assert_eq!(linked_packages(&document), expected);
+        let mut document = document;
+        document["packages"][1]["targets"] = serde_json::json!([{"kind": ["proc-macro"]}]);
+        forget_macros(&mut document);
+        assert_eq!(linked_packages(&document), BTreeSet::from(["k".to_owned()]), "a macro, and what it alone needs");
     }
 }
