@@ -59,6 +59,15 @@ struct BackgroundWork<'a> {
     icmp_sysctls: IcmpSysctls,
 }
 
+#[cfg(test)]
+impl BackgroundWork<'_> {
+    /// Without health checks and a cluster.
+    fn alone(reloader: Reloader, flow_logs: &mut FlowLogs) -> BackgroundWork<'_> {
+        let (health, icmp_sysctls) = (HealthMonitor::default(), IcmpSysctls::open());
+        BackgroundWork { reloader, health, flow_logs, cluster: None, icmp_sysctls }
+    }
+}
+
 /// Routes until SIGINT or SIGTERM.
 ///
 /// # Errors

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 use super::*;
 use crate::flow_log::LogBackends;
-use crate::icmp_sysctls::IcmpSysctls;
 use keepstate_engine::{Engine, Instant, Secret, Sysctl, Sysctls, UnixTime};
 use keepstate_router::{FibTable, Interface};
 use keepstate_rules::{NoIncludes, Program, compile, parse_with};
@@ -128,13 +127,7 @@ fn run_script(rules: &str, steps: Vec<Step>) {
     let mut driver = ScriptDriver { clocks, steps: steps.into_iter(), stop: signals.stop.clone(), was_idle: false };
     let reloader = Reloader::new(Arc::new(|| anyhow::bail!("nothing is reloaded")), None);
     let mut flow_logs = FlowLogs::start(&[], &LogBackends::default()).unwrap();
-    let background = BackgroundWork {
-        reloader,
-        health: HealthMonitor::default(),
-        flow_logs: &mut flow_logs,
-        cluster: None,
-        icmp_sysctls: IcmpSysctls::open(),
-    };
+    let background = BackgroundWork::alone(reloader, &mut flow_logs);
     control_loop(&gateway, &mut driver, None, Duration::ZERO, &signals, background).unwrap();
     assert!(driver.steps.next().is_none(), "not all steps ran");
 }

@@ -7,7 +7,6 @@ use super::*;
 use crate::clock::SystemTimeSource;
 use crate::flow_log::{FlowLogConfig, FlowLogTarget, LogBackends};
 use crate::flow_log_counters::FlowLogCounters;
-use crate::icmp_sysctls::IcmpSysctls;
 use crate::load::LoadedConfig;
 use crate::packet_batch::PacketBatch;
 use crate::ruleset::RulesetOptions;
@@ -113,13 +112,7 @@ fn run_gateway(router: Router, connections: u32, logs: &[FlowLogConfig]) -> Vec<
     };
     flow_logs.attach(&gateway, None);
     let reloader = Reloader::new(Arc::new(|| anyhow::bail!("nothing to read")), None);
-    let background = BackgroundWork {
-        reloader,
-        health: HealthMonitor::default(),
-        flow_logs: &mut flow_logs,
-        cluster: None,
-        icmp_sysctls: IcmpSysctls::open(),
-    };
+    let background = BackgroundWork::alone(reloader, &mut flow_logs);
     control_loop(&gateway, &mut driver, None, Duration::ZERO, &signals, background).unwrap();
     flush_log(&gateway, &flow_logs);
     flow_logs.finish(&gateway, None);

@@ -9,7 +9,6 @@ use crate::clock::SystemTimeSource;
 use crate::control_client::fetch;
 use crate::control_protocol::{FilterArgs, OutputOptions, ShowOptions};
 use crate::flow_log::LogBackends;
-use crate::icmp_sysctls::IcmpSysctls;
 use crate::packet_batch::PacketBatch;
 use crate::ruleset::RulesetOptions;
 use crate::state_store::StateStore;
@@ -178,13 +177,7 @@ fn longest_turn_while_everything_happens() {
     });
     let reloader = Reloader::new(Arc::new(load), None);
     let mut flow_logs = FlowLogs::start(&[], &LogBackends::default()).unwrap();
-    let background = BackgroundWork {
-        reloader,
-        health: HealthMonitor::default(),
-        flow_logs: &mut flow_logs,
-        cluster: None,
-        icmp_sysctls: IcmpSysctls::open(),
-    };
+    let background = BackgroundWork::alone(reloader, &mut flow_logs);
     control_loop(&gateway, &mut driver, Some(&control), Duration::ZERO, &signals, background).unwrap();
     client.join().unwrap();
     let turns = gateway.turns.values();

@@ -1,13 +1,12 @@
 //! The neighbours to which packets are sent on at XDP: the kernel's own, followed by a thread. It tells the programs of those that can be sent to, and the kernel of those that are, so that it confirms them as
 //! it does when it sends itself.
-use super::xdp_interfaces::{may_leave_by, read_features};
+use super::xdp_interfaces::may_leave_by;
 use crate::route_follower::Seen;
 use anyhow::{Context, Result};
-use keepstate_linux::netdev::XdpFeatures;
+use keepstate_linux::netdev::{XdpFeatureQuery, XdpFeatures};
 use keepstate_linux::rtnetlink::{NeighbourResolver, RtLink, RtMessage, RtNeighbour, dump_links, dump_neighbours};
 use keepstate_linux::tc::{Hop, HopKey, HopTable};
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -60,6 +59,7 @@ pub(super) fn start(table: HopTable, is_used: Arc<AtomicBool>) -> Result<HopNews
         resolver,
         is_used,
         links: BTreeMap::new(),
+        query: None,
         features: HashMap::new(),
         neighbours: HashMap::new(),
     };
@@ -75,8 +75,10 @@ struct XdpHops {
     resolver: NeighbourResolver,
     is_used: Arc<AtomicBool>,
     links: BTreeMap<u32, RtLink>,
+    /// Asks drivers; `None` before it is first needed, and where the kernel does not tell.
+    query: Option<XdpFeatureQuery>,
     features: HashMap<u32, XdpFeatures>,
-    neighbours: HashMap<(u32, IpAddr), KnownNeighbour>,
+    neighbours: HashMap<HopKey, KnownNeighbour>,
 }
 
 struct KnownNeighbour {
@@ -98,7 +100,7 @@ impl XdpHops {
                     self.links.clear();
                     self.neighbours.clear();
                     messages.into_iter().for_each(|message| self.apply(message));
-                    self.tell_all();
+                    self.tell_of(|_| true);
                 }
                 Ok(HopMessage::Change(message)) => self.apply(message),
                 Err(RecvTimeoutError::Timeout) => {
@@ -120,58 +122,56 @@ impl XdpHops {
             }
             RtMessage::LinkGone(index) => {
                 self.links.remove(&index);
-                self.neighbours.retain(|(oif, _), _| *oif != index);
+                self.neighbours.retain(|key, _| u32::from(key.oif) != index);
                 self.tell_of_link(index);
             }
             RtMessage::Neighbour(RtNeighbour { ifindex, address, mac, is_confirmed, .. }) => {
+                // The programs know no others.
+                let Ok(oif) = u16::try_from(ifindex) else { return };
+                let key = HopKey { oif, address };
                 match mac {
-                    Some(mac) => _ = self.neighbours.insert((ifindex, address), KnownNeighbour { mac, is_confirmed }),
-                    None => _ = self.neighbours.remove(&(ifindex, address)),
+                    Some(mac) => _ = self.neighbours.insert(key, KnownNeighbour { mac, is_confirmed }),
+                    None => _ = self.neighbours.remove(&key),
                 }
-                self.tell(ifindex, address);
+                self.tell(key);
             }
             _ => (),
         }
     }
 
     /// Tells the programs of one neighbour.
-    fn tell(&mut self, ifindex: u32, address: IpAddr) {
-        let Ok(oif) = u16::try_from(ifindex) else { return };
-        let key = HopKey { oif, address };
-        match self.hop(ifindex, address) {
+    fn tell(&mut self, key: HopKey) {
+        match self.hop(&key) {
             Some(hop) => _ = self.table.set(key, hop),
             None => self.table.remove(&key),
         }
     }
 
     /// How frames to a neighbour look; `None` if XDP cannot send to it.
-    fn hop(&self, ifindex: u32, address: IpAddr) -> Option<Hop> {
+    fn hop(&self, key: &HopKey) -> Option<Hop> {
+        let ifindex = u32::from(key.oif);
         let link = self.links.get(&ifindex).filter(|_| self.is_used.load(Ordering::Relaxed))?;
         let features = self.features.get(&ifindex).copied().unwrap_or_default();
-        let neighbour = self.neighbours.get(&(ifindex, address)).filter(|_| may_leave_by(link, features))?;
+        let neighbour = self.neighbours.get(key).filter(|_| may_leave_by(link, features))?;
         // Groups are no neighbours that flows are sent to.
         let is_group = neighbour.mac.first().is_some_and(|byte| byte & 1 != 0);
         Some(Hop { to: neighbour.mac, from: link.mac?, mtu: link.mtu }).filter(|hop| hop.mtu > 0 && !is_group)
     }
 
     fn tell_of_link(&mut self, index: u32) {
-        let known = self.neighbours.keys().filter(|(oif, _)| *oif == index).copied();
-        let told = self.table.keys().map(|key| (u32::from(key.oif), key.address)).filter(|(oif, _)| *oif == index);
-        let all: Vec<(u32, IpAddr)> = known.chain(told).collect();
-        all.into_iter().for_each(|(oif, address)| self.tell(oif, address));
+        self.tell_of(|key| u32::from(key.oif) == index);
     }
 
-    fn tell_all(&mut self) {
-        let known = self.neighbours.keys().copied();
-        let all: Vec<(u32, IpAddr)> =
-            known.chain(self.table.keys().map(|key| (u32::from(key.oif), key.address))).collect();
-        all.into_iter().for_each(|(oif, address)| self.tell(oif, address));
+    /// Tells the programs of these neighbours, known now or told before.
+    fn tell_of(&mut self, is_meant: impl Fn(&HopKey) -> bool) {
+        let all = self.neighbours.keys().chain(self.table.keys()).filter(|key| is_meant(key));
+        all.copied().collect::<Vec<_>>().into_iter().for_each(|key| self.tell(key));
     }
 
     /// Asks drivers again, and has the kernel confirm neighbours that are in use.
     fn look_after(&mut self) {
         if self.is_used.load(Ordering::Relaxed) {
-            let features = read_features();
+            let features = self.read_features();
             let is_new = features != self.features;
             self.features = features;
             // The kernel's news of links say nothing of a new queueing discipline.
@@ -180,20 +180,35 @@ impl XdpHops {
                 Err(error) => tracing::debug!("reading the interfaces: {error}"),
             }
             if is_new {
-                self.tell_all();
+                self.tell_of(|_| true);
             }
         } else if self.table.keys().next().is_some() {
-            self.tell_all();
+            self.tell_of(|_| true);
         }
         let is_old = |key: &&HopKey| {
-            let neighbour = self.neighbours.get(&(u32::from(key.oif), key.address));
-            neighbour.is_some_and(|neighbour| !neighbour.is_confirmed)
+            self.neighbours.get(*key).is_some_and(|neighbour| !neighbour.is_confirmed)
                 && self.table.age_ms(key).is_some_and(|age| age < IN_USE_MS)
         };
         let old: Vec<HopKey> = self.table.keys().filter(is_old).take(MAX_TOLD).copied().collect();
         for key in old {
             if let Err(error) = self.resolver.resolve(u32::from(key.oif), key.address) {
                 tracing::debug!("neighbour {}: {error}", key.address);
+            }
+        }
+    }
+
+    /// What the drivers can do; nothing where the kernel does not tell.
+    fn read_features(&mut self) -> HashMap<u32, XdpFeatures> {
+        let query = self.query.take().map_or_else(XdpFeatureQuery::open, Ok);
+        let read = query.and_then(|mut query| query.read().map(|features| (query, features)));
+        match read {
+            Ok((query, features)) => {
+                self.query = Some(query);
+                features
+            }
+            Err(error) => {
+                tracing::debug!("what drivers can do with XDP is not known: {error}");
+                HashMap::new()
             }
         }
     }

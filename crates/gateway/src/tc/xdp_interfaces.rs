@@ -72,7 +72,7 @@ impl XdpInterfaces {
 }
 
 /// What the drivers can do; nothing where the kernel does not tell.
-pub(super) fn read_features() -> HashMap<u32, XdpFeatures> {
+fn read_features() -> HashMap<u32, XdpFeatures> {
     let read = XdpFeatureQuery::open().and_then(|mut query| query.read());
     read.unwrap_or_else(|error| {
         tracing::debug!("what drivers can do with XDP is not known: {error}");

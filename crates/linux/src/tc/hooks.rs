@@ -3,6 +3,7 @@
 //! Their life: loaded by [`TcHooks::load`]; attached by [`TcHooks::attach`], each link pinned at once. A link that an earlier process has left gets the new program in the same instant that the
 //! old one goes, so that no packet passes between them. Dropping this leaves everything attached. The maps are pinned too: the new programs go by the same flows as the old ones.
 use super::carrier::Carrier;
+use super::detach_wait::wait_until_gone;
 use super::flow_table::FlowTable;
 use super::flow_table_size::FlowTableSize;
 use super::loopback::{self, LOOPED_KEY_LEN, LoopbackSettings, LoopedEnds};
@@ -28,7 +29,6 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 /// The compiled programs; `scripts/check-bpf` compares them with their source.
 static BPF_OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/datapath.bpf.o");
@@ -461,29 +461,20 @@ fn detach(pins: &PinDir, ifindex: u32) -> io::Result<()> {
         let path = pins.path(&format!("{ifindex}-{program}"));
         if path.exists() {
             fs::remove_file(path)?;
-            wait_until_detached(ifindex, program, attach_type);
+            wait_until_detached(ifindex, program, attach_type)?;
         }
     }
     Ok(())
 }
 
-/// The kernel detaches a program some time after its link's last name is gone; until then it would take packets that nobody gives back.
-fn wait_until_detached(ifindex: u32, program: &str, attach_type: TcAttachType) {
-    for _ in 0..DETACH_CHECKS {
+/// Until then it would take packets that nobody gives back. One of the same name that stands there is another process's.
+fn wait_until_detached(ifindex: u32, program: &str, attach_type: TcAttachType) -> io::Result<()> {
+    wait_until_gone(|| {
         // The interface may be gone.
-        let Ok(name) = tun::name_of(ifindex) else { return };
-        let is_there = match SchedClassifier::query_tcx(&name, attach_type) {
-            Ok((_, programs)) => programs.iter().any(|found| found.name_as_str() == Some(program)),
-            // One of them went while they were listed.
-            Err(_) => true,
-        };
-        if !is_there {
-            return;
-        }
-        std::thread::sleep(DETACH_CHECK_INTERVAL);
-    }
+        let Ok(name) = tun::name_of(ifindex) else { return Ok(true) };
+        // An error: one of them went while they were listed.
+        Ok(SchedClassifier::query_tcx(&name, attach_type)
+            .is_ok_and(|(_, programs)| !programs.iter().any(|found| found.name_as_str() == Some(program))))
+    })
+    .map(drop)
 }
-
-/// How often it is looked whether a program is detached: for a second in all, since another one's of the same name may stand there.
-const DETACH_CHECKS: u32 = 200;
-const DETACH_CHECK_INTERVAL: Duration = Duration::from_millis(5);

@@ -1,9 +1,9 @@
 //! Pins of the program at XDP.
+use super::detach_wait::wait_until_gone;
 use super::pin_dir::PinDir;
 use crate::rtnetlink;
 use std::fs;
 use std::io;
-use std::time::Duration;
 
 /// Behind the index in the name of its pin.
 const PIN_SUFFIX: &str = "-xdp";
@@ -25,16 +25,12 @@ pub(super) fn detach(pins: &PinDir, ifindex: u32) -> io::Result<()> {
         return Ok(());
     }
     fs::remove_file(path)?;
-    for _ in 0..DETACH_CHECKS {
+    let is_gone = || {
         let links = rtnetlink::dump_links().map_err(io::Error::other)?;
-        if !links.iter().any(|link| link.index == ifindex && link.has_xdp) {
-            return Ok(());
-        }
-        std::thread::sleep(DETACH_CHECK_INTERVAL);
+        Ok(!links.iter().any(|link| link.index == ifindex && link.has_xdp))
+    };
+    match wait_until_gone(is_gone)? {
+        true => Ok(()),
+        false => Err(io::Error::new(io::ErrorKind::TimedOut, "the kernel has not detached it within a second")),
     }
-    Err(io::Error::new(io::ErrorKind::TimedOut, "the kernel has not detached it within a second"))
 }
-
-/// How often it is looked whether the program is detached: for a second in all.
-const DETACH_CHECKS: u32 = 200;
-const DETACH_CHECK_INTERVAL: Duration = Duration::from_millis(5);
