@@ -38,6 +38,9 @@ pub struct GatewayBench {
     /// The parts to measure; all of them if not given
     #[arg(long, value_delimiter = ',', value_enum)]
     parts: Vec<BenchPart>,
+    /// The routers to measure; all of them if not given
+    #[arg(long, value_delimiter = ',', value_enum)]
+    routers: Vec<Forwarder>,
 }
 
 /// A part of the measurement.
@@ -56,19 +59,23 @@ enum BenchPart {
 }
 
 /// The router under test.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 enum Forwarder {
-    /// The kernel without rules or tracking.
+    /// The kernel without rules or tracking
     NoRules,
-    /// The kernel drops what arrives.
+    /// The kernel drops what arrives
     Door,
-    /// A program at XDP drops what arrives.
+    /// A program at XDP drops what arrives
     XdpDoor,
+    /// Linux's own tracking
     Linux,
+    /// The same, receiving on the other processor
     LinuxThreadedNapi,
+    /// keepstate between TUN interfaces
     Tun,
+    /// keepstate at tc's hooks
     Tc,
-    /// Known flows are sent on at XDP.
+    /// The same, where known flows are sent on at XDP
     TcXdp,
 }
 
@@ -123,6 +130,14 @@ struct FloodResult {
     rates: FloodRates,
     /// CPU time of the gateway process in nanoseconds per packet; 0 for Linux.
     cpu_ns: f64,
+}
+
+/// Nanoseconds of processor time a packet of known flows.
+#[derive(Clone, Copy, Debug, Default)]
+struct KnownCost {
+    ns: f64,
+    /// Of that, those of the gateway's process: 0 for Linux.
+    gateway_ns: f64,
 }
 
 impl GatewayBench {
@@ -204,8 +219,9 @@ impl GatewayBench {
         mut measure: impl FnMut(Forwarder) -> Result<T>,
     ) -> Result<Vec<Vec<T>>> {
         let mut found: Vec<Vec<T>> = ways.iter().map(|_| Vec::new()).collect();
+        let is_wanted = |way| self.routers.is_empty() || self.routers.contains(way);
         for _ in 0..self.rounds {
-            for ((way, name), found) in ways.iter().zip(&mut found) {
+            for ((way, name), found) in ways.iter().zip(&mut found).filter(|((way, _), _)| is_wanted(way)) {
                 found.push(measure(*way).with_context(|| (*name).to_owned())?);
             }
         }
@@ -242,8 +258,8 @@ impl GatewayRuns {
         Ok(FloodResult { rates, cpu_ns: spent as f64 / packets.max(1.0) })
     }
 
-    /// Nanoseconds of processor time a packet that has come through; where all are dropped, a packet that was sent.
-    fn measure_known(&self, way: Forwarder, flows: u32) -> Result<f64> {
+    /// Processor time a packet that has come through; where all are dropped, a packet that was sent.
+    fn measure_known(&self, way: Forwarder, flows: u32) -> Result<KnownCost> {
         let running = self.start(way, flows, true)?;
         let is_door = matches!(way, Forwarder::Door | Forwarder::XdpDoor);
         let has = |progress, pass| match (way, progress) {
@@ -253,13 +269,11 @@ impl GatewayRuns {
             _ => Ok(pass > 1),
         };
         let softirq = process_named("ksoftirqd/0")?;
-        let beside = || {
-            let gateway = running.gateway.as_ref().map(Child::id);
-            [Some(softirq), gateway].into_iter().flatten().map(schedstat_ns).sum()
-        };
-        let cost = udp_flood::flood_known(&self.stage, flows, self.time, has, beside)?;
-        let packets = if is_door { cost.offered } else { cost.received };
-        Ok(cost.cpu_ns as f64 / packets.max(1) as f64)
+        let gateway = || running.gateway.as_ref().map_or(0, |gateway| schedstat_ns(gateway.id()));
+        let cost = udp_flood::flood_known(&self.stage, flows, self.time, has, || [schedstat_ns(softirq), gateway()])?;
+        let packets = if is_door { cost.offered } else { cost.received }.max(1) as f64;
+        let [_, gateway] = cost.beside_ns;
+        Ok(KnownCost { ns: cost.cpu_ns as f64 / packets, gateway_ns: gateway as f64 / packets })
     }
 
     fn measure_streams(&self, way: Forwarder, server: BenchHost) -> Result<StreamResults> {
@@ -415,21 +429,32 @@ fn print_flood(flows: u32, rounds: &[Vec<FloodResult>]) {
     println!();
 }
 
-fn print_known(flows: u32, rounds: &[Vec<f64>]) {
-    println!("{:<24} {:>12} {:>16}", format!("{flows} flows"), "ns a packet", "over arriving");
-    let times: Vec<f64> = rounds.iter().map(|found| median(found.clone()).unwrap_or_default()).collect();
+fn print_known(flows: u32, rounds: &[Vec<KnownCost>]) {
+    println!("{:<24} {:>12} {:>16} {:>14}", format!("{flows} flows"), "ns a packet", "over arriving", "of our process");
+    let of = |part: fn(&KnownCost) -> f64| {
+        rounds.iter().map(|found| median(found.iter().map(part).collect())).collect::<Vec<Option<f64>>>()
+    };
+    let (times, gateways) = (of(|cost| cost.ns), of(|cost| cost.gateway_ns));
     let [door, linux, tc, xdp_door, xdp] = times[..] else { return };
-    for (((_, name), time), door) in KNOWN_FORWARDERS.iter().zip(&times).zip([door, door, door, xdp_door, xdp_door]) {
-        println!("{name:<24} {time:>12.0} {:>16.0}", time - door);
+    let doors = [door, door, door, xdp_door, xdp_door];
+    for ((((_, name), time), door), gateway) in KNOWN_FORWARDERS.iter().zip(&times).zip(doors).zip(gateways) {
+        let Some(time) = time else { continue };
+        let over = door.map_or_else(String::new, |door| format!("{:.0}", time - door));
+        println!("{name:<24} {time:>12.0} {over:>16} {:>14.0}", gateway.unwrap_or_default());
     }
-    println!(
-        "over what arrives and is dropped, Linux costs {:.2} times as much as keepstate at tc's hooks,",
-        (linux - door) / (tc - door)
-    );
-    println!(
-        "over what is dropped at XDP, {:.2} times as much as keepstate at XDP\n",
-        (linux - xdp_door) / (xdp - xdp_door)
-    );
+    if let [Some(door), Some(linux), Some(tc)] = [door, linux, tc] {
+        println!(
+            "over what arrives and is dropped, Linux costs {:.2} times as much as keepstate at tc's hooks",
+            (linux - door) / (tc - door)
+        );
+    }
+    if let [Some(door), Some(linux), Some(xdp)] = [xdp_door, linux, xdp] {
+        println!(
+            "over what is dropped at XDP, Linux costs {:.2} times as much as keepstate at XDP",
+            (linux - door) / (xdp - door)
+        );
+    }
+    println!();
 }
 
 fn print_streams(ways: &[(Forwarder, &str)], rounds: &[Vec<StreamResults>]) {

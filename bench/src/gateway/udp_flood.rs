@@ -79,6 +79,8 @@ pub enum FlowProgress {
 pub struct FloodCost {
     /// Nanoseconds of the generator, in whose time the kernel forwards, and of what runs beside it.
     pub cpu_ns: u64,
+    /// What of it is each of those beside.
+    pub beside_ns: [u64; 2],
     /// Datagrams sent.
     pub offered: u64,
     /// Datagrams that have come through.
@@ -92,7 +94,7 @@ pub fn flood_known(
     flows: u32,
     time: Duration,
     mut has: impl FnMut(FlowProgress, usize) -> Result<bool>,
-    beside: impl Fn() -> u64,
+    beside: impl Fn() -> [u64; 2],
 ) -> Result<FloodCost> {
     // Nobody there has a socket for the answers.
     let sinks = [(BenchHost::Client, "c0"), (BenchHost::Server, "s0")]
@@ -123,8 +125,11 @@ pub fn flood_known(
         Ok((rate, thread_cpu_time() - before))
     });
     let (rate, spent_sending) = generator.join().map_err(|_| anyhow::anyhow!("the generator has failed"))??;
+    let [now, before] = [beside(), spent];
+    let beside_ns = [now[0] - before[0], now[1] - before[1]];
     let cost = FloodCost {
-        cpu_ns: spent_sending + beside() - spent,
+        cpu_ns: spent_sending + beside_ns.iter().sum::<u64>(),
+        beside_ns,
         offered: (rate * time.as_secs_f64()) as u64,
         received: sink.count()? - received,
     };

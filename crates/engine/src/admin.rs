@@ -12,6 +12,7 @@ impl Engine {
     /// The value is out of range, or the sysctl is read-only.
     pub fn set_sysctl(&mut self, sysctl: Sysctl, value: u64) -> Result<(), SysctlError> {
         self.sysctls.set(sysctl, value)?;
+        self.revoke_short_lived(sysctl);
         if let Some(state) = &mut self.admission {
             state.configured.set(sysctl, value)?;
         }

@@ -61,7 +61,7 @@ pub use admission::{
     TupleSelector,
 };
 pub use classify::packet_tuple;
-pub use conn_id::ConnId;
+pub use conn_id::{ConnId, ConnIdMap};
 pub use connection::Connection;
 pub use counters::Counters;
 pub use ct_timeout::TimeoutPolicyId;
@@ -71,7 +71,7 @@ pub use entry::{Accounting, Entry, ProtocolInfo, TcpSide};
 pub use event::{Event, EventMask};
 pub use event_bits::EventBits;
 pub use expectation::{ExpectResult, ExpectationEntry, ExpectationPolicy};
-pub use export::{ConnSnapshot, DirtySlots, ImportError, SnapshotDecodeError, WindowTrust};
+pub use export::{ConnSnapshot, DirtySlots, ImportError, SnapshotAge, SnapshotDecodeError, WindowTrust};
 pub use helper::Helper;
 pub use keepstate_types::{EventKind, SctpState, Status, TcpState, ipproto};
 /// The crate with the packet types, checksums and rewrites that this API uses.

@@ -20,7 +20,9 @@ use crate::protocol::{Tcp, TrackCtx, TrackResult, seconds_to_ticks};
 use crate::table::TupleRef;
 use crate::table::record::{HotRecord, RecordKind};
 use crate::time::Ticks;
-use crate::{ConnId, Direction, Engine, Instant, Manip, NatRewrite, Status, Sysctl, TcpState, Tuple, Zone};
+use crate::{
+    ConnId, Direction, Engine, EventBits, Instant, Manip, NatRewrite, Status, Sysctl, Sysctls, TcpState, Tuple, Zone,
+};
 use alloc::vec::Vec;
 use keepstate_types::ipproto;
 use keepstate_wire::Packet;
@@ -46,9 +48,9 @@ pub enum OffloadError {
     NotFound,
     /// It is already offloaded.
     AlreadyOffloaded,
-    /// It is not yet assured, or it is closing.
+    /// It is not yet assured (of UDP: not yet answered), or it is closing.
     NotEstablished,
-    /// Its packets need the slow path: it has a helper, adjusted sequence numbers, or a fixed timeout.
+    /// Its packets need the slow path: it has a helper, adjusted sequence numbers, a fixed timeout, or one so short that it could end between two reports.
     NeedsSlowPath,
     /// Its protocol has no ports to look a flow up by, or too many states: only TCP, UDP and UDP-Lite are supported.
     UnsupportedProtocol,
@@ -89,9 +91,32 @@ pub(crate) fn visible_status(hot: &HotRecord) -> Status {
     if hides { status - Status::OFFLOAD } else { status }
 }
 
-/// Does an offload protect a connection from being dropped early? Not while its handshake goes on.
+/// Does an offload protect a connection from being dropped early? Not before it is assured, nor while its handshake goes on.
 pub(crate) fn is_protected_by_offload(hot: &HotRecord) -> bool {
-    visible_status(hot).contains(Status::OFFLOAD)
+    visible_status(hot).contains(Status::OFFLOAD.union(Status::ASSURED))
+}
+
+/// Has a datagram of it been answered, so that its packets are established ones? It is assured later, when it has lasted.
+fn is_answered_datagram(hot: &HotRecord) -> bool {
+    matches!(hot.protocol(), ipproto::UDP | ipproto::UDPLITE)
+        && hot.status().contains(Status::SEEN_REPLY)
+        && !hot.status().contains(Status::NAT_CLASH)
+}
+
+/// The least timeout, in seconds, that a data path's reports refresh in time.
+const MIN_TIMEOUT: u32 = 4;
+
+/// The timeouts of connections of a protocol while they are offloaded.
+fn lasting_timeouts(protocol: u8) -> &'static [Sysctl] {
+    match protocol {
+        ipproto::TCP => &[Sysctl::TcpTimeoutEstablished],
+        _ => &[Sysctl::UdpTimeout, Sysctl::UdpTimeoutStream],
+    }
+}
+
+/// Does a connection last from one report to the next?
+fn outlasts_reports(hot: &HotRecord, timeouts: &Sysctls) -> bool {
+    lasting_timeouts(hot.protocol()).iter().all(|timeout| timeouts[*timeout] >= MIN_TIMEOUT)
 }
 
 impl Engine {
@@ -130,11 +155,13 @@ impl Engine {
         let slow_path_status = Status::SEQ_ADJUST | Status::FIXED_TIMEOUT | Status::HELPER;
         let has_helper = hot.kind.has(RecordKind::HAS_EXTENSION)
             && self.extensions.find(conn_id.slot).is_some_and(|extension| extension.helper_state.is_some());
-        if status.intersects(slow_path_status) || has_helper {
+        let timeouts = timeouts_of(conn_id.slot, hot, &self.extensions, &self.timeout_policies, &self.sysctls);
+        if status.intersects(slow_path_status) || has_helper || !outlasts_reports(hot, timeouts) {
             return Err(OffloadError::NeedsSlowPath);
         }
         let opens = phase == OffloadPhase::Opening;
-        if status.contains(Status::ASSURED) == opens {
+        let is_lasting = status.contains(Status::ASSURED) || is_answered_datagram(hot);
+        if is_lasting == opens {
             return Err(OffloadError::NotEstablished);
         }
         match hot.protocol() {
@@ -165,18 +192,22 @@ impl Engine {
 
     /// Adds the data path's statistics to the connections and refreshes the timeouts of those that are offloaded; what a data path reports of a connection that came back since is counted too.
     /// Returns how many of the given items belong to connections that are not in the table (any more).
-    pub fn update_stats(&mut self, stats: impl IntoIterator<Item = FlowStats>, now: Instant) -> usize {
-        stats.into_iter().filter(|stats| !self.update_flow_stats(stats, now)).count()
+    pub fn update_stats<'a>(&mut self, stats: impl IntoIterator<Item = &'a FlowStats, IntoIter: Clone>) -> usize {
+        let stats = stats.into_iter();
+        // Their records are fetched together.
+        stats.clone().for_each(|stats| self.table.records.prefetch_for_stats(stats.conn_id.slot));
+        stats.filter(|stats| !self.update_flow_stats(stats)).count()
     }
 
-    fn update_flow_stats(&mut self, stats: &FlowStats, now: Instant) -> bool {
+    fn update_flow_stats(&mut self, stats: &FlowStats) -> bool {
         let (slot, named) = (stats.conn_id.slot, self.names(stats.conn_id));
         let Some(hot) = self.table.records.hot_mut(slot) else { return false };
         if !named {
             return false;
         }
         let sysctls = timeouts_of(slot, hot, &self.extensions, &self.timeout_policies, &self.sysctls);
-        let tick = now.tick();
+        // As when the packet was received, not when it is reported.
+        let tick = stats.last_seen.tick();
         let context = TrackCtx {
             sysctls,
             status: hot.status(),
@@ -185,17 +216,20 @@ impl Engine {
             secret: self.secret,
             ack_offset: 0,
         };
-        let timeout = match hot.protocol() {
+        let (timeout, assured) = match hot.protocol() {
             // In its other states every segment is noted by itself.
-            ipproto::TCP if Tcp::from_record_mut(hot).state() != TcpState::Established => 0,
-            ipproto::TCP => seconds_to_ticks(sysctls[Sysctl::TcpTimeoutEstablished]),
+            ipproto::TCP if Tcp::from_record_mut(hot).state() != TcpState::Established => (0, false),
+            ipproto::TCP => (seconds_to_ticks(sysctls[Sysctl::TcpTimeoutEstablished]), false),
             _ => match Stateless::load(hot).track_packet(&context) {
-                TrackResult::Pass { timeout, .. } => timeout,
-                _ => 0,
+                TrackResult::Pass { timeout, assured, .. } => (timeout, assured),
+                _ => (0, false),
             },
         };
-        // The timeout runs from when the packet was received, not from the report; a deadline never moves back.
-        let deadline = stats.last_seen.tick().wrapping_add(timeout);
+        if assured {
+            hot.add_status(Status::ASSURED);
+        }
+        // A deadline never moves back.
+        let deadline = tick.wrapping_add(timeout);
         if hot.status().contains(Status::OFFLOAD) && deadline.wrapping_sub(hot.deadline) as i32 > 0 {
             hot.deadline = deadline;
         }
@@ -204,6 +238,11 @@ impl Engine {
             let at = stats.direction as usize * 2;
             counts[at] += stats.packets;
             counts[at + 1] += stats.bytes;
+        }
+        if assured {
+            self.dirty.mark_dirty(slot);
+            self.note_change(slot, EventBits::ASSURED);
+            self.deliver_change(slot, stats.last_seen);
         }
         true
     }
@@ -220,7 +259,10 @@ impl Engine {
         if !self.names(conn_id) || packet.protocol() != ipproto::TCP {
             return false;
         }
-        self.track_in_slot::<NOTED>(packet, TupleRef::new(slot, direction), now).is_some()
+        let is_known = self.track_in_slot::<NOTED>(packet, TupleRef::new(slot, direction), now).is_some();
+        // It has passed: no rule has dropped it.
+        self.deliver_change(slot, now);
+        is_known
     }
 
     /// Ends the offload of a connection; [`Engine::poll_revoked`] will return its id. False if it was not offloaded.
@@ -231,6 +273,14 @@ impl Engine {
             self.unoffload(conn_id.slot);
         }
         is_offloaded
+    }
+
+    /// A timeout was set: connections that no longer last from one report to the next come back.
+    pub(crate) fn revoke_short_lived(&mut self, changed: Sysctl) {
+        let is_lasting = [ipproto::TCP, ipproto::UDP].into_iter().any(|of| lasting_timeouts(of).contains(&changed));
+        if is_lasting && self.sysctls[changed] < MIN_TIMEOUT {
+            self.revoke_all();
+        }
     }
 
     /// Ends the offload of every connection, for instance because the ruleset has changed.

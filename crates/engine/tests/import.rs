@@ -5,7 +5,7 @@ mod common;
 use common::ftp_session::{ACK, RST, SYN, SYN_ACK, Sender, TestEngine};
 use common::{CLIENT, SERVER, Segment, tcp, udp};
 use keepstate_engine::{
-    ConnId, ConnSnapshot, CtInfo, Engine, Helper, ImportError, Instant, Outcome, ProtocolInfo, Secret,
+    ConnId, ConnSnapshot, CtInfo, Engine, Helper, ImportError, Instant, Outcome, ProtocolInfo, Secret, SnapshotAge,
     SnapshotDecodeError, Status, Sysctl, Sysctls, TcpState, WindowTrust, Zone,
 };
 use keepstate_wire::Packet;
@@ -201,6 +201,51 @@ fn import_gap_counts_toward_the_timeout() {
     assert_eq!(second.count(), 0);
 }
 
+/// Nothing has come since the snapshot was taken.
+fn unseen_for(seconds: u64) -> SnapshotAge {
+    let since = Duration::from_secs(seconds);
+    SnapshotAge { since_taken: since, since_seen: since }
+}
+
+/// A UDP connection that was younger than two seconds, and was forwarded until it was older: it is what its packets would have made it.
+#[test]
+fn a_young_connection_that_went_on_is_adopted_as_a_stream() {
+    let mut first = engine();
+    let (question, answer) = (udp((CLIENT, 4000), (SERVER, 53), b"?"), udp((SERVER, 53), (CLIENT, 4000), b"!"));
+    for packet in [&question, &answer] {
+        track_and_confirm(&mut first, packet, NOW);
+    }
+    let young = first.export_all(NOW).next().unwrap();
+    let age = |since_taken, since_seen| SnapshotAge {
+        since_taken: Duration::from_millis(since_taken),
+        since_seen: Duration::from_millis(since_seen),
+    };
+    for (taken, seen, expected) in [
+        (0, 0, Some((30, false))),
+        (5_000, 5_000, Some((25, false))),
+        (5_000, 4_000, Some((26, false))),
+        (5_000, 1_000, Some((119, true))),
+        (60_000, 1_000, Some((119, true))),
+        (60_000, 50_000, Some((70, true))),
+        (60_000, 59_000, None),
+        (200_000, 130_000, None),
+    ] {
+        let mut second = engine();
+        let adopted = second.adopt(&young, age(taken, seen), NOW);
+        let found = adopted.ok().and_then(|conn_id| second.entry(conn_id, NOW));
+        let found = found.map(|entry| (entry.timeout, entry.status.contains(Status::ASSURED)));
+        assert_eq!(found, expected, "taken {taken} ms ago, seen {seen} ms ago");
+        // Its next packet finds it as old as it is.
+        if let Ok(conn_id) = adopted {
+            let next = NOW.after(Duration::from_millis(1_500));
+            track_and_confirm(&mut second, &answer, next);
+            let is_stream = taken + 1_500 > 2_000;
+            let timeout = second.entry(conn_id, next).unwrap().timeout;
+            assert_eq!(timeout, if is_stream { 120 } else { 30 }, "taken {taken} ms ago, seen {seen} ms ago");
+        }
+    }
+}
+
 /// A connection that went on without us, and that a file of before has restored already: the later deadline and the higher counts hold.
 #[test]
 fn adopted_connection_updates_the_one_that_is_there() {
@@ -211,18 +256,18 @@ fn adopted_connection_updates_the_one_that_is_there() {
     let newer = modified(&old, |one| one.accounting.as_mut().unwrap()[0].packets = 9);
     let mut second = engine();
     let restored = second.import(&old, Duration::from_secs(20), WindowTrust::Lenient, NOW).unwrap();
-    assert_eq!(second.adopt(&newer, Duration::from_secs(2), NOW), Ok(restored));
+    assert_eq!(second.adopt(&newer, unseen_for(2), NOW), Ok(restored));
     let entry = second.entry(restored, NOW).unwrap();
     assert_eq!((entry.timeout, entry.accounting.unwrap()[0].packets), (28, 9));
-    assert_eq!(second.adopt(&old, Duration::from_secs(25), NOW), Ok(restored));
+    assert_eq!(second.adopt(&old, unseen_for(25), NOW), Ok(restored));
     let entry = second.entry(restored, NOW).unwrap();
     assert_eq!((entry.timeout, entry.accounting.unwrap()[0].packets), (28, 9), "what is older changes nothing");
     // Another connection with one of its tuples is not it.
     let other = modified(&old, |one| (one.original, one.reply) = (old.reply, old.original));
-    assert_eq!(second.adopt(&other, Duration::ZERO, NOW), Err(ImportError::Clash));
+    assert_eq!(second.adopt(&other, unseen_for(0), NOW), Err(ImportError::Clash));
     assert_eq!(second.count(), 1);
     // Where there is none it is imported.
-    let conn_id = engine().adopt(&established().1, Duration::ZERO, NOW);
+    let conn_id = engine().adopt(&established().1, unseen_for(0), NOW);
     assert!(conn_id.is_ok());
     second.check_invariants().unwrap();
 }

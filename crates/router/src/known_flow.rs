@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! a packet of an established connection has passed ─▶ note: by which way, and what the rules have consulted
-//! both directions have passed, and nothing that may differ for the next packet was consulted; once the connection is assured (of TCP: by its third segment)
+//! both directions have passed, and nothing that may differ for the next packet was consulted; once the connection is assured (of TCP: by its third segment), or of UDP lasts for some packets
 //!      ─▶ the engine offloads the connection ─▶ Router::poll_offload: a KnownFlow for each direction
 //! or, where the data path can forward handshakes (router/handshake.rs): the first SYN has passed, and the rules would let the packets that follow pass in both directions ─▶ the same
 //! the connection closes, or rules, sets or routes change ─▶ Router::poll_revoked
@@ -10,9 +10,10 @@
 //! It never decides what becomes of a packet: it only remembers what has become of one.
 use crate::route_scope::RouteScope;
 use change_log::ChangeLog;
-use keepstate_engine::{ConnId, Direction, Engine, FlowStats, Instant, OffloadError, OffloadedFlow, Tuple, Zone};
-use keepstate_rules::{EvalTrace, HoldReasons, LookupScope, MovedCounters, Program, RuleCounters, SetLookup};
-use keepstate_wire::keyed_hash::{KeyedMap, SipKey};
+use flow_way::{CountedWay, FlowWays};
+use keepstate_engine::{ConnId, ConnIdMap, Direction, Engine, Instant, OffloadError, OffloadedFlow, Tuple, Zone};
+use keepstate_rules::{EvalTrace, HoldReasons, LookupScope, MovedCounters, RuleCounters, SetLookup};
+use keepstate_wire::keyed_hash::SipKey;
 use keepstate_wire::tcp::TcpFlags;
 use smallvec::{SmallVec, smallvec};
 use std::collections::{BTreeSet, VecDeque};
@@ -20,10 +21,12 @@ use std::net::IpAddr;
 
 mod change_log;
 mod flow;
+mod flow_way;
 mod offload_stats;
 
-pub use flow::{FlowSource, FlowTarget, KnownFlow};
-pub use offload_stats::FlowOffloadStats;
+pub use flow::KnownFlow;
+pub use flow_way::{FlowSource, FlowTarget, FlowWay};
+pub use offload_stats::{FlowOffloadStats, FlowReport};
 
 /// The way of one direction, as its last packet took it.
 #[derive(Clone, Debug)]
@@ -56,9 +59,15 @@ struct KnownWay {
     addresses: RoutedAddresses,
     /// What its rules have looked up in sets.
     lookups: Box<[SetLookup]>,
-    counters: RuleCounters,
-    source: FlowSource,
-    target: FlowTarget,
+    way: FlowWay,
+}
+
+/// A connection that may become known.
+#[derive(Debug, Default)]
+struct Candidate {
+    ways: [Option<NotedWay>; 2],
+    /// Packets since both ways were noted.
+    packets: u8,
 }
 
 /// Where a packet came from and goes to; whether it came with a mark, and the one it has now; whether routes go by the type of service.
@@ -93,13 +102,16 @@ impl NotedWay {
 /// Connections that may become known, and what is needed of those that are.
 #[derive(Debug)]
 pub(crate) struct FlowTracker {
-    candidates: KeyedMap<ConnId, [Option<NotedWay>; 2]>,
+    candidates: ConnIdMap<Candidate>,
     /// What is needed of each direction.
-    known: KeyedMap<ConnId, [KnownWay; 2]>,
+    known: ConnIdMap<[KnownWay; 2]>,
+    ways: FlowWays,
     /// Connections that the data path had no place for, until when they are not offered again.
-    refused: KeyedMap<ConnId, Instant>,
+    refused: ConnIdMap<Instant>,
     /// Known ones whose handshake goes on; `None` if the data path forwards none.
-    opening: Option<KeyedMap<ConnId, ()>>,
+    opening: Option<ConnIdMap<()>>,
+    /// Known ones of UDP that are not assured yet.
+    young: ConnIdMap<()>,
     /// The connections that depend on the routes to an address.
     by_address: BTreeSet<(IpAddr, ConnId)>,
     /// The connections whose rules have made a lookup.
@@ -118,10 +130,12 @@ pub(crate) struct FlowTracker {
 impl FlowTracker {
     pub(crate) fn new(key: SipKey) -> FlowTracker {
         FlowTracker {
-            candidates: key.derive(0).map(),
-            known: key.derive(1).map(),
-            refused: key.derive(2).map(),
+            candidates: ConnIdMap::default(),
+            known: ConnIdMap::default(),
+            ways: FlowWays::new(key),
+            refused: ConnIdMap::default(),
             opening: None,
+            young: ConnIdMap::default(),
             by_address: BTreeSet::new(),
             by_lookup: BTreeSet::new(),
             route_changes: ChangeLog::new(),
@@ -134,8 +148,8 @@ impl FlowTracker {
     }
 
     /// The data path forwards handshakes too.
-    pub(crate) fn allow_opening(&mut self, key: SipKey) {
-        self.opening = Some(key.map());
+    pub(crate) fn allow_opening(&mut self) {
+        self.opening = Some(ConnIdMap::default());
     }
 
     /// May a connection whose first SYN has passed be offered?
@@ -205,12 +219,17 @@ impl FlowTracker {
             // Those that never see an answer stay behind.
             self.candidates.clear();
         }
-        let ways = self.candidates.entry(conn_id).or_default();
+        let Candidate { ways, packets } = self.candidates.entry(conn_id).or_default();
         ways.iter_mut().for_each(|way| _ = way.take_if(|way| way.conn_mark != conn_mark));
         if let Some(way) = ways.get_mut(direction as usize) {
             *way = Some(noted);
         }
-        if !is_assured || ways.iter().any(Option::is_none) {
+        if ways.iter().any(Option::is_none) {
+            return;
+        }
+        *packets = packets.saturating_add(1);
+        // A question and its answer are not worth it.
+        if !is_assured && (*packets < YOUNG_PACKETS || self.young.len() >= MAX_YOUNG) {
             return;
         }
         let flow = match engine.offload(conn_id, now) {
@@ -222,7 +241,11 @@ impl FlowTracker {
                 return;
             }
         };
-        let Some([Some(original), Some(reply)]) = self.candidates.remove(&conn_id) else { return };
+        let ways = self.candidates.remove(&conn_id).map(|candidate| candidate.ways);
+        let Some([Some(original), Some(reply)]) = ways else { return };
+        if !is_assured {
+            self.young.insert(conn_id, ());
+        }
         self.offer(flow, [original, reply], None, engine);
     }
 
@@ -282,9 +305,14 @@ impl FlowTracker {
             engine.revoke(conn_id);
             return;
         }
-        let known = |direction, way: &NotedWay, tuple, translated| KnownFlow {
+        let [original_way, reply_way] = [&original, &reply].map(|way| {
+            let (source, target, counters) = (way.source, way.target, way.counters.clone());
+            self.ways.hold(CountedWay { source, target, counters })
+        });
+        let known = |direction, way: &NotedWay, counted: FlowWay, tuple, translated| KnownFlow {
             conn_id,
             direction,
+            way: counted,
             source: way.source,
             tuple,
             translated,
@@ -296,21 +324,17 @@ impl FlowTracker {
             opening,
         };
         self.ready.push_back([
-            known(Direction::Original, &original, original_tuple, as_server),
-            known(Direction::Reply, &reply, reply_tuple, as_client),
+            known(Direction::Original, &original, original_way, original_tuple, as_server),
+            known(Direction::Reply, &reply, reply_way, reply_tuple, as_client),
         ]);
         self.by_address.extend(addresses.iter().flatten().map(|address| (*address, conn_id)));
         let lookups = original.lookups.iter().chain(&reply.lookups);
         self.by_lookup.extend(lookups.map(|lookup| (*lookup, conn_id)));
         let [to_server, to_client] = addresses;
-        let known = |addresses, way: NotedWay| KnownWay {
-            addresses,
-            lookups: way.lookups,
-            counters: way.counters,
-            source: way.source,
-            target: way.target,
-        };
-        self.known.insert(conn_id, [known(to_server, original), known(to_client, reply)]);
+        let known = |addresses, way: NotedWay, counted| KnownWay { addresses, lookups: way.lookups, way: counted };
+        let ways = [known(to_server, original, original_way), known(to_client, reply, reply_way)];
+        // It may have been offered before, and its last packets be counted still: the data path says when it has reported all of them.
+        self.known.insert(conn_id, ways);
     }
 
     /// Revokes the flows that depend on the routes to some destinations. False if they are too many: all are to be revoked.
@@ -364,21 +388,15 @@ impl FlowTracker {
         self.ready.clear();
     }
 
-    /// Counts what the data path has forwarded. Gives the way that it took, if that is still known.
-    pub(crate) fn count(
-        &mut self,
-        stats: FlowStats,
-        engine: &mut Engine,
-        program: &mut Program,
-        now: Instant,
-    ) -> Option<(FlowSource, FlowTarget)> {
-        let way = self.known.get(&stats.conn_id).and_then(|of| of.get(stats.direction as usize));
-        if let Some(way) = way {
-            program.count_offloaded(&way.counters, stats.packets, stats.bytes);
+    /// Counts packets that the data path has forwarded. Gives the way that they have gone, if that is still known.
+    pub(crate) fn count(&mut self, report: &FlowReport, engine: &Engine) -> Option<&CountedWay> {
+        let way = report.way?;
+        self.offloaded_packets += report.stats.packets;
+        let conn_id = report.stats.conn_id;
+        if !self.young.is_empty() && self.young.contains_key(&conn_id) && engine.is_assured(conn_id) {
+            self.young.remove(&conn_id);
         }
-        self.offloaded_packets += stats.packets;
-        engine.update_stats([stats], now);
-        way.map(|way| (way.source, way.target))
+        self.ways.get(way)
     }
 
     /// The data path has no place for a connection now: it is offered again later.
@@ -389,9 +407,16 @@ impl FlowTracker {
         self.refused.insert(conn_id, Instant(now.0.saturating_add(RETRY_INTERVAL)));
     }
 
+    /// All was reported of lines whose connection has others now.
+    pub(crate) fn release(&mut self, way: FlowWay) {
+        self.ways.release(way);
+    }
+
     pub(crate) fn forget(&mut self, conn_id: ConnId) {
         self.opening.iter_mut().for_each(|opening| _ = opening.remove(&conn_id));
+        self.young.remove(&conn_id);
         for way in self.known.remove(&conn_id).into_iter().flatten() {
+            self.ways.release(way.way);
             for address in way.addresses {
                 self.by_address.remove(&(address, conn_id));
             }
@@ -403,17 +428,15 @@ impl FlowTracker {
 
     /// Counters of rules have other indices now.
     pub(crate) fn move_rule_counters(&mut self, moved: &MovedCounters) {
-        let ways = self.candidates.values_mut().flatten().flatten().map(|way| &mut way.counters);
-        for counters in ways.chain(self.known.values_mut().flatten().map(|way| &mut way.counters)) {
-            *counters = counters.iter().filter_map(|counter| moved.get(counter).copied()).collect();
+        for way in self.candidates.values_mut().flat_map(|candidate| &mut candidate.ways).flatten() {
+            way.counters = way.counters.iter().filter_map(|counter| moved.get(counter).copied()).collect();
         }
+        self.ways.move_rule_counters(moved);
     }
 
     /// Counters of rules mean other rules now.
     pub(crate) fn forget_rule_counters(&mut self) {
-        for way in self.known.values_mut().flatten() {
-            way.counters.clear();
-        }
+        self.ways.forget_rule_counters();
     }
 
     pub(crate) fn set_sent_at_xdp(&mut self, packets: u64) {
@@ -438,6 +461,9 @@ const REASONS: usize = HoldReasons::all().bits().count_ones() as usize;
 const MAX_CANDIDATES: usize = 262_144;
 /// Known connections whose handshake goes on, at most: a flood of SYNs leaves the table's other places to connections that are one.
 const MAX_OPENING: usize = 16_384;
+/// Packets that a UDP connection has had since both ways were noted, before it is offered although it is not assured, and how many such connections at most: what ends soon takes no place from what lasts.
+const YOUNG_PACKETS: u8 = 4;
+const MAX_YOUNG: usize = 16_384;
 /// Connections without a place that are remembered, at most, and for how many nanoseconds.
 const MAX_REFUSED: usize = 65_536;
 const RETRY_INTERVAL: u64 = 1_000_000_000;

@@ -74,7 +74,7 @@ mod synproxy;
 pub use cluster_duty::{ClusterDuty, DutyCounters};
 pub use fib::{FibChange, FibTable, Interface, LINK_TYPE_NONE, RoutePage};
 pub use icmp_ratelimit::IcmpLimits;
-pub use known_flow::{FlowOffloadStats, FlowSource, FlowTarget, KnownFlow};
+pub use known_flow::{FlowOffloadStats, FlowReport, FlowSource, FlowTarget, FlowWay, KnownFlow};
 pub use route_oracle::{RouteAnswer, RouteOracle, RouteQuery};
 pub use route_table::{Route, RoutePlacement};
 pub use router::{

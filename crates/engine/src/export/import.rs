@@ -145,39 +145,6 @@ impl Engine {
     }
 }
 
-impl Engine {
-    /// As [`Engine::import`], of a connection that was established and went on meanwhile. If this very connection is there already, it gets what the snapshot knows better: a later
-    /// deadline and higher counts.
-    ///
-    /// # Errors
-    /// As [`Engine::import`].
-    pub fn adopt(&mut self, snapshot: &ConnSnapshot, gap: Duration, now: Instant) -> Result<ConnId, ImportError> {
-        let found = self.find_by_original(&snapshot.original, snapshot.zone);
-        let same = |slot: &u32| {
-            let key = self.table.records.key(TupleRef::new(*slot, Direction::Reply));
-            let is_alive = self.table.records.hot(*slot).is_some_and(|hot| !hot.is_expired(now.tick()));
-            is_alive && key.is_some_and(|key| key.tuple() == snapshot.reply)
-        };
-        let Some(slot) = found.filter(same) else {
-            return self.import(snapshot, gap, WindowTrust::Lenient, now);
-        };
-        let gap = u64::try_from(gap.as_millis()).unwrap_or(u64::MAX);
-        let remaining = millis_to_ticks(snapshot.remaining_ms.saturating_sub(gap));
-        if let Some(hot) = self.table.records.hot_mut(slot) {
-            let deadline = now.tick().wrapping_add(remaining);
-            if deadline.wrapping_sub(hot.deadline) as i32 > 0 && !hot.status().contains(Status::FIXED_TIMEOUT) {
-                hot.deadline = deadline;
-            }
-            let counts = if hot.kind.has(RecordKind::COUNTED) { self.table.records.counts_mut(slot) } else { None };
-            if let (Some(counts), Some([original, reply])) = (counts, snapshot.accounting) {
-                let known = [original.packets, original.bytes, reply.packets, reply.bytes];
-                counts.iter_mut().zip(known).for_each(|(count, known)| *count = known.max(*count));
-            }
-        }
-        Ok(self.conn_id(slot))
-    }
-}
-
 impl ConnSnapshot {
     /// The tracker to continue with, and the number of lenient segments per direction.
     fn restore_tracker(&self, gap: u64, trust: WindowTrust, now: Instant) -> (Tracker, Option<[u8; 2]>) {

@@ -4,10 +4,12 @@
 //! becomes a connection again in an engine that has neither of its tuples ([`Engine::import`]). Its timeouts continue, a child finds its master, a
 //! source keeps its NAT mapping (of several, the one imported last). [`Engine::poll_dirty_slot`] reports which connections have changed since.
 //! Snapshots are untrusted: an impossible connection is rejected with an error and must never be inserted in part. Expectations are not exported.
+mod adopt;
 mod codec;
 mod dirty;
 mod import;
 
+pub use adopt::SnapshotAge;
 pub use codec::SnapshotDecodeError;
 pub use dirty::DirtySlots;
 pub use import::{ImportError, WindowTrust};

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{CtInfo, NatRange, Secret, Sysctls};
+use crate::{CtInfo, EventKind, EventMask, NatRange, Secret, Sysctls};
 use alloc::vec;
 use keepstate_wire::{Packet, checksum};
 
@@ -36,7 +36,9 @@ fn engine() -> Engine {
     let mut sysctls = Sysctls::default();
     sysctls.set(Sysctl::Checksum, 0).unwrap();
     sysctls.set(Sysctl::Acct, 1).unwrap();
-    Engine::new(sysctls, Secret([3; 16]))
+    let mut engine = Engine::new(sysctls, Secret([3; 16]));
+    engine.subscribe(EventMask::ALL, 64);
+    engine
 }
 
 /// Sends a packet through the engine with masquerading; returns its `ct state` and connection.
@@ -83,23 +85,23 @@ fn flow_stats_update_counters_and_timeout() {
     engine.offload(conn_id, Instant(SECOND)).unwrap();
     let last = Instant(3600 * SECOND);
     let seen = FlowStats { conn_id, direction: Direction::Reply, packets: 10, bytes: 15_000, last_seen: last };
-    assert_eq!(engine.update_stats([seen], Instant(3601 * SECOND)), 0);
+    assert_eq!(engine.update_stats(&[seen]), 0);
     let entry = engine.entry(conn_id, Instant(3601 * SECOND)).unwrap();
     let [original, reply] = entry.accounting.unwrap();
     assert_eq!((original.packets, reply.packets, reply.bytes), (2, 11, 15_040));
     assert_eq!(entry.timeout, 431_999);
     // A late report does not shorten the timeout.
     let late = FlowStats { last_seen: Instant(2 * SECOND), ..seen };
-    assert_eq!(engine.update_stats([late], Instant(3601 * SECOND)), 0);
+    assert_eq!(engine.update_stats(&[late]), 0);
     assert_eq!(engine.entry(conn_id, Instant(3601 * SECOND)).unwrap().timeout, 431_999);
     assert!(engine.revoke(conn_id));
     // What the data path had forwarded before it heard of that still counts, and refreshes nothing.
     let rest = FlowStats { last_seen: Instant(3601 * SECOND), packets: 1, bytes: 40, ..seen };
-    assert_eq!(engine.update_stats([rest], Instant(3602 * SECOND)), 0);
+    assert_eq!(engine.update_stats(&[rest]), 0);
     let entry = engine.entry(conn_id, Instant(3602 * SECOND)).unwrap();
     assert_eq!((entry.accounting.unwrap()[1].packets, entry.timeout), (22, 431_998));
     engine.flush(Instant(3602 * SECOND));
-    assert_eq!(engine.update_stats([seen], Instant(3602 * SECOND)), 1, "it is not in the table");
+    assert_eq!(engine.update_stats(&[seen]), 1, "it is not in the table");
 }
 
 #[test]
@@ -180,6 +182,15 @@ fn a_flow_that_came_back_is_judged_leniently_for_sixteen_segments_each_way() {
     engine.check_invariants().unwrap();
 }
 
+/// The kinds of the events since the last time, with the state of TCP.
+fn events(engine: &mut Engine) -> Vec<(EventKind, TcpState)> {
+    let state = |protocol: crate::ProtocolInfo| match protocol {
+        crate::ProtocolInfo::Tcp { state, .. } => state,
+        _ => TcpState::None,
+    };
+    core::iter::from_fn(|| engine.poll_event()).map(|event| (event.kind, state(event.entry.protocol))).collect()
+}
+
 fn segment(bytes: &[u8]) -> Packet<'_> {
     Packet::parse(bytes).unwrap()
 }
@@ -216,8 +227,9 @@ fn noted_segments_open_and_close_a_connection_as_if_they_had_come() {
         assert_eq!(ours.accounting.unwrap().map(|counts| counts.packets), [1, 0]);
     }
     assert_eq!((engine.poll_revoked(), engine.offloaded_count()), (Some(conn_id), 0), "nothing more is expected of it");
-    let events = |engine: &mut Engine| core::iter::from_fn(|| engine.poll_event()).count();
-    assert_eq!(events(&mut engine), events(&mut twin));
+    let told = events(&mut engine);
+    assert_eq!(told.len(), 7, "{told:?}");
+    assert_eq!(told, events(&mut twin));
     engine.check_invariants().unwrap();
 }
 
@@ -305,4 +317,75 @@ fn a_handshake_told_after_the_offload_has_ended_leaves_no_windows() {
     assert_eq!(masquerade(&mut engine, &later(false, 7_000_000, 900_000), 2).0, CtInfo::Established);
     assert_eq!(masquerade(&mut engine, &later(true, 900_000, 7_000_000), 2).0, CtInfo::Established);
     engine.check_invariants().unwrap();
+}
+
+fn datagram(reply: bool) -> Vec<u8> {
+    let (source, destination, from, to) =
+        if reply { (SERVER, OUTSIDE, 53_u16, 4000_u16) } else { (CLIENT, SERVER, 4000, 53) };
+    let mut bytes = [from.to_be_bytes(), to.to_be_bytes(), 8_u16.to_be_bytes()].concat();
+    bytes.extend([0, 0]);
+    ipv4_packet(source, destination, 17, &bytes)
+}
+
+/// A datagram connection as young as can be: asked and answered in its first second.
+fn answered(engine: &mut Engine) -> ConnId {
+    masquerade(engine, &datagram(false), 1);
+    masquerade(engine, &datagram(true), 1).1.unwrap()
+}
+
+fn stats(conn_id: ConnId, at: u64) -> FlowStats {
+    FlowStats { conn_id, direction: Direction::Original, packets: 3, bytes: 90, last_seen: Instant(at * SECOND) }
+}
+
+/// What the data path reports of an answered UDP connection assures it as packets would: once one came more than two seconds after the first.
+#[test]
+fn a_young_datagram_connection_is_offloaded_and_assured_by_what_is_reported() {
+    let (mut engine, mut twin) = (engine(), engine());
+    let unanswered = masquerade(&mut engine, &datagram(false), 1).1.unwrap();
+    assert_eq!(engine.offload(unanswered, Instant(SECOND)), Err(OffloadError::NotEstablished));
+    let (conn_id, same) = (answered(&mut engine), answered(&mut twin));
+    engine.offload(conn_id, Instant(SECOND)).unwrap();
+    for engine in [&mut engine, &mut twin] {
+        while engine.poll_event().is_some() {}
+    }
+    for (seen, reported, is_assured) in [(2, 9, false), (3, 9, false), (4, 9, true), (20, 21, true)] {
+        engine.update_stats(&[stats(conn_id, seen)]);
+        masquerade(&mut twin, &datagram(false), seen);
+        let now = Instant(reported * SECOND);
+        let (ours, expected) = (engine.entry(conn_id, now).unwrap(), twin.entry(same, now).unwrap());
+        assert_eq!((ours.status - Status::OFFLOAD, ours.timeout), (expected.status, expected.timeout), "{seen}");
+        assert_eq!(ours.status.contains(Status::ASSURED), is_assured, "{seen}");
+    }
+    assert_eq!(events(&mut engine), [(EventKind::Update, TcpState::None)]);
+    assert_eq!(events(&mut twin), [(EventKind::Update, TcpState::None)]);
+    engine.check_invariants().unwrap();
+}
+
+#[test]
+fn a_young_datagram_connection_is_dropped_early_although_it_is_offloaded() {
+    let mut engine = engine();
+    let conn_id = answered(&mut engine);
+    engine.offload(conn_id, Instant(SECOND)).unwrap();
+    assert!(!is_protected_by_offload(engine.table.records.hot(conn_id.slot).unwrap()));
+    engine.update_stats(&[stats(conn_id, 4)]);
+    assert!(is_protected_by_offload(engine.table.records.hot(conn_id.slot).unwrap()));
+}
+
+/// Between two reports a connection must not end although its packets pass.
+#[test]
+fn connections_that_end_between_two_reports_stay_here() {
+    for (sysctl, is_tcp) in
+        [(Sysctl::UdpTimeout, false), (Sysctl::UdpTimeoutStream, false), (Sysctl::TcpTimeoutEstablished, true)]
+    {
+        let mut engine = engine();
+        let conn_id = if is_tcp { establish(&mut engine) } else { answered(&mut engine) };
+        engine.offload(conn_id, Instant(SECOND)).unwrap();
+        engine.set_sysctl(sysctl, 4).unwrap();
+        assert_eq!(engine.poll_revoked(), None);
+        engine.set_sysctl(sysctl, 3).unwrap();
+        assert_eq!(engine.poll_revoked(), Some(conn_id), "{sysctl:?}");
+        assert_eq!(engine.offload(conn_id, Instant(SECOND)), Err(OffloadError::NeedsSlowPath));
+        engine.set_sysctl(sysctl, 4).unwrap();
+        engine.offload(conn_id, Instant(SECOND)).unwrap();
+    }
 }

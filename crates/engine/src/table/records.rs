@@ -175,6 +175,14 @@ impl Records {
         }
     }
 
+    /// Prefetches what counting packets of a connection reads and writes.
+    pub(crate) fn prefetch_for_stats(&self, slot: u32) {
+        self.prefetch_slot(slot);
+        if let Some(counts) = self.counts.get(slot as usize) {
+            simd::prefetch(counts);
+        }
+    }
+
     /// Prefetches what [`Records::hash`] reads of `reference`.
     pub(crate) fn prefetch_for_hash(&self, reference: TupleRef) {
         if let Some(hot) = self.hot(reference.slot()) {

@@ -6,15 +6,16 @@
 //!   └───── revoked: it closes ──▶ leaving ──▶ gone                          └── closed, gone from the table ──▶ gone
 //! ```
 //! At the start the connections that an earlier gateway has left, known or parked, enter the router's table; all are parked before the first packet is judged, and so judged anew.
+use super::entered::{EnteredConnection, EnteredConnections, FlowPhase};
 use super::flow_entry::tc_flow;
 use super::opened::{JudgedSyn, OpenedByClass};
 use keepstate_engine::{
-    Accounting, ConnId, ConnSnapshot, Direction, FlowStats, Instant, ProtocolInfo, Status, Sysctl, TcpState,
+    Accounting, ConnId, ConnSnapshot, Direction, Instant, ProtocolInfo, SnapshotAge, Status, Sysctl, TcpState,
 };
-use keepstate_linux::tc::{AdoptedFlow, FlowCounts, FlowLine, FlowRecord, FlowTable, TcError, TcHooks};
-use keepstate_router::{KnownFlow, MarkedEgress, Router};
-use std::collections::HashMap;
+use keepstate_linux::tc::{AdoptedFlow, FlowCounts, FlowLine, FlowTable, TcError, TcHooks, now_ms};
+use keepstate_router::{FlowReport, KnownFlow, MarkedEgress, Router};
 use std::net::IpAddr;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -23,49 +24,24 @@ pub(super) struct TcFlows {
     table: FlowTable,
     /// The router's generation that the lines belong to; `None` before the first.
     generation: Option<u64>,
-    connections: HashMap<ConnId, EnteredConnection>,
-    /// The lines that may still count.
-    counting: HashMap<FlowLine, CountingLine>,
-    /// What is still to be looked at in this round, and when the next round begins.
-    to_count: Vec<ConnId>,
+    entered: EnteredConnections,
+    /// The place where this round of counting goes on, and when the next round begins.
+    next_counted: u32,
     next_round: Instant,
+    /// Of this batch; kept for its memory.
+    reports: Vec<FlowReport>,
     refused: u64,
     opened: OpenedByClass,
-}
-
-struct EnteredConnection {
-    /// Original, reply.
-    lines: [FlowLine; 2],
-    /// What the next gateway is told; `None` if it is too much.
-    record: Option<FlowRecord>,
-    phase: FlowPhase,
-    /// Its handshake goes on.
-    is_opening: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum FlowPhase {
-    Known,
-    /// Programs may still be counting on so many of its lines.
-    Leaving(u8),
-    Parked,
-}
-
-struct CountingLine {
-    conn_id: ConnId,
-    direction: Direction,
-    reported: FlowCounts,
-    /// Was it entered by an earlier gateway, whose rules it has passed?
-    is_adopted: bool,
-    is_parked: bool,
 }
 
 /// Between two rounds of counting.
 const ROUND: u64 = 1_000_000_000;
 /// What new lines have counted.
 const NOTHING_COUNTED: [FlowCounts; 2] = [FlowCounts { packets: 0, bytes: 0, seen_ms: 0 }; 2];
-/// Connections counted in one turn.
-const COUNTS_PER_TURN: usize = 2048;
+/// Places looked at in one turn, and together.
+const COUNTS_PER_TURN: u32 = 2048;
+const COUNTS_AT_ONCE: u32 = 64;
+const DIRECTIONS: [Direction; 2] = [Direction::Original, Direction::Reply];
 
 impl TcFlows {
     /// The table of these programs.
@@ -73,13 +49,14 @@ impl TcFlows {
     /// # Errors
     /// It cannot be mapped.
     pub(super) fn new(hooks: &mut TcHooks) -> Result<TcFlows, TcError> {
+        let table = hooks.flow_table()?;
         Ok(TcFlows {
-            table: hooks.flow_table()?,
+            entered: EnteredConnections::new(table.line_counts()),
+            table,
             generation: None,
-            connections: HashMap::new(),
-            counting: HashMap::new(),
-            to_count: Vec::new(),
+            next_counted: 0,
             next_round: Instant(0),
+            reports: Vec::new(),
             refused: 0,
             opened: OpenedByClass::new(hooks)?,
         })
@@ -93,27 +70,28 @@ impl TcFlows {
         let (children, masters): (Vec<_>, Vec<_>) =
             decoded.partition(|(snapshot, _)| snapshot.as_ref().is_some_and(|snapshot| snapshot.master.is_some()));
         for (snapshot, flow) in masters.into_iter().chain(children) {
-            let AdoptedFlow { lines, record, .. } = flow;
+            let AdoptedFlow { lines, record, written_ms, .. } = flow;
             let counts = lines.map(|line| self.table.counts(line));
-            let conn_id = snapshot.and_then(|snapshot| self.adopt_one(snapshot, lines, counts, router, now));
-            let Some(conn_id) = conn_id.filter(|conn_id| !self.connections.contains_key(conn_id)) else {
+            let conn_id =
+                snapshot.and_then(|snapshot| self.adopt_one((snapshot, written_ms), lines, counts, router, now));
+            let Some(conn_id) = conn_id.filter(|conn_id| self.entered.place_of(*conn_id).is_none()) else {
                 lines.into_iter().for_each(|line| self.table.remove(line));
                 self.table.remove_record(record);
                 continue;
             };
-            self.count_from(conn_id, lines, counts, true);
-            self.connections.insert(
-                conn_id,
-                EnteredConnection { lines, record: Some(record), phase: FlowPhase::Known, is_opening: false },
-            );
+            self.entered.insert(EnteredConnection {
+                reported: counts,
+                record: Some(record),
+                ..EnteredConnection::new(conn_id, lines, None)
+            });
         }
         // What has begun and ended meanwhile is told by the first sync, when the router knows its interfaces.
-        self.connections.len()
+        self.entered.len()
     }
 
     fn adopt_one(
         &self,
-        mut snapshot: ConnSnapshot,
+        (mut snapshot, written_ms): (ConnSnapshot, u32),
         [original, reply]: [FlowLine; 2],
         counts: [FlowCounts; 2],
         router: &mut Router,
@@ -130,8 +108,11 @@ impl TcFlows {
             *sum =
                 Accounting { packets: packets.wrapping_add(counts.packets), bytes: bytes.wrapping_add(counts.bytes) };
         }
-        let age = counts.iter().map(FlowCounts::age_ms).min().unwrap_or(0);
-        router.engine_mut().adopt(&snapshot, Duration::from_millis(age.into()), now).ok()
+        let now_ms = now_ms();
+        let since_seen = counts.iter().map(|counts| counts.age_ms_at(now_ms)).min().unwrap_or(0);
+        let [since_seen, since_taken] =
+            [since_seen, now_ms.wrapping_sub(written_ms)].map(|ms| Duration::from_millis(ms.into()));
+        router.engine_mut().adopt(&snapshot, SnapshotAge { since_taken, since_seen }, now).ok()
     }
 
     /// Brings the table to what the router says. Afterwards no packet goes by what has been changed since the last call.
@@ -146,17 +127,17 @@ impl TcFlows {
             hooks.raise_generation(&mut self.table)?;
             if self.generation.replace(router.flow_generation()).is_none() {
                 // Nobody has judged them under these rules.
-                let adopted: Vec<ConnId> = self.connections.keys().copied().collect();
-                adopted.into_iter().for_each(|conn_id| self.take_out(conn_id, true));
+                (0..self.entered.place_count()).for_each(|place| self.take_out(place, true));
             }
         }
         self.opened.void(router);
         self.enter_offered(router, now);
         while let Some(conn_id) = router.poll_revoked() {
-            match self.connections.get(&conn_id).map(|connection| connection.phase) {
-                Some(FlowPhase::Known) => self.take_out(conn_id, is_established(router, conn_id, now)),
-                Some(FlowPhase::Leaving(_)) => (),
-                Some(FlowPhase::Parked) | None => router.forget_flow(conn_id),
+            let place = self.entered.place_of(conn_id);
+            match place.and_then(|place| Some((place, self.entered.get(place)?.phase))) {
+                Some((place, FlowPhase::Known)) => self.take_out(place, is_established(router, conn_id, now)),
+                Some((_, FlowPhase::Leaving(_))) => (),
+                Some((_, FlowPhase::Parked)) | None => router.forget_flow(conn_id),
             }
         }
         for (line, counts) in self.table.poll_removed() {
@@ -219,24 +200,23 @@ impl TcFlows {
                 continue;
             }
             // Of a line that is nobody's: its connection is gone.
-            let Some(CountingLine { conn_id, direction, .. }) = self.counting.get(&note.line) else { continue };
-            let conn_id = *conn_id;
-            router.note_segment((conn_id, *direction), note.headers(), now);
-            let connection = self.connections.get_mut(&conn_id).filter(|connection| connection.is_opening);
-            if let Some(connection) = connection.filter(|_| router.engine().is_assured(conn_id)) {
-                connection.is_opening = false;
-                self.write_established(conn_id, router, now);
+            let Some((place, direction)) = self.entered.owner_of(note.line) else { continue };
+            let Some(entered) = self.entered.get_mut(place) else { continue };
+            router.note_segment((entered.conn_id, direction), note.headers(), now);
+            if entered.is_young && router.engine().is_assured(entered.conn_id) {
+                entered.is_young = false;
+                self.write_established(place, router, now);
             }
         }
     }
 
-    /// The next gateway is told that a connection is established.
-    fn write_established(&mut self, conn_id: ConnId, router: &Router, now: Instant) {
-        let Some(EnteredConnection { lines, record: Some(record), .. }) = self.connections.get(&conn_id) else {
+    /// The next gateway is told that a connection is established, or lasts.
+    fn write_established(&mut self, place: u32, router: &Router, now: Instant) {
+        let Some(EnteredConnection { conn_id, lines, reported, record: Some(record), .. }) = self.entered.get(place)
+        else {
             return;
         };
-        let reported = lines.map(|line| self.counting.get(&line).map_or(FlowCounts::default(), |of| of.reported));
-        if let Some(snapshot) = snapshot_of(router, conn_id, reported, now) {
+        if let Some(snapshot) = snapshot_of(router, *conn_id, *reported, now) {
             self.table.update_record(record, *lines, &snapshot);
         }
     }
@@ -251,7 +231,7 @@ impl TcFlows {
             self.refused += 1;
             return router.refuse_offload(conn_id, now);
         };
-        self.register((conn_id, lines), opening.is_some(), router, now);
+        self.register(&flows, lines, router, now);
     }
 
     /// A connection that the programs have opened: the router judges its first SYN now. If it says what they have done, the lines are the connection's; else they go, and with them the connection.
@@ -265,11 +245,11 @@ impl TcFlows {
         let flows = router.poll_offload();
         let as_entered = flows.map(|flows| flows.map(|flow| tc_flow(&flow)));
         match (flows, as_entered) {
-            (Some([KnownFlow { conn_id, opening: Some(_), .. }, _]), Some([Some(original), Some(reply)]))
+            (Some(flows @ [KnownFlow { opening: Some(_), .. }, _]), Some([Some(original), Some(reply)]))
                 if self.table.are_lines_of(lines, [&original, &reply]) =>
             {
                 router.count_opened(false);
-                self.register((conn_id, lines), true, router, now);
+                self.register(&flows, lines, router, now);
             }
             // This is a start: nothing is offered yet, and all that is known will be judged anew.
             (None, _) if self.generation.is_none() && self.adopt_opened(lines, &judged, router, now) => (),
@@ -290,68 +270,78 @@ impl TcFlows {
             self.table.has_ends(line, (tuple.source, tuple.source_key), (tuple.destination, tuple.destination_key))
         });
         if are_its {
-            self.register((entry.conn_id, lines), true, router, now);
+            let entered = EnteredConnection::new(entry.conn_id, lines, None);
+            self.add(entered, router, now);
         }
         are_its
     }
 
-    /// Lines of a connection are in the table.
-    fn register(&mut self, (conn_id, lines): (ConnId, [FlowLine; 2]), is_opening: bool, router: &Router, now: Instant) {
-        let record =
-            snapshot_of(router, conn_id, NOTHING_COUNTED, now).and_then(|bytes| self.table.add_record(lines, &bytes));
-        self.count_from(conn_id, lines, NOTHING_COUNTED, false);
-        let entered = EnteredConnection { lines, record, phase: FlowPhase::Known, is_opening };
-        if let Some(before) = self.connections.insert(conn_id, entered) {
-            if before.phase == FlowPhase::Parked {
-                before.lines.into_iter().for_each(|line| self.table.remove(line));
-            }
-            before.record.into_iter().for_each(|record| self.table.remove_record(record));
-        }
+    /// Lines of a connection that the router has offered are in the table.
+    fn register(&mut self, flows: &[KnownFlow; 2], lines: [FlowLine; 2], router: &Router, now: Instant) {
+        let entered = EnteredConnection::new(flows[0].conn_id, lines, Some(flows.map(|flow| flow.way)));
+        self.add(entered, router, now);
     }
 
-    fn count_from(&mut self, conn_id: ConnId, lines: [FlowLine; 2], counts: [FlowCounts; 2], is_adopted: bool) {
-        for ((line, direction), reported) in lines.into_iter().zip([Direction::Original, Direction::Reply]).zip(counts)
+    fn add(&mut self, entered: EnteredConnection, router: &Router, now: Instant) {
+        let EnteredConnection { conn_id, lines, .. } = entered;
+        let snapshot = snapshot_of(router, conn_id, NOTHING_COUNTED, now);
+        let record = snapshot.and_then(|bytes| self.table.add_record(lines, &bytes));
+        if let Some(place) = self.entered.place_of(conn_id)
+            && let Some(before) = self.entered.get_mut(place)
         {
-            self.counting.insert(line, CountingLine { conn_id, direction, reported, is_adopted, is_parked: false });
+            let (record, phase) = (before.record.take(), before.phase);
+            record.into_iter().for_each(|record| self.table.remove_record(record));
+            match phase {
+                FlowPhase::Known => self.take_out(place, false),
+                FlowPhase::Leaving(_) => (),
+                FlowPhase::Parked => self.drop_lines(place),
+            }
         }
+        let is_young = !router.engine().is_assured(conn_id);
+        self.entered.insert(EnteredConnection { record, is_young, ..entered });
+    }
+
+    /// A connection that no program counts for any more goes, with its lines.
+    fn drop_lines(&mut self, place: u32) {
+        let Some(gone) = self.entered.remove(place) else { return };
+        gone.lines.into_iter().for_each(|line| self.table.remove(line));
+        gone.record.into_iter().for_each(|record| self.table.remove_record(record));
     }
 
     /// No packet goes by a connection's lines any more; with `parks` they stay for the next gateway.
-    fn take_out(&mut self, conn_id: ConnId, parks: bool) {
-        let Some(connection) = self.connections.get_mut(&conn_id) else { return };
-        connection.phase = FlowPhase::Leaving(2);
-        for line in connection.lines {
-            if parks {
-                self.table.park(line)
-            } else {
-                self.table.remove(line)
-            }
-            self.counting.entry(line).and_modify(|counting| counting.is_parked = parks);
+    fn take_out(&mut self, place: u32, parks: bool) {
+        let Some(entered) = self.entered.get_mut(place) else { return };
+        entered.phase = FlowPhase::Leaving(2);
+        entered.parks = parks;
+        for line in entered.lines {
+            if parks { self.table.park(line) } else { self.table.remove(line) }
         }
-        if !parks && let Some(record) = connection.record.take() {
+        if !parks && let Some(record) = entered.record.take() {
             self.table.remove_record(record);
         }
     }
 
     /// The last counts of a line.
     fn finish(&mut self, line: FlowLine, counts: FlowCounts, router: &mut Router, now: Instant) {
-        self.report(line, counts, router, now);
-        let Some(CountingLine { conn_id, is_parked, .. }) = self.counting.remove(&line) else { return };
-        let connection = self.connections.get_mut(&conn_id).filter(|connection| connection.lines.contains(&line));
-        let Some(connection) = connection else {
-            // It was offered again meanwhile, and has other lines.
-            if is_parked {
-                self.table.remove(line);
+        let Some((place, direction)) = self.entered.owner_of(line) else { return };
+        let Some(entered) = self.entered.get_mut(place) else { return };
+        let report = entered.report(direction, counts, now, now_ms());
+        router.count_offloaded(report.as_slice());
+        match entered.phase {
+            FlowPhase::Leaving(left @ 2..) => entered.phase = FlowPhase::Leaving(left - 1),
+            _ if entered.is_superseded => {
+                entered.ways.into_iter().flatten().for_each(|way| router.release_flow_way(way));
+                if entered.parks {
+                    self.drop_lines(place);
+                } else {
+                    self.entered.remove(place);
+                }
             }
-            return;
-        };
-        match connection.phase {
-            FlowPhase::Leaving(left @ 2..) => connection.phase = FlowPhase::Leaving(left - 1),
             _ => {
-                connection.phase = FlowPhase::Parked;
-                router.forget_flow(conn_id);
-                if !is_parked {
-                    self.connections.remove(&conn_id);
+                entered.phase = FlowPhase::Parked;
+                router.forget_flow(entered.conn_id);
+                if !entered.parks {
+                    self.entered.remove(place);
                 }
             }
         }
@@ -359,64 +349,61 @@ impl TcFlows {
 
     /// Counts a part of the known flows, and looks after a part of the parked ones.
     fn look_after(&mut self, router: &mut Router, now: Instant) {
-        if self.to_count.is_empty() {
+        if self.next_counted >= self.entered.place_count() {
             if now < self.next_round {
                 return;
             }
             self.next_round = Instant(now.0 + ROUND);
-            self.to_count.extend(self.connections.keys());
+            self.next_counted = 0;
         }
-        for _ in 0..COUNTS_PER_TURN {
-            let Some(conn_id) = self.to_count.pop() else { return };
-            let Some(EnteredConnection { lines, phase, .. }) = self.connections.get(&conn_id) else { continue };
-            let lines = *lines;
-            if *phase == FlowPhase::Parked {
-                self.renew_parked(conn_id, router, now);
-                continue;
+        let end = self.entered.place_count().min(self.next_counted + COUNTS_PER_TURN);
+        let now_ms = now_ms();
+        while self.next_counted < end {
+            let places = self.next_counted..end.min(self.next_counted + COUNTS_AT_ONCE);
+            self.next_counted = places.end;
+            self.count(places.clone(), router, (now, now_ms));
+            for place in places.clone() {
+                let young = self.entered.get_mut(place).filter(|entered| entered.is_young);
+                if let Some(entered) = young.filter(|entered| router.engine().is_assured(entered.conn_id)) {
+                    entered.is_young = false;
+                    self.write_established(place, router, now);
+                }
             }
-            for line in lines {
-                let counts = self.table.counts(line);
-                self.report(line, counts, router, now);
+            let parked = self.entered.in_places(places).filter(|entered| entered.phase == FlowPhase::Parked);
+            let parked: Vec<ConnId> = parked.map(|entered| entered.conn_id).collect();
+            parked.into_iter().for_each(|conn_id| self.renew_parked(conn_id, router, now));
+        }
+    }
+
+    /// Reports what the lines of these have counted since the last time. All are read before any is reported, so that the processor waits for many of them at once.
+    fn count(&mut self, places: Range<u32>, router: &mut Router, (now, now_ms): (Instant, u32)) {
+        let mut counted = [NOTHING_COUNTED; COUNTS_AT_ONCE as usize];
+        let counts = |entered: &&mut EnteredConnection| entered.phase != FlowPhase::Parked;
+        for (entered, counted) in self.entered.in_places(places.clone()).filter(counts).zip(&mut counted) {
+            *counted = entered.lines.map(|line| self.table.counts(line));
+        }
+        self.reports.clear();
+        for (entered, counted) in self.entered.in_places(places).filter(counts).zip(counted) {
+            for (direction, counts) in DIRECTIONS.into_iter().zip(counted) {
+                self.reports.extend(entered.report(direction, counts, now, now_ms));
             }
         }
+        router.count_offloaded(&self.reports);
     }
 
     /// A parked connection as it is now; it goes when it closes.
     fn renew_parked(&mut self, conn_id: ConnId, router: &Router, now: Instant) {
+        let Some(place) = self.entered.place_of(conn_id) else { return };
         let snapshot = if is_established(router, conn_id, now) {
             snapshot_of(router, conn_id, NOTHING_COUNTED, now)
         } else {
             None
         };
-        match (snapshot, self.connections.get(&conn_id)) {
+        match (snapshot, self.entered.get(place)) {
             (Some(snapshot), Some(EnteredConnection { lines, record: Some(record), .. })) => {
                 self.table.renew_record(record, *lines, &snapshot);
             }
-            _ => {
-                let Some(connection) = self.connections.remove(&conn_id) else { return };
-                connection.lines.into_iter().for_each(|line| self.table.remove(line));
-                connection.record.into_iter().for_each(|record| self.table.remove_record(record));
-            }
-        }
-    }
-
-    /// Reports what a line has counted since the last time.
-    fn report(&mut self, line: FlowLine, counts: FlowCounts, router: &mut Router, now: Instant) {
-        let counting = self.counting.get_mut(&line);
-        let Some(counting) = counting.filter(|counting| counting.reported.packets != counts.packets) else { return };
-        let age = u64::from(counts.age_ms());
-        let stats = FlowStats {
-            conn_id: counting.conn_id,
-            direction: counting.direction,
-            packets: counts.packets.wrapping_sub(counting.reported.packets),
-            bytes: counts.bytes.wrapping_sub(counting.reported.bytes),
-            last_seen: Instant(now.0.saturating_sub(age * 1_000_000)),
-        };
-        counting.reported = counts;
-        if counting.is_adopted {
-            router.engine_mut().update_stats([stats], now);
-        } else {
-            router.count_offloaded(stats, now);
+            _ => self.drop_lines(place),
         }
     }
 }
@@ -439,7 +426,7 @@ fn snapshot_of(router: &Router, conn_id: ConnId, reported: [FlowCounts; 2], now:
     }
     let room = FlowTable::record_room(snapshot.original.source.is_ipv6());
     let encode = |snapshot: &ConnSnapshot| {
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(room);
         snapshot.encode(&mut bytes);
         bytes
     };

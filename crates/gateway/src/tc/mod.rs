@@ -5,6 +5,7 @@
 //!
 //! Programs and carrier outlive this process (see [`keepstate_linux::tc`]): when it dies, nothing passes until the next one has taken over. [`detach`] ends that.
 mod carried_packets;
+mod entered;
 mod flow_entry;
 mod flows;
 mod governed;

@@ -1,6 +1,7 @@
 //! Handshakes and ends of connections, which the kernel forwards and tells the router of: of a connection only its first packet comes to user space.
 use crate::offload::{Conversation, offloaded, stat, wait_for};
 use crate::peers::spawn_in_netns;
+use crate::watching::EventLines;
 use crate::{PATIENCE, TcTestbed};
 use rustix::process::{Pid, Signal, kill_process};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -81,6 +82,35 @@ fn the_table_follows_the_handshake_and_the_end() {
     drop(talk);
     let list = wait_for_table(&lab, |list| list.contains("TIME_WAIT"));
     assert!(list.contains("[ASSURED]"), "{list}");
+}
+
+/// The kernel has forwarded all of a connection but its first packet: who watches the table hears of every state.
+#[test]
+fn every_state_of_a_handshake_and_an_end_is_an_event() {
+    let Some(lab) = TcTestbed::new("hv") else { return };
+    let stir = || drop(Conversation::begin(&lab, "c", "s", "10.0.2.2:7001", "10.0.2.2:7001"));
+    let events = EventLines::watch(&lab, "tcp", stir);
+    let mut talk = Conversation::begin(&lab, "c", "s", "10.0.2.2:7000", "10.0.2.2:7000");
+    talk.exchange(1000);
+    talk.client.shutdown(Shutdown::Write).unwrap();
+    let mut told = Vec::new();
+    let mut hear_until = |state: &str| {
+        while told.last().is_none_or(|last: &String| !last.ends_with(state)) {
+            let line = events.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("after {told:?}"));
+            let mut words = line.split_whitespace().map(|word| word.trim_matches(['[', ']']));
+            if line.contains("dport=7000")
+                && let (Some(kind), Some(state)) = (words.next(), words.nth(3))
+            {
+                told.push(format!("{kind} {state}"));
+            }
+        }
+    };
+    // The server has acknowledged the client's end before it ends itself.
+    hear_until("CLOSE_WAIT");
+    drop(talk);
+    hear_until("TIME_WAIT");
+    let states = ["NEW SYN_SENT", "UPDATE SYN_RECV", "UPDATE ESTABLISHED", "UPDATE FIN_WAIT", "UPDATE CLOSE_WAIT"];
+    assert_eq!(told, [&states[..], &["UPDATE LAST_ACK", "UPDATE TIME_WAIT"]].concat());
 }
 
 /// So many ends at once that the ring is full while nobody reads it: what does not fit comes as packets, and no end is lost.

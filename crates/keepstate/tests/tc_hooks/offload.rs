@@ -1,5 +1,6 @@
 //! Known flows: established connections whose packets go on in the kernel, and what keeps them from it or takes them back.
 use crate::peers::spawn_in_netns;
+use crate::watching::EventLines;
 use crate::{PATIENCE, TcTestbed};
 use keepstate_test_support::uninterrupted;
 use std::io::{Read, Write};
@@ -213,10 +214,15 @@ fn datagrams_of_a_stream_go_on_in_the_kernel() {
     }
 }
 
+/// The length of datagrams that are not the client's.
+const OTHERS: usize = 1400;
+
 fn exchange_datagrams(lab: &TcTestbed, at: &'static str, bind: &'static str) {
     let server = spawn_in_netns(&lab.netns.name("s"), move || UdpSocket::bind(at).unwrap()).join().unwrap();
     let client = spawn_in_netns(&lab.netns.name("c"), move || UdpSocket::bind(bind).unwrap()).join().unwrap();
     client.connect(at).unwrap();
+    let stir = move || UdpSocket::bind(bind).unwrap().send_to(&[0; OTHERS], at).unwrap();
+    let events = EventLines::watch(lab, "udp", || _ = spawn_in_netns(&lab.netns.name("c"), stir).join().unwrap());
     let flows = stat(lab, "offloaded_flows");
     for socket in [&client, &server] {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -224,11 +230,11 @@ fn exchange_datagrams(lab: &TcTestbed, at: &'static str, bind: &'static str) {
     let exchange = |length: usize| {
         client.send(&vec![3; length]).unwrap();
         let mut bytes = [0; 2000];
-        let (received, from) = uninterrupted(|| server.recv_from(&mut bytes)).unwrap();
+        let mut receive = || uninterrupted(|| server.recv_from(&mut bytes)).unwrap();
+        let (received, from) = std::iter::repeat_with(&mut receive).find(|(received, _)| *received != OTHERS).unwrap();
         server.send_to(&bytes[..received], from).unwrap();
         assert_eq!((received, uninterrupted(|| client.recv(&mut bytes)).unwrap()), (length, length));
     };
-    // Assured only two seconds after it began, as in Linux.
     let until = Instant::now() + PATIENCE;
     while stat(lab, "offloaded_flows") == flows {
         assert!(Instant::now() < until, "{}", lab.control(&["stats"]));
@@ -238,8 +244,18 @@ fn exchange_datagrams(lab: &TcTestbed, at: &'static str, bind: &'static str) {
     for length in 0..100 {
         exchange(length);
     }
+    // Assured only two seconds after it began, as in Linux, by packets that the router has not seen.
+    let port = format!("sport={} ", client.local_addr().unwrap().port());
+    let mut told = Vec::new();
+    while told.len() < 3 {
+        assert!(Instant::now() < until, "{told:?}{}", lab.control(&["list"]));
+        exchange(10);
+        std::thread::sleep(Duration::from_millis(20));
+        told.extend(events.lines.try_iter().filter(|line| line.contains(&port)));
+    }
+    assert!(told[0].contains("[NEW]") && told[1..].iter().all(|line| line.contains("[UPDATE]")), "{told:?}");
     let seen = stat(lab, "received") - received;
-    assert!(seen < 20, "{seen} of 200 packets came to the router");
+    assert!(seen < 20, "{seen} of more than 200 packets came to the router");
 }
 
 /// What the kernel has forwarded is counted for the connection, for the rules on its way, and keeps it alive.

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::net::{IpAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
 
 const RULES: &str = "
 table inet filter {
@@ -55,6 +56,40 @@ fn interrupt((mut child, mut notes): (Child, BufReader<std::process::ChildStderr
     notes.read_to_string(&mut said).unwrap();
     assert!(child.wait().unwrap().success(), "{said}");
     said
+}
+
+/// The events of the table, line by line.
+pub(crate) struct EventLines {
+    program: Child,
+    pub(crate) lines: Receiver<String>,
+}
+
+impl EventLines {
+    /// Those of a protocol, all from now on; `stir` makes one, and is called until one is told.
+    pub(crate) fn watch(lab: &TcTestbed, protocol: &str, mut stir: impl FnMut()) -> EventLines {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_keepstate"))
+            .args(["control", "--socket", &lab.socket, "events", "-p", protocol])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = channel();
+        let output = BufReader::new(program.stdout.take().unwrap());
+        std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let until = Instant::now() + PATIENCE;
+        while lines.try_recv().is_err() {
+            assert!(Instant::now() < until, "no event");
+            stir();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        EventLines { program, lines }
+    }
+}
+
+impl Drop for EventLines {
+    fn drop(&mut self) {
+        let _ = self.program.kill();
+        let _ = self.program.wait();
+    }
 }
 
 /// A packet of a capture.
@@ -151,7 +186,7 @@ fn a_capture_has_every_packet_of_a_connection_on_both_sides() {
     };
     while offloaded() == 0 {
         assert!(Instant::now() < until, "nothing is offloaded again");
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20));
     }
     // Their packets are those of the interfaces too.
     let interfaces: serde_json::Value = serde_json::from_str(&lab.control(&["interfaces", "--json"])).unwrap();

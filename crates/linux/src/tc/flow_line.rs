@@ -48,6 +48,18 @@ pub struct FlowLine {
     pub(super) number: u32,
 }
 
+impl FlowLine {
+    /// Is it one of the table of IPv6?
+    pub fn is_v6(self) -> bool {
+        self.is_v6
+    }
+
+    /// Its place in the table of its family.
+    pub fn place(self) -> usize {
+        self.number as usize
+    }
+}
+
 /// `LINES` of the programs.
 pub(super) const LINES_PER_BUCKET: usize = 4;
 

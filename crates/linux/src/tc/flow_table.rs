@@ -5,7 +5,7 @@
 //! A line may be parked instead ([`FlowTable::park`]): no packet finds it, but the next gateway does, together with its record (`flow_record.rs`).
 //! User space is the only writer but for the counters, and for how far a connection's handshake or end is. Segments of those are told ([`FlowTable::next_note`]).
 use super::flow_line::{EncodedLine, FlowLine, LineLayout, TcFlow};
-use super::flow_record::{AdoptedFlow, FlowRecord, HEADER_LEN, RECORD_LEN, RECORD_LEN_V6, RecordMemory};
+use super::flow_record::{AdoptedFlow, FlowRecord, LeftRecord, RECORD_LEN, RECORD_LEN_V6, RecordMemory, room_of};
 use super::flow_table_size::FlowTableSize;
 use super::line_memory::{FlowCounts, LineMemory, LineState};
 use super::segment_note::{SIDE_LEN, SegmentNote, SegmentNotes};
@@ -121,7 +121,7 @@ impl FlowTable {
             let lines_of = |table: &mut FlowTable| table.of_family(is_v6).lines.clone();
             let mut orphans = lines_of(self);
             let records = &mut self.records[usize::from(is_v6)];
-            left.extend(records.take_left(|numbers, record, bytes| {
+            left.extend(records.take_left(|LeftRecord { lines: numbers, number: record, snapshot, written_ms }| {
                 let mut take = |number: u32| {
                     let state = orphans.get_mut(number as usize).filter(|state| **state == LineState::Live);
                     state.map(|state| *state = LineState::Free).is_some()
@@ -129,7 +129,8 @@ impl FlowTable {
                 let [original, reply] = numbers;
                 let is_there = take(original) && take(reply);
                 let lines = numbers.map(|number| FlowLine { is_v6, number });
-                is_there.then_some(AdoptedFlow { lines, record: FlowRecord { is_v6, number: record }, snapshot: bytes })
+                let record = FlowRecord { is_v6, number: record };
+                is_there.then_some(AdoptedFlow { lines, record, snapshot, written_ms })
             }));
             let in_use = lines_of(self).iter().filter(|state| **state == LineState::Live).count();
             self.live += in_use;
@@ -158,7 +159,7 @@ impl FlowTable {
 
     /// The longest snapshot that a record has room for.
     pub fn record_room(is_v6: bool) -> usize {
-        (if is_v6 { RECORD_LEN_V6 } else { RECORD_LEN }) - HEADER_LEN
+        room_of(if is_v6 { RECORD_LEN_V6 } else { RECORD_LEN })
     }
 
     /// Writes it down anew, as of now: what its lines have counted is in it.
@@ -178,6 +179,11 @@ impl FlowTable {
     /// The next gateway need not know of it.
     pub fn remove_record(&mut self, record: FlowRecord) {
         self.records[usize::from(record.is_v6)].remove(record.number);
+    }
+
+    /// How many lines there are, of IPv4 and of IPv6.
+    pub fn line_counts(&self) -> [usize; 2] {
+        [self.v4.lines.len(), self.v6.lines.len()]
     }
 
     /// How many lines are live.
@@ -345,6 +351,7 @@ mod tests {
     use super::*;
     use crate::tc::TcFlowTarget;
     use crate::tc::flow_line::LINES_PER_BUCKET;
+    use crate::tc::line_memory::now_ms;
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
     use std::sync::atomic::Ordering;
 
@@ -403,7 +410,7 @@ mod tests {
             let [line, reply] = insert(&mut table, client, 1).unwrap();
             let seen_ms = table.counts(line).seen_ms;
             assert_eq!(table.counts(line), FlowCounts { seen_ms, ..FlowCounts::default() });
-            assert!(table.counts(line).age_ms() < 60_000, "as if a packet had come");
+            assert!(table.counts(line).age_ms_at(now_ms()) < 60_000, "as if a packet had come");
             let of_family = table.of_family(line.is_v6);
             let at = of_family.at(line.number);
             of_family.memory.atomic_u64(at + of_family.layout.packets()).store(9, Ordering::Relaxed);

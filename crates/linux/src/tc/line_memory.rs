@@ -18,9 +18,9 @@ pub struct FlowCounts {
 }
 
 impl FlowCounts {
-    /// Milliseconds since the last packet came.
-    pub fn age_ms(&self) -> u32 {
-        now_ms().wrapping_sub(self.seen_ms)
+    /// Milliseconds from the last packet to a time of [`now_ms`].
+    pub fn age_ms_at(&self, now_ms: u32) -> u32 {
+        now_ms.wrapping_sub(self.seen_ms)
     }
 }
 
@@ -225,7 +225,7 @@ fn with_live(state: u32, live: u8) -> u32 {
 }
 
 /// Milliseconds of the monotonic clock, modulo 2³².
-pub(super) fn now_ms() -> u32 {
+pub fn now_ms() -> u32 {
     let now = clock_gettime(ClockId::MonotonicCoarse);
     (now.tv_sec as u64).wrapping_mul(1000).wrapping_add(now.tv_nsec as u64 / 1_000_000) as u32
 }

@@ -29,7 +29,7 @@ pub use flow_table::FlowTable;
 pub use flow_table_size::FlowTableSize;
 pub use hooks::{HookCounters, HookSecrets, TcHooks};
 pub use hop_table::{Hop, HopKey, HopTable};
-pub use line_memory::FlowCounts;
+pub use line_memory::{FlowCounts, now_ms};
 pub use loopback::LoopedEnds;
 pub use pin_dir::PinDir;
 pub use port_map::PortMap;

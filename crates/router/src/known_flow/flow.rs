@@ -1,31 +1,6 @@
 //! A flow as a data path is told of it.
+use super::flow_way::{FlowSource, FlowTarget, FlowWay};
 use keepstate_engine::{ConnId, Direction, Tuple};
-use std::net::IpAddr;
-
-/// Where packets of a flow come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FlowSource {
-    /// They come in by the interface of this index.
-    Interface(u32),
-    /// The machine itself sends them by the interface of this index.
-    Host(u32),
-}
-
-/// Where they go to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FlowTarget {
-    /// Out by an interface, to this neighbour.
-    Forward {
-        /// The index of the interface.
-        oif: u32,
-        /// The neighbour.
-        next_hop: IpAddr,
-    },
-    /// To the machine itself.
-    Host,
-    /// Out, as they were about to leave.
-    LetOut,
-}
 
 /// One direction of a connection that a faster data path may forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +9,8 @@ pub struct KnownFlow {
     pub conn_id: ConnId,
     /// The direction.
     pub direction: Direction,
+    /// What counts its packets beside its connection: the data path gives it back with what it has counted.
+    pub way: FlowWay,
     /// Where its packets come from.
     pub source: FlowSource,
     /// Their tuple as they come.

@@ -1,5 +1,16 @@
 //! What a data path that forwards flows by itself has done.
+use super::flow_way::FlowWay;
+use keepstate_engine::FlowStats;
 use keepstate_rules::HoldReasons;
+
+/// What the data path has counted of one direction of a connection since its last report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowReport {
+    /// Of the connection.
+    pub stats: FlowStats,
+    /// The [`KnownFlow::way`](super::KnownFlow::way) that the packets have gone; `None` if an earlier gateway has entered it.
+    pub way: Option<FlowWay>,
+}
 
 /// Statistics of flows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 use super::tests::{SERVER, at, datagram, router_with};
 use super::*;
 use crate::Router;
+use keepstate_engine::FlowStats;
 use keepstate_rules::NoIncludes;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -186,11 +187,12 @@ fn bans_of_others_leave_flows_and_counters_alone() {
         bytes: 500,
         last_seen: at(5400),
     };
-    router.count_offloaded(stats, at(5400));
+    let report = FlowReport { stats, way: Some(flow[0].way) };
+    router.count_offloaded(&[report]);
     assert_eq!(counted(&router), before + 5);
     // A rule before it takes a counter's place: the counts go where they belong.
     run_script(&mut router, "insert rule inet t f ip saddr 203.0.113.9 counter drop", 5500).unwrap();
-    router.count_offloaded(stats, at(5501));
+    router.count_offloaded(&[report]);
     let last = router.program().rule_counters().map(|(_, packets, _)| packets).last();
     assert_eq!((counted(&router), last), (before + 10, Some(before + 10)));
     assert_eq!(revoked(&mut router, &mut known).len(), 9);

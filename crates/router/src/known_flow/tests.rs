@@ -1,7 +1,7 @@
 //! Which connections are offered to a data path, through a whole router.
 use super::*;
 use crate::{FibChange, FibTable, Interface, Route, RoutePlacement, Router};
-use keepstate_engine::{ConnUpdate, Secret, Sysctls};
+use keepstate_engine::{ConnUpdate, FlowStats, Secret, Sysctls};
 use keepstate_rules::{NoIncludes, RulesetError, compile, parse_with};
 use keepstate_wire::checksum::Sum;
 use std::net::Ipv4Addr;
@@ -53,6 +53,23 @@ fn exchange(router: &mut Router, now: Instant) -> Option<ConnId> {
 fn offered(router: &mut Router) -> ConnId {
     assert_eq!(exchange(router, at(1000)), None);
     (0..3).find_map(|number| exchange(router, at(4000 + number))).unwrap()
+}
+
+/// Of UDP: a question and its answer are not worth it, nor are two; what goes on is known long before it is assured.
+#[test]
+fn a_young_connection_that_goes_on_is_offered() {
+    let mut router = router();
+    assert_eq!([1000, 1020].map(|now| exchange(&mut router, at(now))), [None; 2]);
+    router.handle(&datagram(CLIENT, SERVER), 1, at(1040)).unwrap();
+    assert!(router.poll_offload().is_none());
+    router.handle(&datagram(SERVER, CLIENT), 2, at(1040)).unwrap();
+    let [flow, _] = router.poll_offload().unwrap();
+    assert_eq!(exchange(&mut router, at(1060)), None, "it was offered already");
+    let conn_id = flow.conn_id;
+    assert!(!router.engine().is_assured(conn_id));
+    let stats = FlowStats { conn_id, direction: Direction::Original, packets: 1, bytes: 28, last_seen: at(4000) };
+    router.count_offloaded(&[FlowReport { stats, way: Some(flow.way) }]);
+    assert!(router.engine().is_assured(conn_id));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Known flows of a router: what a driver with a faster data path asks and reports.
 use super::Router;
-use crate::known_flow::{FlowOffloadStats, FlowSource, FlowTarget, FlowTracker, KnownFlow};
+use crate::known_flow::{FlowOffloadStats, FlowReport, FlowSource, FlowTarget, FlowTracker, FlowWay, KnownFlow};
 use crate::route_scope::RouteScope;
 use crate::syn_class::SynClasses;
 use keepstate_engine::{ConnId, FlowStats, Instant};
@@ -56,26 +56,35 @@ impl Router {
         self.engine.poll_revoked()
     }
 
-    /// Counts packets that the data path has forwarded since its last report: for their connection and for the rules that they would have passed.
-    pub fn count_offloaded(&mut self, stats: FlowStats, now: Instant) {
-        let (packets, bytes) = (stats.packets, stats.bytes);
+    /// Counts packets that the data path has forwarded since its last reports: for their connections, and for the rules that they would have passed.
+    pub fn count_offloaded(&mut self, reports: &[FlowReport]) {
+        self.engine.update_stats(reports.iter().map(|report| &report.stats));
         let Some(flows) = &mut self.flows else { return };
-        let Some((source, target)) = flows.count(stats, &mut self.engine, &mut self.program, now) else { return };
         let counts = &mut self.interface_counts;
-        if let FlowSource::Interface(iif) = source {
-            counts.add_received(iif, packets, bytes);
-        }
-        match (target, source) {
-            (FlowTarget::Forward { oif, .. }, _) | (FlowTarget::LetOut, FlowSource::Host(oif)) => {
-                counts.add_sent(oif, packets, bytes);
+        for report in reports {
+            let FlowStats { packets, bytes, .. } = report.stats;
+            let Some(way) = flows.count(report, &self.engine) else { continue };
+            self.program.count_offloaded(&way.counters, packets, bytes);
+            if let FlowSource::Interface(iif) = way.source {
+                counts.add_received(iif, packets, bytes);
             }
-            _ => (),
+            match (way.target, way.source) {
+                (FlowTarget::Forward { oif, .. }, _) | (FlowTarget::LetOut, FlowSource::Host(oif)) => {
+                    counts.add_sent(oif, packets, bytes);
+                }
+                _ => (),
+            }
         }
     }
 
     /// The data path has reported everything of a revoked connection.
     pub fn forget_flow(&mut self, conn_id: ConnId) {
         self.flows.iter_mut().for_each(|flows| flows.forget(conn_id));
+    }
+
+    /// The data path has reported everything of lines whose connection was offered again meanwhile, and has others: they went this way.
+    pub fn release_flow_way(&mut self, way: FlowWay) {
+        self.flows.iter_mut().for_each(|flows| flows.release(way));
     }
 
     /// So many packets of known flows the data path has sent on at XDP so far.

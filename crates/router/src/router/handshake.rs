@@ -4,7 +4,7 @@
 //! stays the same for the connection, it is offered to the data path. What that forwards of the handshake, and of the end, it tells, segment by segment and in order; the engine tracks them as if they had come here.
 use super::{InFlightPacket, Router};
 use crate::icmp_error::build_tcp_segment;
-use crate::known_flow::{FlowSource, FlowTarget, NotedWay};
+use crate::known_flow::{FlowSource, FlowTarget, FlowTracker, NotedWay};
 use keepstate_engine::{ConnId, Direction, Instant, Tuple};
 use keepstate_rules::PacketMeta;
 use keepstate_wire::Packet;
@@ -14,8 +14,7 @@ impl Router {
     /// The data path of [`Router::with_flow_offload`] forwards handshakes too, and tells their segments, and those that close a connection, by [`Router::note_segment`].
     #[must_use]
     pub fn with_handshake_offload(mut self) -> Router {
-        let key = self.key.derive(super::KeyPurpose::Flows as u64).derive(HANDSHAKES);
-        self.flows.iter_mut().for_each(|flows| flows.allow_opening(key));
+        self.flows.iter_mut().for_each(FlowTracker::allow_opening);
         self
     }
 
@@ -92,9 +91,6 @@ impl Router {
         passed.ok().and(pkt.probed)
     }
 }
-
-/// The purpose of the key of connections whose handshake goes on.
-const HANDSHAKES: u64 = 3;
 
 /// The sequence number behind a plain SYN: without data, which would be a client's that does not wait for the answer.
 fn seq_after_syn(packet: &Packet<'_>) -> Option<u32> {
