@@ -2,9 +2,9 @@
 use super::*;
 use crate::known_flow::hold_tests::{OBJECTS, RULES};
 use crate::known_flow::tests::{CLIENT, SERVER, at, router_with, try_router_with};
-use crate::{Egress, FlowTarget, KnownFlow};
+use crate::{Egress, FlowReport, FlowTarget, KnownFlow};
 use etherparse::{Ipv4Header, PacketBuilder, TcpOptionElement};
-use keepstate_engine::Direction;
+use keepstate_engine::{Direction, FlowStats};
 use keepstate_wire::Packet;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -72,14 +72,22 @@ fn a_class_is_found_once_a_connection_was_established() {
     assert!(router.poll_syn_class().is_some());
 }
 
+/// What the data path tells of a packet.
+fn a_packet_of(flow: &KnownFlow) -> FlowReport {
+    let KnownFlow { conn_id, direction, way, .. } = *flow;
+    let stats = FlowStats { conn_id, direction, packets: 1, bytes: 40, last_seen: at(2000) };
+    FlowReport { stats, way: Some(way) }
+}
+
 fn router_of(rules: &str) -> Option<Router> {
     Some(try_router_with(rules).ok()?.with_flow_offload().with_handshake_offload().with_syn_classes())
 }
 
-/// A rule for each selector and statement, alone: where it leaves a class, two hundred further SYNs of it are judged as the class says.
+/// A rule for each selector and statement, alone: where it leaves a class, two hundred further SYNs of it are judged as the class says, and what follows them goes the ways that the rules would say if they were asked.
 #[test]
 fn every_connection_of_a_class_is_judged_as_the_class_says() {
-    let (mut found, mut kept) = (0, 0);
+    let (mut found, mut kept, mut all_counted) = (0, 0, 0);
+    let counted = |router: &Router| router.program().rule_counters().map(|(_, packets, _)| packets).sum::<u64>();
     for (rule, _) in RULES {
         let hook = if rule.starts_with("socket") { "prerouting" } else { "forward" };
         for rule in [(*rule).to_owned(), format!("ct state new {rule}")] {
@@ -93,6 +101,9 @@ fn every_connection_of_a_class_is_judged_as_the_class_says() {
                 continue;
             };
             found += 1;
+            // It asks the rules for each connection.
+            let mut asked = try_router_with(&rules).unwrap().with_flow_offload().with_handshake_offload();
+            assert_eq!(learn(&mut asked, CLIENT), None);
             let FlowTarget::Forward { oif, .. } = class.flows[0].target else { panic!("{rule}: {class:?}") };
             for port in 5000..5200 {
                 router.handle(&syn(CLIENT, port), 1, at(2000)).unwrap_or_else(|why| panic!("{rule}: {port}: {why}"));
@@ -106,9 +117,23 @@ fn every_connection_of_a_class_is_judged_as_the_class_says() {
                 let told = class.flows.map(|flow| (flow.target, flow.fin_read, flow.set_mark));
                 assert_eq!(offered, Some(told), "{rule}: {port}");
             }
+            let before = [counted(&router), counted(&asked)];
+            for port in 5200..5210 {
+                let offered = [&mut router, &mut asked].map(|router| {
+                    router.handle(&syn(CLIENT, port), 1, at(2000)).unwrap();
+                    let flows = router.poll_offload().unwrap();
+                    router.count_offloaded(&flows.map(|flow| a_packet_of(&flow)));
+                    flows.map(|flow| (flow.source, flow.target, flow.fin_read, flow.set_mark, flow.unmarked_only))
+                });
+                assert_eq!(offered[0], offered[1], "{rule}: {port}");
+            }
+            let counted_since = [counted(&router) - before[0], counted(&asked) - before[1]];
+            assert_eq!(counted_since[0], counted_since[1], "{rule}");
+            all_counted += counted_since[0];
         }
     }
     assert!(found > 20 && kept > 20, "{found} rules leave a class, {kept} do not");
+    assert!(all_counted > 100, "{all_counted} packets of connections that follow were counted by a rule");
 }
 
 #[test]
