@@ -13,7 +13,7 @@
 #include "known_flow.h"
 #include "lifeline.h"
 #include "loopback.h"
-#include "syn_class.h"
+#include "opening.h"
 #include "xdp.h"
 
 static __always_inline int hook(struct __sk_buff *skb, enum hook hook)
@@ -41,7 +41,7 @@ static __always_inline int hook(struct __sk_buff *skb, enum hook hook)
 		if (is_from_packet_socket(skb)) return pass();
 	}
 	int verdict = known(skb, now, hook);
-	if (verdict == SEEN_SLOW && hook == INGRESS && skb->protocol == bpf_htons(ETH_P_IP)) verdict = open_v4(skb, now);
+	if (verdict == SEEN_SLOW) verdict = open_by_class(skb, now, hook);
 	if (verdict != SEEN_SLOW) return verdict;
 	if (user_space_is_dead() && (now->open_when_dead || is_lifeline(skb, hook))) return pass();
 	if (hook == INGRESS && is_to_dhcp_client(skb)) {

@@ -116,6 +116,34 @@ static __always_inline void replace_address_v6(struct __sk_buff *skb, int at, in
 	bpf_skb_store_bytes(skb, at, after, 16, 0);
 }
 
+// The same of IPv6, by a line of the table.
+static __always_inline int send_on_v6(struct __sk_buff *skb, struct config *now, struct flow_key_v6 *key, __u32 ports_before, __u8 hops,
+				      const struct flow_v6 *flow)
+{
+	__u8 what = flow->target, protocol = key->protocol;
+	__u32 oif = flow->oif, ports_after = (__u32)flow->new_dport << 16 | flow->new_sport;
+	if (what & SETS_MARK) skb->mark = flow->mark;
+	int check = ETH_HLEN + sizeof(struct ipv6hdr) + (protocol == IPPROTO_TCP ? 16 : 6);
+	__u64 flags = protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
+	__be32 saddr[4], daddr[4];
+	struct bpf_redir_neigh neighbour = { .nh_family = 10 };
+	__builtin_memcpy(saddr, flow->new_saddr, sizeof(saddr));
+	__builtin_memcpy(daddr, flow->new_daddr, sizeof(daddr));
+	__builtin_memcpy(neighbour.ipv6_nh, flow->next_hop, sizeof(neighbour.ipv6_nh));
+	replace_address_v6(skb, ETH_HLEN + 8, check, key->saddr, saddr, flags);
+	replace_address_v6(skb, ETH_HLEN + 24, check, key->daddr, daddr, flags);
+	if (ports_before != ports_after) {
+		bpf_l4_csum_replace(skb, check, ports_before, ports_after, 4 | flags);
+		bpf_skb_store_bytes(skb, ETH_HLEN + sizeof(struct ipv6hdr), &ports_after, 4, 0);
+	}
+	if ((what & TARGET) != FORWARD) return ON;
+	hops -= !(what & KEEPS_HOPS);
+	if (bpf_skb_store_bytes(skb, ETH_HLEN + 7, &hops, 1, BPF_F_RECOMPUTE_CSUM)) return drop(BROKEN);
+	skb->cb[0] = now->cookie[0];
+	skb->cb[1] = now->cookie[1];
+	return bpf_redirect_neigh(oif, &neighbour, sizeof(neighbour), 0);
+}
+
 static __always_inline int known_v6(struct __sk_buff *skb, struct config *now, enum hook hook)
 {
 	if (pull_headers(skb, sizeof(struct ipv6hdr))) return SEEN_SLOW;
@@ -135,10 +163,10 @@ static __always_inline int known_v6(struct __sk_buff *skb, struct config *now, e
 	struct flow_v6 *flow = find_v6(now, &key, &number);
 	if (!flow) return SEEN_SLOW;
 	__u8 what = flow->target, target = what & TARGET;
-	__u32 oif = flow->oif, mark = flow->mark;
+	__u32 oif = flow->oif;
 	if (what & UNMARKED_ONLY && skb->mark) return SEEN_SLOW;
 	if (what & PLAIN_TOS_ONLY && (ip->priority | (ip->flow_lbl[0] & 0xc0))) return SEEN_SLOW;
-	__u32 ports_before = *(__u32 *)ports, ports_after = (__u32)flow->new_dport << 16 | flow->new_sport;
+	__u32 ports_before = *(__u32 *)ports;
 	if (target == FORWARD && ((hops <= 1 && !(what & KEEPS_HOPS)) || !fits(skb, oif))) return SEEN_SLOW;
 	__u8 live = flow->live;
 	if ((told || live & ~(LIVE | WITHOUT_FIN)) && protocol == IPPROTO_TCP && !may_go_on(skb, number, live, sizeof(*ip), length, 1)) return SEEN_SLOW;
@@ -146,26 +174,7 @@ static __always_inline int known_v6(struct __sk_buff *skb, struct config *now, e
 	__sync_fetch_and_add(&flow->packets, 1);
 	__sync_fetch_and_add(&flow->bytes, length);
 	count(KNOWN);
-	if (what & SETS_MARK) skb->mark = mark;
-	int check = ETH_HLEN + sizeof(*ip) + (protocol == IPPROTO_TCP ? 16 : 6);
-	__u64 flags = protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
-	__be32 saddr[4], daddr[4];
-	struct bpf_redir_neigh neighbour = { .nh_family = 10 };
-	__builtin_memcpy(saddr, flow->new_saddr, sizeof(saddr));
-	__builtin_memcpy(daddr, flow->new_daddr, sizeof(daddr));
-	__builtin_memcpy(neighbour.ipv6_nh, flow->next_hop, sizeof(neighbour.ipv6_nh));
-	replace_address_v6(skb, ETH_HLEN + 8, check, key.saddr, saddr, flags);
-	replace_address_v6(skb, ETH_HLEN + 24, check, key.daddr, daddr, flags);
-	if (ports_before != ports_after) {
-		bpf_l4_csum_replace(skb, check, ports_before, ports_after, 4 | flags);
-		bpf_skb_store_bytes(skb, ETH_HLEN + sizeof(*ip), &ports_after, 4, 0);
-	}
-	if (target != FORWARD) return ON;
-	hops -= !(what & KEEPS_HOPS);
-	if (bpf_skb_store_bytes(skb, ETH_HLEN + 7, &hops, 1, BPF_F_RECOMPUTE_CSUM)) return drop(BROKEN);
-	skb->cb[0] = now->cookie[0];
-	skb->cb[1] = now->cookie[1];
-	return bpf_redirect_neigh(oif, &neighbour, sizeof(neighbour), 0);
+	return send_on_v6(skb, now, &key, ports_before, hops, flow);
 }
 
 static __always_inline int known(struct __sk_buff *skb, struct config *now, enum hook hook)

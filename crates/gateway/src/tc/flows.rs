@@ -236,12 +236,10 @@ impl TcFlows {
 
     /// A connection that the programs have opened: the router judges its first SYN now. If it says what they have done, the lines are the connection's; else they go, and with them the connection.
     fn open(&mut self, lines: [FlowLine; 2], syn: &[u8], router: &mut Router, now: Instant) {
-        if !self.table.take_over(lines) {
-            return;
-        }
+        let Some(source) = self.table.take_over(lines) else { return };
         // What was offered before is another's.
         self.enter_offered(router, now);
-        let judged = self.opened.judge(syn, self.table.ifindex(lines[0]), router, now);
+        let judged = self.opened.judge(syn, source, router, now);
         let flows = router.poll_offload();
         let as_entered = flows.map(|flows| flows.map(|flow| tc_flow(&flow)));
         match (flows, as_entered) {

@@ -1,12 +1,12 @@
 //! Connections that the programs at tc's hooks open by themselves: the classes that the router has found are told to them, and the first SYNs that they have let go on are judged by the router afterwards, with all that
 //! a packet changes: counters of rules, the table, events. What it does not agree to is taken back; that happens where somebody else was quicker, in the moment when rules changed.
 //!
-//! Where a class translates the source, the client's port is kept if nobody has it between the outside address and the server ([`OutsidePorts`]).
+//! Where a class translates the source, or the machine itself is the client, the client's port is kept if nobody has it between the outside address and the server ([`OutsidePorts`]).
 use super::flow_entry::tc_flow;
 use super::outside_ports::{OutsideEnd, OutsidePorts};
 use keepstate_engine::{ConnId, Instant, Tuple, Zone};
-use keepstate_linux::tc::{MAX_PORT_MAPS, SynClassTable, TcError, TcHooks, TcSynClass};
-use keepstate_router::{Egress, KnownFlow, MarkedEgress, Router, SynClass};
+use keepstate_linux::tc::{MAX_PORT_MAPS, SynClassTable, TcError, TcHook, TcHooks, TcSynClass};
+use keepstate_router::{Egress, FlowSource, KnownFlow, MarkedEgress, Router, SynClass};
 use keepstate_wire::Packet;
 use keepstate_wire::rewrite;
 use std::collections::BTreeMap;
@@ -121,8 +121,14 @@ impl OpenedByClass {
         }
     }
 
-    /// The router judges a SYN that has gone on, as if it came now by this interface.
-    pub(super) fn judge(&mut self, syn: &[u8], ifindex: u16, router: &mut Router, now: Instant) -> JudgedSyn {
+    /// The router judges a SYN that has gone on, as if it came in by this interface now, or the machine itself sent it by it.
+    pub(super) fn judge(
+        &mut self,
+        syn: &[u8],
+        (hook, ifindex): (TcHook, u16),
+        router: &mut Router,
+        now: Instant,
+    ) -> JudgedSyn {
         let mut bytes = syn.to_vec();
         // It may have been left to the card, and whoever gets it looks at it.
         if let Some((from, at)) = rewrite::set_partial_checksum(&mut bytes) {
@@ -133,7 +139,10 @@ impl OpenedByClass {
         router.set_packet_mark(0);
         router.set_socket_uid(None);
         // Drops are counted by the router.
-        let _ = router.handle_owned(&mut bytes, ifindex.into(), now);
+        let _ = match hook {
+            TcHook::Ingress => router.handle_owned(&mut bytes, ifindex.into(), now),
+            TcHook::Egress => router.handle_output(&mut bytes, None, ifindex.into(), now),
+        };
         let mut has_passed = false;
         while let Some(out) = router.poll_marked_output() {
             match out.egress {
@@ -141,7 +150,7 @@ impl OpenedByClass {
                     has_passed = true;
                     self.gone_on.push(((oif, next_hop), packet));
                 }
-                Egress::LocalDeliver(packet) if is_copy(&packet, syn) => has_passed = true,
+                Egress::LocalDeliver(packet) | Egress::LetOut(packet) if is_copy(&packet, syn) => has_passed = true,
                 egress => self.outputs.push(MarkedEgress { egress, ..out }),
             }
         }
@@ -183,19 +192,19 @@ fn find(tuple: Option<Tuple>, router: &Router, now: Instant) -> Option<ConnId> {
     Some(router.engine().find(&tuple?, Zone::default(), now)?.0)
 }
 
-/// Where a connection's source is translated: the server as its packets leave, and the outside address.
+/// Where a connection's source is translated, or the machine itself is the client, whose address others get: the server as its packets leave, and the outside address.
 fn outside_end([original, reply]: &[KnownFlow; 2]) -> Option<OutsideEnd> {
-    let is_translated = original.translated.source != original.tuple.source;
+    let shares = original.translated.source != original.tuple.source || matches!(original.source, FlowSource::Host(_));
     let end = OutsideEnd { server: reply.tuple.source, port: reply.tuple.source_key, outside: reply.tuple.destination };
-    is_translated.then_some(end)
+    shares.then_some(end)
 }
 
 /// Is a packet that leaves the SYN that came, whatever was translated?
 fn is_copy(packet: &[u8], syn: &[u8]) -> bool {
     let seq_and_flags = |packet: &[u8]| {
         let packet = Packet::parse(packet).ok()?;
-        let [_, _, _, _, s0, s1, s2, s3, _, _, _, _, _, flags, ..] = *packet.transport() else { return None };
-        (packet.protocol() == 6).then_some(([s0, s1, s2, s3], flags))
+        let transport = packet.transport();
+        (packet.protocol() == 6).then(|| (transport.get(4..8).map(<[u8]>::to_vec), transport.get(13).copied()))
     };
     let [left, came] = [packet, syn].map(seq_and_flags);
     left.is_some() && left == came

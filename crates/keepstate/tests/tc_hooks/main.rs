@@ -5,6 +5,7 @@ mod classes;
 #[path = "../common/mod.rs"]
 mod common;
 mod errors;
+mod first_syns;
 mod floods;
 mod gaps;
 mod handshakes;

@@ -4,6 +4,7 @@
 //! with its last counts ([`FlowTable::poll_removed`]) once every program that began before has ended. Only then is it used again, so no packet sees half of one flow and half of another.
 //! A line may be parked instead ([`FlowTable::park`]): no packet finds it, but the next gateway does, together with its record (`flow_record.rs`).
 //! User space is the only writer but for the counters, and for how far a connection's handshake or end is. Segments of those are told ([`FlowTable::next_note`]).
+use super::carrier::TcHook;
 use super::flow_line::{EncodedLine, FlowLine, LineLayout, TcFlow};
 use super::flow_record::{AdoptedFlow, FlowRecord, LeftRecord, RECORD_LEN, RECORD_LEN_V6, RecordMemory, room_of};
 use super::flow_table_size::FlowTableSize;
@@ -250,19 +251,15 @@ impl FlowTable {
         self.notes.hear();
     }
 
-    /// Takes over the lines of a connection that the programs have opened, original and reply. False if there are none such.
-    pub fn take_over(&mut self, lines: [FlowLine; 2]) -> bool {
+    /// Takes over the lines of a connection that the programs have opened, original and reply. Tells where its packets have come from: in by this interface, or from the machine itself, out by it. `None` if there
+    /// are none such.
+    pub fn take_over(&mut self, lines: [FlowLine; 2]) -> Option<(TcHook, u16)> {
         let taken = lines.map(|line| self.of_family(line.is_v6).take_over(line.number));
         self.live += taken.iter().filter(|taken| **taken).count();
         if taken != [true; 2] {
             lines.into_iter().zip(taken).filter(|(_, taken)| *taken).for_each(|(line, _)| self.remove(line));
         }
-        taken == [true; 2]
-    }
-
-    /// The interface that packets of a line come in by, or are sent by.
-    pub fn ifindex(&self, line: FlowLine) -> u16 {
-        if line.is_v6 { self.v6.ifindex(line.number) } else { self.v4.ifindex(line.number) }
+        (taken == [true; 2]).then(|| self.of_family(lines[0].is_v6).source(lines[0].number))
     }
 
     /// Are these lines as the flows, original and reply, would be entered?

@@ -258,11 +258,15 @@ impl TcHooks {
     /// # Errors
     /// A map cannot be mapped.
     pub fn syn_class_table(&mut self) -> Result<SynClassTable, TcError> {
-        let classes = self.ebpf.take_map("classes").ok_or("not in the object file, or taken");
-        let classes = HashMap::try_from(classes.map_err(tc_error("BPF map classes"))?);
+        let mut take = |name: &str| {
+            let map = self.ebpf.take_map(name).ok_or("not in the object file, or taken");
+            map.map_err(tc_error(format!("BPF map {name}")))
+        };
+        let (v4, v6) = (HashMap::try_from(take("classes")?), HashMap::try_from(take("classes_v6")?));
+        let maps = v4.and_then(|v4| Ok((v4, v6?))).map_err(tc_error::<MapError>("BPF maps classes, classes_v6"));
         let ports = MappedMemory::bpf_map(array(&self.ebpf, "port_maps")?.fd().as_fd(), PORT_MAPS_LEN);
         Ok(SynClassTable::new(
-            classes.map_err(tc_error::<MapError>("BPF map classes"))?,
+            maps?,
             map_heartbeat(&self.ebpf)?,
             ports.map_err(tc_error("cannot map the BPF map port_maps"))?,
         ))

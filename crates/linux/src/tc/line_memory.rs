@@ -1,4 +1,5 @@
 //! The lines of one family in memory, and which of them are in use: what [`FlowTable`](super::FlowTable) does with each, down to the byte.
+use super::carrier::TcHook;
 use super::flow_line::{
     CLAIMED, EncodedLine, GONE, LINES_PER_BUCKET, LIVE, LIVE_BYTE, LineLayout, OPENING, STALE, WITHOUT_FIN,
 };
@@ -111,11 +112,11 @@ impl LineMemory {
         true
     }
 
-    /// The interface in a line's key.
-    pub(super) fn ifindex(&self, number: u32) -> u16 {
+    /// The hook and the interface in a line's key.
+    pub(super) fn source(&self, number: u32) -> (TcHook, u16) {
         let word = self.memory.atomic_u32(self.at(number) + self.layout.key_len() - 4).load(Ordering::Relaxed);
-        let [_, _, low, high] = word.to_ne_bytes();
-        u16::from_ne_bytes([low, high])
+        let [_, hook, low, high] = word.to_ne_bytes();
+        (if hook == 0 { TcHook::Ingress } else { TcHook::Egress }, u16::from_ne_bytes([low, high]))
     }
 
     /// Is a line as this one would be written, but for what programs change?

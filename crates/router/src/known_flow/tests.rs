@@ -4,7 +4,7 @@ use crate::{FibChange, FibTable, Interface, Route, RoutePlacement, Router};
 use keepstate_engine::{ConnUpdate, FlowStats, Secret, Sysctls};
 use keepstate_rules::{NoIncludes, RulesetError, compile, parse_with};
 use keepstate_wire::checksum::Sum;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
 pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 9);
@@ -23,6 +23,8 @@ pub(crate) fn try_router_with(rules: &str) -> Result<Router, RulesetError> {
     let (tree, sources) = parse_with("test.nft", rules, &NoIncludes, &[])?;
     let outside = Interface::new(1, "wan0", 1500).with_address([192, 0, 2, 254].into(), 24);
     let inside = Interface::new(2, "lan0", 1500).with_address([10, 0, 0, 1].into(), 24);
+    let outside = outside.with_address(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 254).into(), 64);
+    let inside = inside.with_address(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1).into(), 64);
     let fib = FibTable::new(vec![outside, inside], vec![]);
     let engine = Engine::new(Sysctls::default(), Secret([7; 16]));
     Ok(Router::new(engine, compile(&tree, &sources)?, fib, (1, 2)).with_flow_offload())
