@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use aya::Ebpf;
 use aya::maps::{Array, PerCpuArray};
 use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp, XdpMode};
+use std::ops::Range;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ const FRAME_LEN: usize = 60;
 const WARMUP: Duration = Duration::from_millis(1500);
 /// A UDP flow that was answered and goes on for longer is a stream (`nf_conntrack_udp_timeout_stream`).
 const STREAM_AFTER: Duration = Duration::from_millis(2200);
+/// Flows of which question and answer are sent together.
+const FLOWS_AT_ONCE: usize = 50_000;
 /// Passes over all flows until they are known to the router.
 const MAX_PASSES: usize = 20;
 
@@ -106,8 +109,12 @@ pub fn flood_known(
         let mut pass = 0;
         while !has(progress, pass)? {
             ensure!(pass < MAX_PASSES, "not all {flows} flows are {progress:?} after {pass} datagrams of each");
-            for side in sides {
-                side.send_each(stage, flows)?;
+            // An answer comes soon after its question.
+            for first in (0..flows).step_by(FLOWS_AT_ONCE) {
+                let part = first..flows.min(first + FLOWS_AT_ONCE as u32);
+                for side in sides {
+                    side.send_each(stage, flows, part.clone())?;
+                }
             }
             if pass == 0 {
                 std::thread::sleep(STREAM_AFTER);
@@ -169,10 +176,11 @@ impl FloodSide {
         }
     }
 
-    /// Sends one datagram of each flow.
-    fn send_each(self, stage: &BenchTopology, flows: u32) -> Result<()> {
-        let plan = self.plan(stage, flows)?;
-        let sent = stage.spawn_in_netns(self.host(), Some(0), move || FloodSource::open(self, plan)?.send_each());
+    /// Sends one datagram of each flow of a part, as the generator's order has them.
+    fn send_each(self, stage: &BenchTopology, flows: u32, part: Range<u32>) -> Result<()> {
+        let plan = FloodPlan { sent: part.start, ..self.plan(stage, flows)? };
+        let count = part.end - part.start;
+        let sent = stage.spawn_in_netns(self.host(), Some(0), move || FloodSource::open(self, plan)?.send_each(count));
         sent.join().map_err(|_| anyhow::anyhow!("the generator has failed"))?
     }
 
@@ -191,7 +199,6 @@ impl FloodSide {
 /// The generator's program, in this thread's network namespace.
 struct FloodSource {
     ebpf: Ebpf,
-    flows: u32,
 }
 
 impl FloodSource {
@@ -202,7 +209,7 @@ impl FloodSource {
         let (attached, leaves) = side.devices();
         plans.set(0, FloodPlan { device: ifindex(leaves)?, ..plan }, 0)?;
         load_xdp(&mut ebpf, "generate", attached)?;
-        Ok(FloodSource { ebpf, flows: plan.flows })
+        Ok(FloodSource { ebpf })
     }
 
     fn run(&self, frames: u32) -> Result<()> {
@@ -217,9 +224,9 @@ impl FloodSource {
         Ok(())
     }
 
-    /// One datagram of each flow, with pauses.
-    fn send_each(&self) -> Result<()> {
-        for _ in 0..self.flows.div_ceil(FRAMES_PER_GENTLE_RUN) {
+    /// One datagram of each of so many flows, with pauses.
+    fn send_each(&self, flows: u32) -> Result<()> {
+        for _ in 0..flows.div_ceil(FRAMES_PER_GENTLE_RUN) {
             self.run(FRAMES_PER_GENTLE_RUN)?;
             std::thread::sleep(GENTLE_INTERVAL);
         }

@@ -13,10 +13,3 @@ pub struct ConnId {
     pub(crate) slot: u32,
     pub(crate) generation: u32,
 }
-
-impl ConnId {
-    /// No id is less.
-    pub const MIN: ConnId = ConnId { slot: 0, generation: 0 };
-    /// No id is greater.
-    pub const MAX: ConnId = ConnId { slot: u32::MAX, generation: u32::MAX };
-}

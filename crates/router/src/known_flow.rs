@@ -9,48 +9,31 @@
 //! ```
 //! It never decides what becomes of a packet: it only remembers what has become of one.
 use crate::route_scope::RouteScope;
+use candidates::{Candidate, Candidates};
 use change_log::ChangeLog;
+use dependents::Dependents;
 use flow_way::{CountedWay, FlowWays};
-use keepstate_engine::{ConnId, ConnIdMap, Direction, Engine, Instant, OffloadError, OffloadedFlow, Tuple, Zone};
-use keepstate_rules::{EvalTrace, HoldReasons, LookupScope, MovedCounters, RuleCounters, SetLookup};
+use keepstate_engine::{ConnId, ConnIdMap, Direction, Engine, Instant, OffloadError, OffloadedFlow, Zone};
+use keepstate_rules::{EvalTrace, HoldReasons, LookupScope, MovedCounters, SetLookup};
 use keepstate_wire::keyed_hash::SipKey;
 use keepstate_wire::tcp::TcpFlags;
-use smallvec::{SmallVec, smallvec};
-use std::collections::{BTreeSet, VecDeque};
+use noted_way::RoutedAddresses;
+use smallvec::SmallVec;
+use std::collections::VecDeque;
 use std::net::IpAddr;
 
+mod candidates;
 mod change_log;
+mod dependents;
 mod flow;
 mod flow_way;
+mod noted_way;
 mod offload_stats;
 
 pub use flow::KnownFlow;
 pub use flow_way::{FlowSource, FlowTarget, FlowWay};
+pub(crate) use noted_way::{NotedWay, PacketWay};
 pub use offload_stats::{FlowOffloadStats, FlowReport};
-
-/// The way of one direction, as its last packet took it.
-#[derive(Clone, Debug)]
-pub(crate) struct NotedWay {
-    source: FlowSource,
-    target: FlowTarget,
-    set_mark: Option<u32>,
-    unmarked_only: bool,
-    plain_tos_only: bool,
-    counters: RuleCounters,
-    /// Flags of TCP that rules have asked for.
-    tcp_flags_read: u8,
-    /// Rules have asked for routes.
-    fib_read: bool,
-    /// What rules have looked up in sets.
-    lookups: Box<[SetLookup]>,
-    /// The last change of routes and of sets before it was found.
-    route_changes: u64,
-    set_changes: u64,
-    /// The connection's mark that it was judged by.
-    conn_mark: u32,
-    /// Another connection of the same ends may be judged otherwise.
-    one_connection: bool,
-}
 
 /// One direction of a connection that is known.
 #[derive(Debug)]
@@ -62,47 +45,10 @@ struct KnownWay {
     way: FlowWay,
 }
 
-/// A connection that may become known.
-#[derive(Debug, Default)]
-struct Candidate {
-    ways: [Option<NotedWay>; 2],
-    /// Packets since both ways were noted.
-    packets: u8,
-}
-
-/// Where a packet came from and goes to; whether it came with a mark, and the one it has now; whether routes go by the type of service.
-pub(crate) type PacketWay = (FlowSource, FlowTarget, (bool, u32), bool);
-
-type RoutedAddresses = SmallVec<[IpAddr; 1]>;
-
-impl NotedWay {
-    /// Where its packets go to.
-    pub(crate) fn target(&self) -> FlowTarget {
-        self.target
-    }
-
-    /// Would the packets of every other connection of the same ends take it too, by what is known of them when they come?
-    pub(crate) fn is_of_ends(&self) -> bool {
-        !self.one_connection && self.set_mark.is_none() && self.conn_mark == 0
-    }
-
-    /// The addresses whose routes it depends on: where it was forwarded to, whom the machine itself speaks with, and all that rules may have asked for.
-    fn routed_addresses(&self, tuple: &Tuple, translated: &Tuple) -> RoutedAddresses {
-        let mut addresses: RoutedAddresses = match self.target {
-            FlowTarget::Forward { .. } | FlowTarget::LetOut => smallvec![translated.destination],
-            FlowTarget::Host => smallvec![tuple.source],
-        };
-        if self.fib_read {
-            addresses.extend([tuple.source, tuple.destination, translated.source, translated.destination]);
-        }
-        addresses
-    }
-}
-
 /// Connections that may become known, and what is needed of those that are.
 #[derive(Debug)]
 pub(crate) struct FlowTracker {
-    candidates: ConnIdMap<Candidate>,
+    candidates: Candidates,
     /// What is needed of each direction.
     known: ConnIdMap<[KnownWay; 2]>,
     ways: FlowWays,
@@ -113,9 +59,9 @@ pub(crate) struct FlowTracker {
     /// Known ones of UDP that are not assured yet.
     young: ConnIdMap<()>,
     /// The connections that depend on the routes to an address.
-    by_address: BTreeSet<(IpAddr, ConnId)>,
+    by_address: Dependents<IpAddr>,
     /// The connections whose rules have made a lookup.
-    by_lookup: BTreeSet<(SetLookup, ConnId)>,
+    by_lookup: Dependents<SetLookup>,
     /// Ways that were noted before a change are checked.
     route_changes: ChangeLog<RouteScope>,
     set_changes: ChangeLog<LookupScope>,
@@ -130,14 +76,14 @@ pub(crate) struct FlowTracker {
 impl FlowTracker {
     pub(crate) fn new(key: SipKey) -> FlowTracker {
         FlowTracker {
-            candidates: ConnIdMap::default(),
+            candidates: Candidates::new(),
             known: ConnIdMap::default(),
             ways: FlowWays::new(key),
             refused: ConnIdMap::default(),
             opening: None,
             young: ConnIdMap::default(),
-            by_address: BTreeSet::new(),
-            by_lookup: BTreeSet::new(),
+            by_address: Dependents::new(),
+            by_lookup: Dependents::new(),
             route_changes: ChangeLog::new(),
             set_changes: ChangeLog::new(),
             ready: VecDeque::new(),
@@ -158,33 +104,15 @@ impl FlowTracker {
     }
 
     /// The way of a packet that has passed, or what keeps its connection here.
-    pub(crate) fn way_of(
-        &self,
-        (source, target, (came_marked, mark), plain_tos_only): PacketWay,
-        trace: &EvalTrace,
-        conn_mark: u32,
-    ) -> Result<NotedWay, HoldReasons> {
-        let unmarked_only = trace.mark_read;
-        let by_mark = if unmarked_only && came_marked { HoldReasons::MARK } else { HoldReasons::empty() };
-        let holds = trace.holds | by_mark;
-        if !holds.is_empty() {
-            return Err(holds);
-        }
-        Ok(NotedWay {
-            source,
-            target,
-            set_mark: trace.mark_set.then_some(mark),
-            unmarked_only,
-            plain_tos_only,
-            counters: trace.counters.clone(),
-            tcp_flags_read: trace.tcp_flags_read,
-            fib_read: trace.fib_read,
-            lookups: trace.lookups.as_slice().into(),
-            route_changes: self.route_changes.number(),
-            set_changes: self.set_changes.number(),
-            conn_mark,
-            one_connection: trace.one_connection || trace.status_read,
-        })
+    pub(crate) fn way_of(&self, way: PacketWay, trace: &EvalTrace, conn_mark: u32) -> Result<NotedWay, HoldReasons> {
+        let changes = [self.route_changes.number(), self.set_changes.number()];
+        NotedWay::new(way, trace, conn_mark, changes)
+    }
+
+    /// A way that nothing has changed since it was noted, as if it were noted now.
+    pub(crate) fn renewed(&self, way: &NotedWay) -> NotedWay {
+        let (route_changes, set_changes) = (self.route_changes.number(), self.set_changes.number());
+        NotedWay { route_changes, set_changes, ..way.clone() }
     }
 
     /// Notes that a packet of an established connection has passed.
@@ -200,7 +128,7 @@ impl FlowTracker {
         let noted = match self.way_of(packet_way, trace, conn_mark) {
             Ok(noted) => noted,
             Err(holds) => {
-                self.candidates.remove(&conn_id);
+                self.candidates.remove(conn_id);
                 for (bit, count) in self.held.iter_mut().enumerate() {
                     *count += u64::from(holds.bits() >> bit & 1);
                 }
@@ -215,11 +143,7 @@ impl FlowTracker {
             // It changes still.
             return;
         }
-        if self.candidates.len() >= MAX_CANDIDATES {
-            // Those that never see an answer stay behind.
-            self.candidates.clear();
-        }
-        let Candidate { ways, packets } = self.candidates.entry(conn_id).or_default();
+        let Candidate { ways, packets } = self.candidates.note(conn_id);
         ways.iter_mut().for_each(|way| _ = way.take_if(|way| way.conn_mark != conn_mark));
         if let Some(way) = ways.get_mut(direction as usize) {
             *way = Some(noted);
@@ -237,11 +161,11 @@ impl FlowTracker {
             // Its handshake goes on.
             Err(OffloadError::NotEstablished) => return,
             Err(_) => {
-                self.candidates.remove(&conn_id);
+                self.candidates.remove(conn_id);
                 return;
             }
         };
-        let ways = self.candidates.remove(&conn_id).map(|candidate| candidate.ways);
+        let ways = self.candidates.remove(conn_id).map(|candidate| candidate.ways);
         let Some([Some(original), Some(reply)]) = ways else { return };
         if !is_assured {
             self.young.insert(conn_id, ());
@@ -327,13 +251,13 @@ impl FlowTracker {
             known(Direction::Original, &original, original_way, original_tuple, as_server),
             known(Direction::Reply, &reply, reply_way, reply_tuple, as_client),
         ]);
-        self.by_address.extend(addresses.iter().flatten().map(|address| (*address, conn_id)));
-        let lookups = original.lookups.iter().chain(&reply.lookups);
-        self.by_lookup.extend(lookups.map(|lookup| (*lookup, conn_id)));
+        // It may have been offered before, and its last packets be counted still: the data path says when it has reported all of them.
+        self.remove_known(conn_id);
+        addresses.iter().flatten().for_each(|address| self.by_address.add(*address, conn_id));
+        original.lookups.iter().chain(&reply.lookups).for_each(|lookup| self.by_lookup.add(*lookup, conn_id));
         let [to_server, to_client] = addresses;
         let known = |addresses, way: NotedWay, counted| KnownWay { addresses, lookups: way.lookups, way: counted };
         let ways = [known(to_server, original, original_way), known(to_client, reply, reply_way)];
-        // It may have been offered before, and its last packets be counted still: the data path says when it has reported all of them.
         self.known.insert(conn_id, ways);
     }
 
@@ -343,12 +267,12 @@ impl FlowTracker {
         self.route_changes.push(scope.clone());
         let mut revoked = 0;
         for (first, last) in ranges {
-            for (_, conn_id) in self.by_address.range((*first, ConnId::MIN)..=(*last, ConnId::MAX)) {
+            for (_, conn_id) in self.by_address.of(*first..=*last) {
                 revoked += 1;
                 if revoked > MAX_REVOKED_SINGLY {
                     return false;
                 }
-                engine.revoke(*conn_id);
+                engine.revoke(conn_id);
             }
         }
         true
@@ -359,13 +283,13 @@ impl FlowTracker {
         let LookupScope::Ranges(ranges) = &scope else { return false };
         let mut visited = 0;
         for range in ranges {
-            for (lookup, conn_id) in self.by_lookup.range((range.first, ConnId::MIN)..=(range.last, ConnId::MAX)) {
+            for (lookup, conn_id) in self.by_lookup.of(range.first..=range.last) {
                 visited += 1;
                 if visited > MAX_REVOKED_SINGLY {
                     return false;
                 }
-                if range.contains(*lookup) {
-                    engine.revoke(*conn_id);
+                if range.contains(lookup) {
+                    engine.revoke(conn_id);
                 }
             }
         }
@@ -415,20 +339,26 @@ impl FlowTracker {
     pub(crate) fn forget(&mut self, conn_id: ConnId) {
         self.opening.iter_mut().for_each(|opening| _ = opening.remove(&conn_id));
         self.young.remove(&conn_id);
-        for way in self.known.remove(&conn_id).into_iter().flatten() {
-            self.ways.release(way.way);
-            for address in way.addresses {
-                self.by_address.remove(&(address, conn_id));
-            }
-            for lookup in way.lookups {
-                self.by_lookup.remove(&(lookup, conn_id));
-            }
+        for way in self.remove_known(conn_id) {
+            self.ways.release(way);
         }
+    }
+
+    /// Nothing is needed of a connection any more but the ways that its last packets are counted by.
+    fn remove_known(&mut self, conn_id: ConnId) -> SmallVec<[FlowWay; 2]> {
+        let known = self.known.remove(&conn_id).into_iter().flatten();
+        known
+            .map(|KnownWay { addresses, lookups, way }| {
+                addresses.into_iter().for_each(|address| self.by_address.remove(address, conn_id));
+                lookups.into_iter().for_each(|lookup| self.by_lookup.remove(lookup, conn_id));
+                way
+            })
+            .collect()
     }
 
     /// Counters of rules have other indices now.
     pub(crate) fn move_rule_counters(&mut self, moved: &MovedCounters) {
-        for way in self.candidates.values_mut().flat_map(|candidate| &mut candidate.ways).flatten() {
+        for way in self.candidates.ways_mut() {
             way.counters = way.counters.iter().filter_map(|counter| moved.get(counter).copied()).collect();
         }
         self.ways.move_rule_counters(moved);
@@ -457,8 +387,6 @@ impl FlowTracker {
 }
 
 const REASONS: usize = HoldReasons::all().bits().count_ones() as usize;
-/// Connections that have passed in one direction, at most.
-const MAX_CANDIDATES: usize = 262_144;
 /// Known connections whose handshake goes on, at most: a flood of SYNs leaves the table's other places to connections that are one.
 const MAX_OPENING: usize = 16_384;
 /// Packets that a UDP connection has had since both ways were noted, before it is offered although it is not assured, and how many such connections at most: what ends soon takes no place from what lasts.

@@ -7,8 +7,8 @@
 //! it has let a SYN go on ─▶ it gives the SYN to Router::handle_owned, as if it had come now, and compares what the router says with what it has done
 //! rules, sets, routes or anything else that a verdict depends on change ─▶ Router::syn_class_generation: all classes are void
 //! ```
-use crate::known_flow::{FlowSource, KnownFlow};
-use keepstate_engine::{ConnId, Engine};
+use crate::known_flow::{FlowSource, KnownFlow, NotedWay};
+use keepstate_engine::{ConnId, Engine, Tuple};
 use keepstate_wire::keyed_hash::{KeyedMap, SipKey};
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -20,12 +20,9 @@ pub struct SynClass {
     pub flows: [KnownFlow; 2],
 }
 
-impl SynClass {
-    /// What the first SYNs of the class have in common: where they come in, and between whom.
-    fn key_of(flows: &[KnownFlow; 2]) -> ClassKey {
-        let [KnownFlow { source, tuple, .. }, _] = flows;
-        (*source, tuple.source, tuple.destination, tuple.destination_key)
-    }
+/// What the first SYNs of a class have in common: where they come in, and between whom.
+fn class_of(source: FlowSource, tuple: &Tuple) -> ClassKey {
+    (source, tuple.source, tuple.destination, tuple.destination_key)
 }
 
 type ClassKey = (FlowSource, IpAddr, IpAddr, u16);
@@ -41,11 +38,12 @@ pub(crate) struct SynClasses {
     opened: [u64; 2],
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum FoundClass {
     /// By this connection, last.
     Seen(ConnId),
-    Given,
+    /// The ways of its connections' packets.
+    Given(Box<[NotedWay; 2]>),
 }
 
 impl SynClasses {
@@ -53,17 +51,25 @@ impl SynClasses {
         SynClasses { found: key.map(), given: 0, ready: VecDeque::new(), generation: 1, opened: [0; 2] }
     }
 
-    /// A connection was offered to the data path.
-    pub(crate) fn note(&mut self, flows: &[KnownFlow; 2], engine: &Engine) {
+    /// The ways of the packets of a class that was given, by its first SYN.
+    pub(crate) fn ways_of(&self, source: FlowSource, tuple: &Tuple) -> Option<&[NotedWay; 2]> {
+        match self.found.get(&class_of(source, tuple)) {
+            Some(FoundClass::Given(ways)) => Some(ways),
+            _ => None,
+        }
+    }
+
+    /// A connection was offered to the data path, whose packets take these ways.
+    pub(crate) fn note(&mut self, flows: &[KnownFlow; 2], ways: [NotedWay; 2], engine: &Engine) {
         if self.found.len() >= MAX_FOUND || self.given >= MAX_CLASSES {
             // Those that are still in use are found again.
             self.forget_all();
         }
-        let key = SynClass::key_of(flows);
+        let key = class_of(flows[0].source, &flows[0].tuple);
         match self.found.get(&key) {
-            Some(FoundClass::Given) => (),
+            Some(FoundClass::Given(_)) => (),
             Some(FoundClass::Seen(before)) if engine.is_assured(*before) => {
-                self.found.insert(key, FoundClass::Given);
+                self.found.insert(key, FoundClass::Given(Box::new(ways)));
                 self.given += 1;
                 self.ready.push_back(SynClass { flows: *flows });
             }

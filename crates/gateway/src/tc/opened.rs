@@ -203,8 +203,8 @@ fn outside_end([original, reply]: &[KnownFlow; 2]) -> Option<OutsideEnd> {
 fn is_copy(packet: &[u8], syn: &[u8]) -> bool {
     let seq_and_flags = |packet: &[u8]| {
         let packet = Packet::parse(packet).ok()?;
-        let transport = packet.transport();
-        (packet.protocol() == 6).then(|| (transport.get(4..8).map(<[u8]>::to_vec), transport.get(13).copied()))
+        let [_, _, _, _, s0, s1, s2, s3, _, _, _, _, _, flags, ..] = *packet.transport() else { return None };
+        (packet.protocol() == 6).then_some(([s0, s1, s2, s3], flags))
     };
     let [left, came] = [packet, syn].map(seq_and_flags);
     left.is_some() && left == came

@@ -94,15 +94,16 @@ impl RecordMemory {
     pub(super) fn write(&mut self, number: u32, lines: [u32; 2], snapshot: &[u8]) {
         let [a, b] = lines.map(u32::to_ne_bytes);
         let length = u16::try_from(snapshot.len()).unwrap_or(u16::MAX).to_ne_bytes();
-        let body = [&a[..], &b, &length, snapshot].concat();
         self.clear(number);
         if let Some(to) = self.memory.slice_mut(self.at(number) + 4, self.record_len - 4)
             && let Some((to, time)) = to.split_last_chunk_mut()
-            && let Some(to) = to.get_mut(..body.len())
+            && let Some(to) = to.get_mut(..HEADER_LEN - 4 + snapshot.len())
         {
-            to.copy_from_slice(&body);
+            let parts = a.iter().chain(&b).chain(&length).chain(snapshot);
+            to.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
             *time = now_ms().to_ne_bytes();
-            self.memory.write(self.at(number), &checksum(&body));
+            let checksum = checksum(to);
+            self.memory.write(self.at(number), &checksum);
         }
     }
 

@@ -49,14 +49,20 @@ impl Router {
             (FlowTarget::Host | FlowTarget::LetOut, FlowSource::Interface(iif)) => FlowSource::Host(iif),
             (FlowTarget::Host, FlowSource::Host(_)) => return,
         };
+        if let Some(ways) = self.ways_of_class(&entry.original, pkt, source, target) {
+            let flows = self.flows.iter_mut();
+            return flows
+                .for_each(|flows| flows.offer_opening(conn_id, ways.clone(), next_seq, &mut self.engine, pkt.now));
+        }
         let original = self.probe_way((conn_id, Direction::Original), &entry.original, source, pkt.now);
         let Some(original) = original.filter(|way| way.target() == target) else { return };
         let reply = self.probe_way((conn_id, Direction::Reply), &entry.reply, answers_from, pkt.now);
         if let (Some(reply), Some(flows)) = (reply, &mut self.flows) {
-            let is_of_ends = original.is_of_ends() && reply.is_of_ends();
-            flows.offer_opening(conn_id, [original, reply], next_seq, &mut self.engine, pkt.now);
-            if is_of_ends {
-                self.learn_class(conn_id, pkt, target);
+            let ways = [original, reply];
+            let of_ends = Some(&ways).filter(|ways| ways.iter().all(NotedWay::is_of_ends)).cloned();
+            flows.offer_opening(conn_id, ways, next_seq, &mut self.engine, pkt.now);
+            if let Some(ways) = of_ends {
+                self.learn_class(conn_id, pkt, target, ways);
             }
         }
     }

@@ -1,9 +1,9 @@
 //! Classes of new TCP connections, for a data path that opens connections by itself ([`crate::SynClass`]).
 use super::{InFlightPacket, Router};
 use crate::cluster_duty::ClusterDuty;
-use crate::known_flow::FlowTarget;
+use crate::known_flow::{FlowSource, FlowTarget, NotedWay};
 use crate::syn_class::{SynClass, SynClasses};
-use keepstate_engine::{ConnId, NatPolicy, Sysctl};
+use keepstate_engine::{ConnId, NatPolicy, Sysctl, Tuple};
 
 /// The purpose of the key of classes.
 const CLASSES: u64 = 4;
@@ -57,22 +57,48 @@ impl Router {
             && *self.engine.nat_policy() == NatPolicy::default()
     }
 
-    /// A connection was offered whose further packets other connections of the same ends share: would their first SYN be judged as its was?
-    pub(super) fn learn_class(&mut self, conn_id: ConnId, pkt: &InFlightPacket, target: FlowTarget) {
+    /// The ways of the packets that follow a first SYN, if it is one of a class that was told: the rules need not be asked again.
+    pub(super) fn ways_of_class(
+        &self,
+        tuple: &Tuple,
+        pkt: &InFlightPacket,
+        source: FlowSource,
+        target: FlowTarget,
+    ) -> Option<[NotedWay; 2]> {
+        let classes = self.syn_classes.as_ref().filter(|_| self.may_have_classes() && is_of_ends(pkt))?;
+        let [original, reply] = classes.ways_of(source, tuple).filter(|[original, _]| original.target() == target)?;
+        // Any change that concerns them has voided the class.
+        let flows = self.flows.as_ref()?;
+        Some([flows.renewed(original), flows.renewed(reply)])
+    }
+
+    /// A connection was offered whose further packets, by these ways, other connections of the same ends share: would their first SYN be judged as its was?
+    pub(super) fn learn_class(
+        &mut self,
+        conn_id: ConnId,
+        pkt: &InFlightPacket,
+        target: FlowTarget,
+        ways: [NotedWay; 2],
+    ) {
         if self.syn_classes.is_none() || !self.may_have_classes() {
             return;
         }
-        let trace = &pkt.meta.trace;
-        let of_ends = trace.holds.is_empty() && !trace.one_connection && !trace.status_read && !trace.mark_set;
         let by_flow = self.route_oracle.as_ref().is_some_and(|oracle| oracle.goes_by_flow());
         let Some(flows) = self.flows.as_ref().and_then(|flows| flows.last_offered(conn_id)).copied() else { return };
         let [original, reply] = &flows;
         let keeps_port = original.tuple.source_key == original.translated.source_key
             && reply.translated.destination_key == original.tuple.source_key;
-        if of_ends && !by_flow && keeps_port && original.target == target && !pkt.came_marked {
-            self.syn_classes.iter_mut().for_each(|classes| classes.note(&flows, &self.engine));
+        if is_of_ends(pkt) && !by_flow && keeps_port && original.target == target {
+            let engine = &self.engine;
+            self.syn_classes.iter_mut().for_each(|classes| classes.note(&flows, ways.clone(), engine));
         }
     }
+}
+
+/// Were the first SYNs of all connections of the same ends judged as this one?
+fn is_of_ends(pkt: &InFlightPacket) -> bool {
+    let trace = &pkt.meta.trace;
+    trace.holds.is_empty() && !trace.one_connection && !trace.status_read && !trace.mark_set && !pkt.came_marked
 }
 
 /// Connections between two times that the data path's news are read.

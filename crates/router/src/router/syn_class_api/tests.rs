@@ -2,9 +2,9 @@
 use super::*;
 use crate::known_flow::hold_tests::{OBJECTS, RULES};
 use crate::known_flow::tests::{CLIENT, SERVER, at, router_with, try_router_with};
-use crate::{DropReason, Egress, FlowTarget, KnownFlow};
+use crate::{DropReason, Egress, FlowReport, FlowTarget, KnownFlow};
 use etherparse::{IpHeaders, Ipv4Header, Ipv6FlowLabel, Ipv6Header, PacketBuilder, TcpOptionElement};
-use keepstate_engine::{Direction, Instant};
+use keepstate_engine::{Direction, FlowStats, Instant};
 use keepstate_wire::Packet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -119,15 +119,22 @@ fn a_class_is_found_once_a_connection_was_established() {
     }
 }
 
+/// What the data path tells of a packet.
+fn a_packet_of(flow: &KnownFlow) -> FlowReport {
+    let KnownFlow { conn_id, direction, way, .. } = *flow;
+    let stats = FlowStats { conn_id, direction, packets: 1, bytes: 40, last_seen: at(2000) };
+    FlowReport { stats, way: Some(way) }
+}
+
 fn router_of(rules: &str) -> Option<Router> {
     Some(try_router_with(rules).ok()?.with_flow_offload().with_handshake_offload().with_syn_classes())
 }
 
-/// A rule for each selector and statement, alone: where it leaves a class, two hundred further SYNs of it are judged as the class says.
+/// A rule for each selector and statement, alone: where it leaves a class, two hundred further SYNs of it are judged as the class says, and what follows them goes the ways that the rules would say if they were asked.
 #[test]
 fn every_connection_of_a_class_is_judged_as_the_class_says() {
     for (table, ends) in ["ip", "inet", "ip", "inet"].into_iter().zip(ENDS) {
-        let (mut found, mut kept) = (0, 0);
+        let (mut found, mut kept, mut all_counted) = (0, 0, 0);
         for (rule, _) in RULES {
             let hook = if rule.starts_with("socket") { "prerouting" } else { hook_of(ends) };
             for rule in [(*rule).to_owned(), format!("ct state new {rule}")] {
@@ -142,9 +149,14 @@ fn every_connection_of_a_class_is_judged_as_the_class_says() {
                 };
                 found += 1;
                 assert_judged_as(&class, &mut router, ends, &rule);
+                // It asks the rules for each connection.
+                let mut asked = try_router_with(&rules).unwrap().with_flow_offload().with_handshake_offload();
+                assert_eq!(learn(&mut asked, ends), None);
+                all_counted += assert_followed_as([&mut router, &mut asked], ends, &rule);
             }
         }
         assert!(found > 20 && kept > 20, "{table}: {found} rules leave a class, {kept} do not");
+        assert!(all_counted > 50, "{table}: {all_counted} packets that follow were counted by a rule");
     }
 }
 
@@ -163,6 +175,24 @@ fn assert_judged_as(class: &SynClass, router: &mut Router, ends: [IpAddr; 2], ru
         let told = class.flows.map(|flow| (flow.target, flow.fin_read, flow.set_mark));
         assert_eq!(offered, Some(told), "{rule}: {port}");
     }
+}
+
+/// What follows a first SYN goes the same ways in both routers. Gives how many packets of that a rule has counted.
+fn assert_followed_as(mut routers: [&mut Router; 2], ends: [IpAddr; 2], rule: &str) -> u64 {
+    let counted = |router: &Router| router.program().rule_counters().map(|(_, packets, _)| packets).sum::<u64>();
+    let before = routers.each_ref().map(|router| counted(router));
+    for port in 5200..5210 {
+        let offered = routers.each_mut().map(|router| {
+            begin(router, ends, port, at(2000)).unwrap();
+            let flows = router.poll_offload().unwrap();
+            router.count_offloaded(&flows.map(|flow| a_packet_of(&flow)));
+            flows.map(|flow| (flow.source, flow.target, flow.fin_read, flow.set_mark, flow.unmarked_only))
+        });
+        assert_eq!(offered[0], offered[1], "{rule}: {port}");
+    }
+    let since = [0, 1].map(|index| counted(routers[index]) - before[index]);
+    assert_eq!(since[0], since[1], "{rule}");
+    since[0]
 }
 
 #[test]
