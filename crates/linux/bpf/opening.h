@@ -22,6 +22,8 @@ struct opening {
 	__u64 wakes; // how the note is submitted
 };
 
+enum { NO_LINE = ~0u };
+
 // Before nothing is left of the budget, user space is woken; mostly it reads in time.
 enum { WAKE_AT = 4096 };
 
@@ -65,33 +67,43 @@ static __always_inline int is_taken(const void *key, __u64 hash, int is_v6)
 	return 0;
 }
 
-// Takes a free line for a flow with this hash.
-static __always_inline void *claim(__u64 hash, int is_v6, __u32 *number)
+// Takes a free line for a flow with this hash, and gives its number.
+static __always_inline __u32 claim(__u64 hash, int is_v6)
 {
 	__u32 at;
 #pragma unroll
 	for (int nth = 0; nth < 3; nth++) {
 		void *bucket = bucket_of(hash, nth, is_v6, &at);
-		if (!bucket) return 0;
+		if (!bucket) return NO_LINE;
 #pragma unroll
 		for (int i = 0; i < LINES; i++) {
 			void *line = line_of(bucket, i, is_v6);
 			__u32 *state = state_in(line, is_v6);
 			__u32 before = *(volatile __u32 *)state;
-			if (!(before & LIVE_BIT(0xff)) && __sync_val_compare_and_swap(state, before, LIVE_BIT(CLAIMED)) == before) {
-				*number = at * LINES + i;
-				return line;
-			}
+			if (!(before & LIVE_BIT(0xff)) && __sync_val_compare_and_swap(state, before, LIVE_BIT(CLAIMED)) == before) return at * LINES + i;
 		}
 	}
-	return 0;
+	return NO_LINE;
+}
+
+static __always_inline void give_back_line(__u32 number, int is_v6)
+{
+	__u32 *state = number == NO_LINE ? 0 : state_of(number, is_v6);
+	if (state) __sync_lock_test_and_set(state, 0);
 }
 
 static __always_inline void give_back(const struct opening *opening, int is_v6)
 {
-	if (opening->original) __sync_lock_test_and_set(state_in(opening->original, is_v6), 0);
-	if (opening->reply) __sync_lock_test_and_set(state_in(opening->reply, is_v6), 0);
+	give_back_line(opening->number, is_v6);
+	give_back_line(opening->reply_number, is_v6);
 	if (opening->port_word) __sync_fetch_and_and(opening->port_word, ~opening->port_bit);
+}
+
+static __always_inline void *line_of_number(__u32 number, int is_v6)
+{
+	__u32 at = number / LINES;
+	void *bucket = is_v6 ? bpf_map_lookup_elem(&flows_v6, &at) : bpf_map_lookup_elem(&flows, &at);
+	return bucket ? line_of(bucket, number % LINES, is_v6) : 0;
 }
 
 // Takes all that a connection needs from this port of a client; false if something is missing. `length` are the SYN's bytes.
@@ -114,26 +126,27 @@ static __always_inline int take(struct __sk_buff *skb, struct heartbeat *user, c
 		if (__sync_fetch_and_or(word, opening->port_bit) & opening->port_bit) return 0;
 		opening->port_word = word;
 	}
-	opening->original = claim(hashes[0], is_v6, &opening->number);
-	if (!opening->original) goto without;
-	opening->reply = claim(hashes[1], is_v6, &opening->reply_number);
-	if (!opening->reply) goto without;
-	opening->side = side_of(opening->number, is_v6);
-	opening->reply_side = side_of(opening->reply_number, is_v6);
-	if (!opening->side || !opening->reply_side) goto without;
 	struct note *note = bpf_ringbuf_reserve(&notes, sizeof(*note), 0);
 	if (!note) goto without;
-	note->line = opening->number;
+	note->line = claim(hashes[0], is_v6);
 	note->is_v6 = is_v6;
 	note->length = length;
 	note->opens = 1;
-	note->peer = opening->reply_number;
-	if (length < 40 || length > MAX_HEADERS || bpf_skb_load_bytes(skb, ETH_HLEN, note->headers, length)) {
-		bpf_ringbuf_discard(note, BPF_RB_NO_WAKEUP);
-		goto without;
-	}
+	note->peer = claim(hashes[1], is_v6);
+	// Read back, so that the verifier, which knows where each of the places is, does not follow every pair of them to the end.
+	opening->number = *(volatile __u32 *)&note->line;
+	opening->reply_number = *(volatile __u32 *)&note->peer;
+	if (opening->number == NO_LINE || opening->reply_number == NO_LINE) goto without_note;
+	opening->original = line_of_number(opening->number, is_v6);
+	opening->reply = line_of_number(opening->reply_number, is_v6);
+	opening->side = side_of(opening->number, is_v6);
+	opening->reply_side = side_of(opening->reply_number, is_v6);
+	if (!opening->original || !opening->reply || !opening->side || !opening->reply_side) goto without_note;
+	if (length < 40 || length > MAX_HEADERS || bpf_skb_load_bytes(skb, ETH_HLEN, note->headers, length)) goto without_note;
 	opening->note = note;
 	return 1;
+without_note:
+	bpf_ringbuf_discard(note, BPF_RB_NO_WAKEUP);
 without:
 	give_back(opening, is_v6);
 	return 0;
@@ -210,7 +223,7 @@ static __always_inline int open_v4(struct __sk_buff *skb, struct config *now, en
 	__u32 next_seq = bpf_ntohl(tcp->seq) + 1;
 	__u64 hashes[] = { hash_of((void *)&key, sizeof(key) / 8, now->key), hash_of((void *)&reply_key, sizeof(key) / 8, now->key) };
 	if (is_taken(&key, hashes[0], 0) || is_taken(&reply_key, hashes[1], 0)) return SEEN_SLOW;
-	struct opening opening = {};
+	struct opening opening = { .number = NO_LINE, .reply_number = NO_LINE };
 	if (!take(skb, user, &class->ways, bpf_ntohs(key.sport), hashes, length, &opening, 0)) return SEEN_SLOW;
 	struct flow *flow = opening.original, *answers = opening.reply;
 	fill_v4(flow, &key, class->next_hop, original.mark, now->generation);
@@ -263,7 +276,7 @@ static __always_inline int open_v6(struct __sk_buff *skb, struct config *now, en
 	__u32 next_seq = bpf_ntohl(tcp->seq) + 1;
 	__u64 hashes[] = { hash_of((void *)&key, sizeof(key) / 8, now->key), hash_of((void *)&reply_key, sizeof(key) / 8, now->key) };
 	if (is_taken(&key, hashes[0], 1) || is_taken(&reply_key, hashes[1], 1)) return SEEN_SLOW;
-	struct opening opening = {};
+	struct opening opening = { .number = NO_LINE, .reply_number = NO_LINE };
 	if (!take(skb, user, &class->ways, bpf_ntohs(key.sport), hashes, length, &opening, 1)) return SEEN_SLOW;
 	struct flow_v6 *flow = opening.original, *answers = opening.reply;
 	fill_v6(flow, &key, class->next_hop, original.mark, now->generation);
