@@ -75,9 +75,14 @@ impl EnteredConnection {
     }
 }
 
+/// Places that are looked at together.
+pub(super) const PLACES_PER_RUN: u32 = 64;
+
 /// All of them.
 pub(super) struct EnteredConnections {
     places: Vec<Option<EnteredConnection>>,
+    /// Of each run of places, how many are in use.
+    in_use: Vec<u8>,
     free: Vec<u32>,
     by_conn_id: ConnIdMap<u32>,
     /// Of IPv4, of IPv6: each line's place, one more; nothing: it is nobody's.
@@ -89,6 +94,7 @@ impl EnteredConnections {
     pub(super) fn new(lines: [usize; 2]) -> EnteredConnections {
         EnteredConnections {
             places: Vec::new(),
+            in_use: Vec::new(),
             free: Vec::new(),
             by_conn_id: ConnIdMap::default(),
             by_line: lines.map(|count| vec![0; count]),
@@ -110,6 +116,10 @@ impl EnteredConnections {
         if let Some(at) = self.places.get_mut(place as usize) {
             *at = Some(entered);
         }
+        if self.in_use.len() <= (place / PLACES_PER_RUN) as usize {
+            self.in_use.push(0);
+        }
+        self.in_use.get_mut((place / PLACES_PER_RUN) as usize).into_iter().for_each(|count| *count += 1);
         place
     }
 
@@ -137,6 +147,7 @@ impl EnteredConnections {
     pub(super) fn remove(&mut self, place: u32) -> Option<EnteredConnection> {
         let entered = self.places.get_mut(place as usize)?.take()?;
         self.free.push(place);
+        self.in_use.get_mut((place / PLACES_PER_RUN) as usize).into_iter().for_each(|count| *count -= 1);
         for line in entered.lines {
             let lines = &mut self.by_line[usize::from(line.is_v6())];
             lines.get_mut(line.place()).filter(|of| **of == place + 1).into_iter().for_each(|of| *of = 0);
@@ -155,6 +166,11 @@ impl EnteredConnections {
     /// How many places there are, in use or not.
     pub(super) fn place_count(&self) -> u32 {
         self.places.len() as u32
+    }
+
+    /// Is nobody in a run of places?
+    pub(super) fn is_empty_run(&self, run: u32) -> bool {
+        self.in_use.get(run as usize).is_none_or(|count| *count == 0)
     }
 
     /// Those in a part of the places.

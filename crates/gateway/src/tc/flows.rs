@@ -6,7 +6,7 @@
 //!   └───── revoked: it closes ──▶ leaving ──▶ gone                          └── closed, gone from the table ──▶ gone
 //! ```
 //! At the start the connections that an earlier gateway has left, known or parked, enter the router's table; all are parked before the first packet is judged, and so judged anew.
-use super::entered::{EnteredConnection, EnteredConnections, FlowPhase};
+use super::entered::{EnteredConnection, EnteredConnections, FlowPhase, PLACES_PER_RUN};
 use super::flow_entry::tc_flow;
 use super::opened::{JudgedSyn, OpenedByClass};
 use keepstate_engine::{
@@ -28,6 +28,8 @@ pub(super) struct TcFlows {
     /// The place where this round of counting goes on, and when the next round begins.
     next_counted: u32,
     next_round: Instant,
+    /// This round is late: so many connections take more turns than there would be.
+    is_late: bool,
     /// Of this batch; kept for its memory.
     reports: Vec<FlowReport>,
     refused: u64,
@@ -38,9 +40,8 @@ pub(super) struct TcFlows {
 const ROUND: u64 = 1_000_000_000;
 /// What new lines have counted.
 const NOTHING_COUNTED: [FlowCounts; 2] = [FlowCounts { packets: 0, bytes: 0, seen_ms: 0 }; 2];
-/// Places looked at in one turn, and together.
-const COUNTS_PER_TURN: u32 = 2048;
-const COUNTS_AT_ONCE: u32 = 64;
+/// Runs of places looked at in one turn.
+const RUNS_PER_TURN: u32 = 32;
 const DIRECTIONS: [Direction; 2] = [Direction::Original, Direction::Reply];
 
 impl TcFlows {
@@ -56,6 +57,7 @@ impl TcFlows {
             generation: None,
             next_counted: 0,
             next_round: Instant(0),
+            is_late: false,
             reports: Vec::new(),
             refused: 0,
             opened: OpenedByClass::new(hooks)?,
@@ -179,7 +181,7 @@ impl TcFlows {
 
     /// Whether [`TcFlows::sync`] has more to do than one turn's.
     pub(super) fn is_busy(&self) -> bool {
-        self.opened.is_busy()
+        self.opened.is_busy() || self.is_late
     }
 
     /// Whether lines wait for being given back.
@@ -354,28 +356,36 @@ impl TcFlows {
             self.next_round = Instant(now.0 + ROUND);
             self.next_counted = 0;
         }
-        let end = self.entered.place_count().min(self.next_counted + COUNTS_PER_TURN);
-        let now_ms = now_ms();
-        while self.next_counted < end {
-            let places = self.next_counted..end.min(self.next_counted + COUNTS_AT_ONCE);
+        let (now_ms, mut runs) = (now_ms(), RUNS_PER_TURN);
+        while self.next_counted < self.entered.place_count() && runs > 0 {
+            let places = self.next_counted..self.entered.place_count().min(self.next_counted + PLACES_PER_RUN);
             self.next_counted = places.end;
-            self.count(places.clone(), router, (now, now_ms));
-            for place in places.clone() {
-                let young = self.entered.get_mut(place).filter(|entered| entered.is_young);
-                if let Some(entered) = young.filter(|entered| router.engine().is_assured(entered.conn_id)) {
-                    entered.is_young = false;
-                    self.write_established(place, router, now);
-                }
+            if !self.entered.is_empty_run(places.start / PLACES_PER_RUN) {
+                runs -= 1;
+                self.look_after_run(places, router, (now, now_ms));
             }
-            let parked = self.entered.in_places(places).filter(|entered| entered.phase == FlowPhase::Parked);
-            let parked: Vec<ConnId> = parked.map(|entered| entered.conn_id).collect();
-            parked.into_iter().for_each(|conn_id| self.renew_parked(conn_id, router, now));
+        }
+        let (left, uncounted) =
+            (self.next_round.0.saturating_sub(now.0), self.entered.place_count() - self.next_counted);
+        self.is_late = u64::from(uncounted) * ROUND > left * u64::from(self.entered.place_count());
+    }
+
+    fn look_after_run(&mut self, places: Range<u32>, router: &mut Router, (now, now_ms): (Instant, u32)) {
+        self.count(places.clone(), router, (now, now_ms));
+        for place in places {
+            let Some(entered) = self.entered.get_mut(place) else { continue };
+            if entered.phase == FlowPhase::Parked {
+                self.renew_parked(place, router, now);
+            } else if entered.is_young && router.engine().is_assured(entered.conn_id) {
+                entered.is_young = false;
+                self.write_established(place, router, now);
+            }
         }
     }
 
     /// Reports what the lines of these have counted since the last time. All are read before any is reported, so that the processor waits for many of them at once.
     fn count(&mut self, places: Range<u32>, router: &mut Router, (now, now_ms): (Instant, u32)) {
-        let mut counted = [NOTHING_COUNTED; COUNTS_AT_ONCE as usize];
+        let mut counted = [NOTHING_COUNTED; PLACES_PER_RUN as usize];
         let counts = |entered: &&mut EnteredConnection| entered.phase != FlowPhase::Parked;
         for (entered, counted) in self.entered.in_places(places.clone()).filter(counts).zip(&mut counted) {
             *counted = entered.lines.map(|line| self.table.counts(line));
@@ -390,8 +400,8 @@ impl TcFlows {
     }
 
     /// A parked connection as it is now; it goes when it closes.
-    fn renew_parked(&mut self, conn_id: ConnId, router: &Router, now: Instant) {
-        let Some(place) = self.entered.place_of(conn_id) else { return };
+    fn renew_parked(&mut self, place: u32, router: &Router, now: Instant) {
+        let Some(conn_id) = self.entered.get(place).map(|entered| entered.conn_id) else { return };
         let snapshot = if is_established(router, conn_id, now) {
             snapshot_of(router, conn_id, NOTHING_COUNTED, now)
         } else {
