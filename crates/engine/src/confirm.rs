@@ -35,7 +35,13 @@ impl Engine {
         let outcome = match ctx.pending {
             Pending::Nothing => ctx.outcome,
             // By reference: it is large, and copying it is expensive.
-            Pending::Unconfirmed(ref fresh) => self.insert_unconfirmed(fresh, ctx.outcome, now),
+            Pending::Unconfirmed(ref fresh) => {
+                let outcome = self.insert_unconfirmed(fresh, ctx.outcome, now);
+                match fresh.status.contains(Status::HELPER) {
+                    true => self.run_helper_on_first(outcome, datagram.as_deref().map(Vec::as_slice), now),
+                    false => outcome,
+                }
+            }
             Pending::HelperPacket(ref packet_data) => self.run_helper(packet_data, ctx.outcome, datagram, now),
         };
         if self.events.has_undelivered()

@@ -10,7 +10,7 @@ mod known;
 #[cfg(test)]
 mod tests;
 
-use crate::{Engine, Instant, Outcome, PacketCtx, Reason, Zone, ZoneDirection};
+use crate::{Engine, Instant, Outcome, PacketCtx, Reason, Status, Zone, ZoneDirection};
 use alloc::vec::Vec;
 use hints::{GROUP, LookupHint, LookupHints};
 use keepstate_wire::Packet;
@@ -103,13 +103,15 @@ impl Engine {
     #[inline(never)]
     fn full_path(&mut self, packet: &Packet<'_>, zone: Zone, hint: &LookupHint, now: Instant) -> Outcome {
         let (identity, key) = self.classify(packet);
-        let ctx = self.lookup_or_create(packet, identity, &hint.lookup_key(key, zone), now);
+        let mut ctx = self.lookup_or_create(packet, identity, &hint.lookup_key(key, zone), now);
         if !packet.ipv4_options_ok() {
             // Linux tracks it, and its IP layer drops it before it is confirmed (`ip_rcv_options`).
             self.count_reason(Reason::Ipv4Options);
             return Outcome::dropped(Reason::Ipv4Options);
         }
-        self.confirm(ctx, now)
+        let has_helper = ctx.unconfirmed().is_some_and(|fresh| fresh.status.contains(Status::HELPER));
+        let outcome = self.confirm(ctx, now);
+        if has_helper { self.run_helper_on_first(outcome, Some(packet.bytes()), now) } else { outcome }
     }
 
     #[inline(never)]

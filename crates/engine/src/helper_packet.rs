@@ -1,12 +1,14 @@
 //! The payload for a connection's helper while its packet traverses the rules: Linux runs a helper only after the last rule has accepted the packet.
 //!
 //! A [`HelperPacket`] is a copy of one segment's payload. It is created when the segment is tracked, if the connection has a helper; it is owned by the packet, and
-//! parsed when the packet is confirmed. If a rule drops the packet, the helper does not run. If the connection is translated, the announcement is rewritten
+//! parsed when the packet is confirmed. A datagram that begins a connection is parsed then, too. If a rule drops the packet, the helper does not run. If the connection is translated, the announcement is rewritten
 //! in the packet, and the sequence numbers of later segments are adjusted.
 use crate::{ConnId, Direction, Status};
 use alloc::boxed::Box;
 use keepstate_types::ipproto;
 use keepstate_wire::{Packet, tcp};
+
+const UDP_HEADER_LEN: usize = 8;
 
 /// Payload from one end of a connection with a helper; empty if only sequence numbers are to be adjusted.
 #[derive(Debug)]
@@ -25,6 +27,10 @@ impl HelperPacket {
         direction: Direction,
         status: Status,
     ) -> Option<HelperPacket> {
+        if packet.protocol() == ipproto::UDP {
+            let data = packet.transport().get(UDP_HEADER_LEN..).filter(|_| status.contains(Status::HELPER))?;
+            return Some(HelperPacket { connection, direction, seq: 0, data: data.into() });
+        }
         if packet.protocol() != ipproto::TCP {
             return None;
         }

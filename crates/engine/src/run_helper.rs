@@ -4,11 +4,12 @@
 use crate::expectation::{ExpectError, ExpectFlags, ExpectMask, ExpectNat, Expectation};
 use crate::helper::HelperState;
 use crate::helper::ftp::{DataEndpoint, FtpParseResult, FtpSegment, format_cmd};
+use crate::helper::tftp;
 use crate::helper_packet::HelperPacket;
 use crate::protocol::seconds_to_ticks;
 use crate::table::TupleRef;
 use crate::time::Ticks;
-use crate::{CtInfo, CtVerdict, Engine, Helper, Instant, Outcome, Reason, Status, Tuple};
+use crate::{CtInfo, CtVerdict, Direction, Engine, Helper, Instant, Outcome, Reason, Status, Tuple};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -17,13 +18,16 @@ use keepstate_wire::Packet;
 use keepstate_wire::rewrite::mangle_tcp_payload;
 
 impl Engine {
-    /// The payload of `packet` for the helper, if its connection is ESTABLISHED and has a helper or adjusted sequence numbers. A packet that
+    /// The payload of `packet` for the helper, if its connection has a helper or adjusted sequence numbers and, where it is TCP's, is ESTABLISHED. A packet that
     /// a capture has truncated has no payload for the helper.
     #[inline]
     pub(crate) fn helper_packet(&self, packet: &Packet<'_>, outcome: &Outcome) -> Option<HelperPacket> {
         let connection = outcome.connection?;
         let status = self.table.records.hot(connection.slot)?.status();
-        if status.intersects(Status::HELPER.union(Status::SEQ_ADJUST)) && outcome.info == CtInfo::Established {
+        // A TFTP server answers from another port: the connection stays NEW.
+        let is_parsed =
+            outcome.info == CtInfo::Established || outcome.info == CtInfo::New && packet.protocol() == ipproto::UDP;
+        if status.intersects(Status::HELPER.union(Status::SEQ_ADJUST)) && is_parsed {
             HelperPacket::copy_payload(packet, connection, outcome.direction?, status)
         } else {
             None
@@ -49,6 +53,19 @@ impl Engine {
         }
     }
 
+    /// Runs the helper of the connection that this datagram has just begun.
+    #[cold]
+    pub(crate) fn run_helper_on_first(&mut self, outcome: Outcome, datagram: Option<&[u8]>, now: Instant) -> Outcome {
+        let payload = datagram.zip(outcome.connection).and_then(|(bytes, connection)| {
+            let packet = Packet::parse(bytes).ok().filter(|packet| packet.protocol() == ipproto::UDP)?;
+            HelperPacket::copy_payload(&packet, connection, Direction::Original, Status::HELPER)
+        });
+        match payload {
+            Some(packet_data) => self.run_helper(&packet_data, outcome, None, now),
+            None => outcome,
+        }
+    }
+
     fn process_helper_packet(
         &mut self,
         packet_data: &HelperPacket,
@@ -60,7 +77,12 @@ impl Engine {
         {
             return Ok(());
         }
-        if let Some(ends) = self.endpoints(packet_data)
+        let ends = self.endpoints(packet_data);
+        if let Some(ends) = ends.as_ref().filter(|ends| ends.helper == Helper::Tftp) {
+            let is_request = tftp::is_request(&packet_data.data);
+            return if is_request { self.expect_tftp_answer(packet_data, ends, now) } else { Ok(()) };
+        }
+        if let Some(ends) = ends
             && let Some(announcement) = self.parse_helper_payload(packet_data, &ends)?
         {
             self.create_expectation(packet_data, &announcement, &ends, datagram.as_deref_mut(), now)?;
@@ -88,6 +110,7 @@ impl Engine {
         let HelperPacket { connection, direction, seq, .. } = *packet_data;
         let Some(helper_state) = self.extensions.helper_state_mut(connection.slot) else { return Ok(None) };
         let result = match helper_state {
+            HelperState::Tftp => FtpParseResult::NoMatch,
             HelperState::Ftp(_) if packet_data.data.is_empty() => FtpParseResult::NoMatch,
             HelperState::Ftp(ftp) => {
                 ftp.parse_segment(&FtpSegment { direction, seq, sender: ends.own.source, payload: &packet_data.data })
@@ -143,6 +166,33 @@ impl Engine {
         let by = (text.len() as u32).wrapping_sub(announcement.match_range.len() as u32);
         self.seqadj_set(slot, packet_data.direction, packet_data.seq, by);
         Ok(())
+    }
+
+    /// Creates an expectation for the answer to a TFTP request: from any port of the server to the client's.
+    fn expect_tftp_answer(
+        &mut self,
+        packet_data: &HelperPacket,
+        ends: &HelperEndpoints,
+        now: Instant,
+    ) -> Result<(), Reason> {
+        let (original, reply) = match packet_data.direction {
+            Direction::Original => (ends.own, ends.other),
+            Direction::Reply => (ends.other, ends.own),
+        };
+        let follow =
+            ExpectNat { source: original.destination, destination: original.source, port: original.source_key };
+        let answer = Expectation {
+            master: packet_data.connection,
+            tuple: Tuple { source_key: 0, ..reply },
+            mask: ExpectMask { source: full_address_mask(reply.source), source_key: 0 },
+            zone: self.table.records.zone(packet_data.connection.slot).id,
+            class: 0,
+            helper: Some(ends.helper),
+            flags: ExpectFlags::default(),
+            nat: ends.translated.then_some(follow),
+            deadline: now.after_ticks(seconds_to_ticks(ends.helper.expect_timeout_seconds())),
+        };
+        self.add_expectation(answer, now)
     }
 
     /// Creates an expectation for the announced port or, if that clashes, for a random port above it. Returns the port.

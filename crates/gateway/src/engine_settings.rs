@@ -132,7 +132,7 @@ mod tests {
         assert_eq!("ftp".parse(), Ok(HelperPort { helper: Helper::Ftp, port: 21 }));
         assert_eq!("ftp:2121".parse(), Ok(HelperPort { helper: Helper::Ftp, port: 2121 }));
         let refused = |text: &str| text.parse::<HelperPort>().unwrap_err();
-        assert_eq!(refused("irc:6667"), "there is no helper \"irc\"; known: ftp");
+        assert_eq!(refused("irc:6667"), "there is no helper \"irc\"; known: ftp, tftp");
         for port in ["", "0", "65536", "x", "21:22", "-1"] {
             let error = refused(&format!("ftp:{port}"));
             assert_eq!(error, "write the port as a number from 1 to 65535, like ftp:21", "{port}");

@@ -7,7 +7,7 @@
 //
 // Every IP packet of a governed interface goes to user space with what the kernel knows of it, and only user space lets it go on. With nobody there the carrier's queue is
 // full, and the packet is lost: closed. Packets of known flows go on at once. What does not go to user space is what netfilter does not see either (ARP, frames of other protocols, frames of tagged VLANs, what
-// packet sockets send, what the machine sends to itself unless it answers to what was redirected to it), and neighbour discovery, without which a dead gateway would also be a host that nobody can find.
+// packet sockets send, what the machine sends to itself unless rules translate it), and neighbour discovery, without which a dead gateway would also be a host that nobody can find.
 
 #include "carrier.h"
 #include "known_flow.h"
@@ -61,9 +61,9 @@ SEC("classifier") int loopback(struct __sk_buff *skb)
 	struct config *now = bpf_map_lookup_elem(&config, &zero);
 	if (!now) return drop(BROKEN);
 	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6)) return ON;
-	int inner = read_ends(skb, ETH_HLEN, &key, 0);
-	if (inner > 0) inner = read_ends(skb, inner, &key, 1);
-	if (inner || !bpf_map_lookup_elem(&looped, &key) || is_from_packet_socket(skb)) return ON;
+	int inner = read_ends(skb, ETH_HLEN, &key, 0), is_error = inner > 0;
+	if (is_error) inner = read_ends(skb, inner, &key, 1);
+	if (inner || is_from_packet_socket(skb) || !goes_to_user(skb, now, &key, is_error)) return ON;
 	return to_user(skb, now, EGRESS);
 }
 

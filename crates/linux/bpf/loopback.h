@@ -1,8 +1,9 @@
-// What the machine sends to itself as an answer to packets of its own.
+// What the machine sends to itself: user space is asked of first packets, if its rules translate what the machine sends, and gets all packets of connections that it has translated.
 #pragma once
 #include "carrier.h"
+#include "lifeline.h"
 
-// What the machine may send to itself as an answer to packets of its own that user space has led to it: only that is taken from the loopback interface. The oldest make room.
+// Flows of the machine to itself. The oldest make room.
 struct looped_key {
 	__be32 saddr[4], daddr[4];
 	__be16 sport, dport;
@@ -13,8 +14,16 @@ struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
 	__type(key, struct looped_key);
-	__type(value, __u32);
+	__type(value, __u32); // 0: to user space; else it was let on under this generation of the known flows
 } looped SEC(".maps");
+
+// Is user space asked of first packets?
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} loopback_asks SEC(".maps");
 
 // Reads the ends of the IP packet at an offset; of an ICMP error those of an answer to the packet that it quotes.
 static __always_inline int read_ends(struct __sk_buff *skb, int at, struct looped_key *key, int quoted)
@@ -53,4 +62,29 @@ static __always_inline int read_ends(struct __sk_buff *skb, int at, struct loope
 	key->dport = ports[!quoted];
 	key->protocol = protocol;
 	return 0;
+}
+
+// May the packet be the first of a connection?
+static __always_inline int may_begin(struct __sk_buff *skb, __u32 protocol)
+{
+	int at = ETH_HLEN + sizeof(struct ipv6hdr);
+	__u8 byte;
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		if (bpf_skb_load_bytes(skb, ETH_HLEN, &byte, 1)) return 0;
+		at = ETH_HLEN + (byte & 15) * 4;
+	}
+	if (protocol == IPPROTO_UDP) return 1;
+	if (protocol == IPPROTO_TCP) return !bpf_skb_load_bytes(skb, at + 13, &byte, 1) && (byte & 0x12) == 0x02;
+	if (protocol != IPPROTO_ICMP && protocol != ICMPV6) return 0;
+	return !bpf_skb_load_bytes(skb, at, &byte, 1) && byte == (protocol == ICMPV6 ? 128 : 8);
+}
+
+static __always_inline int goes_to_user(struct __sk_buff *skb, struct config *now, struct looped_key *key, int is_error)
+{
+	__u32 zero = 0, *known = bpf_map_lookup_elem(&looped, key);
+	if (known && !*known) return 1;
+	if (known && *known == now->generation) return 0;
+	__u32 *asks = bpf_map_lookup_elem(&loopback_asks, &zero);
+	// The machine does not depend on user space to speak with itself.
+	return asks && *asks && !is_error && may_begin(skb, key->protocol) && !user_space_is_dead();
 }

@@ -34,6 +34,9 @@ pub struct Interface {
 
 /// Link type of an interface without link layer headers, as a TUN interface has it.
 pub const LINK_TYPE_NONE: u16 = 0xfffe;
+/// Link type of the loopback interface, and its index in every network namespace.
+const LINK_TYPE_LOOPBACK: u16 = 772;
+pub(crate) const LOOPBACK_INDEX: u32 = 1;
 
 impl Interface {
     /// An interface without addresses, in the default group.
@@ -291,6 +294,11 @@ impl FibTable {
     /// An interface as rules see it.
     pub fn device(&self, index: u32) -> Option<InterfaceInfo> {
         self.devices.get(&index)?.info
+    }
+
+    /// Is it the loopback interface of a network namespace of Linux?
+    pub(crate) fn is_loopback(&self, index: u32) -> bool {
+        index == LOOPBACK_INDEX && self.device(index).is_some_and(|device| device.link_type == LINK_TYPE_LOOPBACK)
     }
 
     /// The interface of a name, encoded as rules have it.

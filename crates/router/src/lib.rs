@@ -58,6 +58,7 @@ mod cluster_duty;
 mod fib;
 mod icmp_error;
 mod icmp_ratelimit;
+mod icmp_redirect;
 mod ip_fragment;
 mod ipv4_options;
 mod known_flow;

@@ -34,6 +34,8 @@ pub enum RouteAnswer {
         next_hop: IpAddr,
         /// The MTU of the route, if it has one of its own.
         mtu: Option<u32>,
+        /// Of IPv4: its sender gets an ICMP redirect, since the neighbour is one of its own.
+        redirects: bool,
     },
     /// To the machine itself.
     Host,

@@ -63,6 +63,8 @@ mod field {
     pub(super) const OPTIONAL: u8 = 128;
     /// Without a value.
     pub(super) const MASQUERADED: u8 = 129;
+    /// Without a value.
+    pub(super) const TFTP: u8 = 130;
 }
 
 impl ConnSnapshot {
@@ -112,6 +114,7 @@ impl ConnSnapshot {
         }
         match &self.helper_state {
             Some(HelperState::Ftp(ftp)) => write_field(out, field::FTP, &ftp.to_bytes()),
+            Some(HelperState::Tftp) => write_field(out, field::TFTP, &[]),
             None => (),
         }
         self.ignored_syn.iter().for_each(|syn| write_field(out, field::IGNORED_SYN, &syn.to_bytes()));
@@ -218,6 +221,7 @@ impl DecodedFields {
             field::LENIENT_SEGMENTS_LEFT => self.lenient_segments_left = Some(read_array(value).ok_or(wrong)?),
             field::TIMEOUT => self.timeouts.push(read_timeout(value).ok_or(wrong)?),
             field::MASQUERADED => self.masqueraded = true,
+            field::TFTP => self.helper_state = Some(HelperState::Tftp),
             field::OPTIONAL.. => (),
             _ => return Err(SnapshotDecodeError::UnknownField(number)),
         }

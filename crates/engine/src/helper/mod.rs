@@ -3,6 +3,7 @@
 //! A helper is attached to a connection by rule, never automatically. It is a pure function of the payload and of its small state
 //! for the connection, a [`HelperState`]. It must never create expectations itself: the engine does, from the announcements it returns.
 pub(crate) mod ftp;
+pub(crate) mod tftp;
 
 use crate::{Sysctl, Sysctls};
 use ftp::Ftp;
@@ -15,16 +16,19 @@ use keepstate_types::ipproto;
 pub enum Helper {
     /// FTP control connections (RFC 959, RFC 2428): PORT, EPRT and the replies 227 and 229.
     Ftp,
+    /// TFTP requests (RFC 1350): the server answers from another port.
+    Tftp,
 }
 
 impl Helper {
     /// All helpers.
-    pub const ALL: &'static [Helper] = &[Helper::Ftp];
+    pub const ALL: &'static [Helper] = &[Helper::Ftp, Helper::Tftp];
 
     /// The name that nftables and `conntrack` use.
     pub const fn name(self) -> &'static str {
         match self {
             Helper::Ftp => "ftp",
+            Helper::Tftp => "tftp",
         }
     }
 
@@ -43,6 +47,7 @@ impl Helper {
     pub const fn protocol(self) -> u8 {
         match self {
             Helper::Ftp => ipproto::TCP,
+            Helper::Tftp => ipproto::UDP,
         }
     }
 
@@ -50,13 +55,14 @@ impl Helper {
     pub const fn default_port(self) -> u16 {
         match self {
             Helper::Ftp => 21,
+            Helper::Tftp => 69,
         }
     }
 
     /// Limits on the number of its expectations.
     pub(crate) fn expect_limits(self, sysctls: &Sysctls) -> ExpectLimits {
         let of_class = match self {
-            Helper::Ftp => 1,
+            Helper::Ftp | Helper::Tftp => 1,
         };
         ExpectLimits { max_per_class: of_class, max_total: sysctls[Sysctl::ExpectMax] as usize }
     }
@@ -64,7 +70,7 @@ impl Helper {
     /// Timeout of its expectations, in seconds.
     pub(crate) const fn expect_timeout_seconds(self) -> u32 {
         match self {
-            Helper::Ftp => 300,
+            Helper::Ftp | Helper::Tftp => 300,
         }
     }
 }
@@ -73,18 +79,21 @@ impl Helper {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HelperState {
     Ftp(Ftp),
+    Tftp,
 }
 
 impl HelperState {
     pub(crate) fn new(helper: Helper) -> HelperState {
         match helper {
             Helper::Ftp => HelperState::Ftp(Ftp::default()),
+            Helper::Tftp => HelperState::Tftp,
         }
     }
 
     pub(crate) const fn helper(&self) -> Helper {
         match self {
             HelperState::Ftp(_) => Helper::Ftp,
+            HelperState::Tftp => Helper::Tftp,
         }
     }
 }
@@ -92,7 +101,7 @@ impl HelperState {
 /// Limits on the number of expectations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ExpectLimits {
-    /// Of this class with this master; 1 for FTP.
+    /// Of this class with this master; 1 for FTP and TFTP.
     pub(crate) max_per_class: usize,
     /// In total: `nf_conntrack_expect_max`.
     pub(crate) max_total: usize,

@@ -1,10 +1,11 @@
 //! Packets of the carrier: read, given to the router, and written back with what is to be done with them.
 use super::link_news::lock;
-use super::{RxPacket, TcDriver, TxPacket, looped};
+use super::looped::{self, LoopedFlow};
+use super::{RxPacket, TcDriver, TxPacket};
 use crate::gso;
 use anyhow::{Context, Result};
 use keepstate_engine::Instant;
-use keepstate_linux::tc::{CARRIER_NAME, CarriedPacket, CarrierAction, TcHook};
+use keepstate_linux::tc::{CARRIER_NAME, CarriedPacket, CarrierAction, LoopedEnds, TcHook};
 use keepstate_linux::virtio_net::VirtioNetHdr;
 use keepstate_router::{Egress, MarkedEgress, Router};
 use keepstate_wire::gso::GsoPacket;
@@ -61,6 +62,8 @@ impl TcDriver {
     /// Gives a packet to the router, and takes what it gives out.
     pub(super) fn route(&mut self, mut packet: RxPacket, router: &mut Router, now: Instant) {
         let carried = packet.carried;
+        // What the machine sends to itself is told by its ends whether it comes here again.
+        let looped = (carried.ifindex == looped::LOOPBACK_INDEX).then(|| looped::ends_of(&packet.bytes)).flatten();
         router.set_packet_mark(carried.mark);
         router.set_socket_uid(carried.uid);
         router.set_link_header(Some(carried.ethernet));
@@ -76,22 +79,30 @@ impl TcDriver {
         }
         while let Some(MarkedEgress { egress, mark }) = router.poll_marked_output() {
             let (action, mut bytes) = match egress {
-                Egress::Forward { oif, next_hop, packet } => (CarrierAction::Neighbour(oif, next_hop), packet),
+                Egress::Forward { oif, next_hop, packet } => {
+                    self.note_looped(LoopedFlow::Taken, looped);
+                    (CarrierAction::Neighbour(oif, next_hop), packet)
+                }
                 Egress::LocalDeliver(packet) => (CarrierAction::Deliver(carried.ifindex), packet),
+                Egress::LetOut(packet) if looped.is_some() => {
+                    self.note_looped(LoopedFlow::LetOn, looped);
+                    (CarrierAction::Deliver(carried.ifindex), packet)
+                }
                 Egress::LetOut(packet) => (CarrierAction::Send(carried.ifindex), packet),
                 Egress::Loop { iif, packet } => {
-                    if carried.ifindex != looped::LOOPBACK_INDEX {
-                        looped::expect_answers(&mut self.hooks, &packet, &mut self.loopback_failed);
-                    }
+                    self.note_looped(LoopedFlow::Taken, looped);
+                    self.note_looped(LoopedFlow::Taken, looped::ends_of(&packet).map(|ends| ends.answers()));
                     (CarrierAction::Deliver(iif), packet)
                 }
             };
             let offload = gso::tx_offload(gso.as_ref(), &mut bytes);
             let mut carried = CarriedPacket { mark, ..carried };
-            if let (TcHook::Egress, CarrierAction::Deliver(iif)) = (carried.hook, action) {
-                // To the machine itself: as if the other end of the link had sent it.
+            if let CarrierAction::Deliver(iif) = action {
                 let (to, from) = carried.ethernet.split_at_mut(6);
-                to.swap_with_slice(from.get_mut(..6).unwrap_or_default());
+                if carried.hook == TcHook::Egress {
+                    // To the machine itself: as if the other end of the link had sent it.
+                    to.swap_with_slice(from.get_mut(..6).unwrap_or_default());
+                }
                 if iif != carried.ifindex {
                     to.copy_from_slice(&self.mac_of(iif));
                 }
@@ -99,6 +110,22 @@ impl TcDriver {
             self.to_send.push(TxPacket { action, carried, bytes, offload });
         }
         self.buffers.recycle(packet.bytes);
+    }
+
+    /// Tells the programs what becomes of packets with these ends at the loopback interface.
+    fn note_looped(&mut self, flow: LoopedFlow, ends: Option<LoopedEnds>) {
+        if let Some(ends) = ends {
+            looped::tell_programs(&mut self.hooks, flow, &ends, &mut self.loopback_failed);
+        }
+    }
+
+    /// Is asked of what the machine sends to itself, as long as rules translate what it sends.
+    pub(super) fn follow_translation(&mut self, asks: bool) -> Result<()> {
+        if asks != self.asks_loopback {
+            self.hooks.ask_of_loopback(asks).context("asking of what the machine sends to itself")?;
+            self.asks_loopback = asks;
+        }
+        Ok(())
     }
 
     /// The MAC address of an interface, as far as it has one.

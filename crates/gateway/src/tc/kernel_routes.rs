@@ -88,8 +88,10 @@ impl RouteOracle for KernelRoutes {
             self.generation = generation;
         }
         let question = self.relevant_part(query);
-        if let Some(known) = self.known.get(&question) {
-            return *known;
+        // Whether redirects are sent is a sysctl, whose changes nobody is told of.
+        let is_lasting = |known: &Option<RouteAnswer>| !matches!(known, Some(RouteAnswer::Out { redirects: true, .. }));
+        if let Some(known) = self.known.get(&question).copied().filter(is_lasting) {
+            return known;
         }
         let is_blocked = query.destination.is_ipv4() && query.iif.is_some_and(|iif| self.not_forwarding.contains(&iif));
         let answer = if is_blocked { None } else { answer(query, self.ask_kernel(query)) };
@@ -141,8 +143,8 @@ fn as_question(query: &RouteQuery) -> RtRouteQuery {
 /// What the kernel's answer means; `None` if it has said nothing that counts.
 fn answer(query: &RouteQuery, asked: Option<RtRouteAnswer>) -> Option<RouteAnswer> {
     match asked? {
-        RtRouteAnswer::Unicast { oif, gateway, mtu } => {
-            Some(RouteAnswer::Out { oif, next_hop: gateway.unwrap_or(query.destination), mtu })
+        RtRouteAnswer::Unicast { oif, gateway, mtu, redirects } => {
+            Some(RouteAnswer::Out { oif, next_hop: gateway.unwrap_or(query.destination), mtu, redirects })
         }
         RtRouteAnswer::Local => Some(RouteAnswer::Host),
         RtRouteAnswer::Group => None,
@@ -156,8 +158,7 @@ fn icmp_error(to: IpAddr, errno: i32) -> Option<(u8, u8)> {
         (IpAddr::V4(_), libc::ENETUNREACH) => Some((3, 0)),
         (IpAddr::V4(_), libc::EHOSTUNREACH) => Some((3, 1)),
         (IpAddr::V4(_), libc::EACCES) => Some((3, 13)),
-        (IpAddr::V6(_), libc::ENETUNREACH) => Some((1, 0)),
-        (IpAddr::V6(_), libc::EHOSTUNREACH) => Some((1, 3)),
+        (IpAddr::V6(_), libc::ENETUNREACH | libc::EHOSTUNREACH) => Some((1, 0)),
         (IpAddr::V6(_), libc::EACCES) => Some((1, 1)),
         // A blackhole, or a source that may not come this way.
         _ => None,

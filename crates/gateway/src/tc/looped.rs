@@ -1,4 +1,4 @@
-//! What rules lead from the machine back to itself (redirect and DNAT in the output hook).
+//! What the machine sends to itself, as far as rules translate it (redirect and DNAT in the output hook).
 use keepstate_linux::tc::{LoopedEnds, TcHooks};
 use keepstate_wire::{Addresses, Packet};
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use std::net::IpAddr;
 pub(super) const LOOPBACK_INDEX: u32 = 1;
 
 /// The ends of a packet.
-fn ends_of(packet: &[u8]) -> Option<LoopedEnds> {
+pub(super) fn ends_of(packet: &[u8]) -> Option<LoopedEnds> {
     let packet = Packet::parse(packet).ok()?;
     let (source, destination) = match packet.addresses() {
         Addresses::V4 { source, destination } => (IpAddr::from(source), IpAddr::from(destination)),
@@ -23,10 +23,21 @@ fn ends_of(packet: &[u8]) -> Option<LoopedEnds> {
     Some(LoopedEnds { source: (source, source_port), destination: (destination, destination_port), protocol })
 }
 
-/// Answers to this packet are taken from the loopback interface from now on.
-pub(super) fn expect_answers(hooks: &mut TcHooks, packet: &[u8], warned: &mut bool) {
-    let Some(ends) = ends_of(packet) else { return };
-    if let Err(error) = hooks.expect_answers(&ends)
+/// What becomes of a flow by the loopback interface, when the rules have seen a packet of it.
+pub(super) enum LoopedFlow {
+    /// Its packets come here.
+    Taken,
+    /// It goes on by itself, and so do answers to it.
+    LetOn,
+}
+
+/// Says so to the programs. What cannot be said is logged once.
+pub(super) fn tell_programs(hooks: &mut TcHooks, flow: LoopedFlow, ends: &LoopedEnds, warned: &mut bool) {
+    let told = match flow {
+        LoopedFlow::Taken => hooks.take_looped(ends),
+        LoopedFlow::LetOn => hooks.let_looped_on(ends),
+    };
+    if let Err(error) = told
         && !std::mem::replace(warned, true)
     {
         tracing::error!(

@@ -89,6 +89,8 @@ pub(super) struct TcDriver {
     lost: u64,
     /// Was it said that nothing can be led back to the machine itself?
     loopback_failed: bool,
+    /// Do first packets of the machine to itself come here?
+    asks_loopback: bool,
     /// Interfaces that an earlier gateway has left closed.
     closed_before: Vec<u32>,
     /// From then on interfaces stay closed when this ends.
@@ -167,6 +169,7 @@ impl TcDriver {
             to_send: Vec::new(),
             lost: 0,
             loopback_failed: false,
+            asks_loopback: false,
             closed_before,
             started: false,
         };
@@ -222,6 +225,9 @@ impl TcDriver {
 
     /// Makes the established connections that an earlier gateway has left in the kernel known to the router, before the first packet.
     pub(super) fn adopt_flows(&mut self, router: &mut Router, now: Instant) {
+        if let Err(error) = self.follow_translation(router.translates_own_output()) {
+            tracing::error!("{error:#}");
+        }
         let count = self.flows.adopt(router, now);
         if count > 0 {
             tracing::info!("{count} established connections taken over from the gateway before");
@@ -340,6 +346,7 @@ impl Driver for TcDriver {
 
     fn sync_flows(&mut self, router: &mut Router, now: Instant) -> Result<()> {
         self.hooks.beat();
+        self.follow_translation(router.translates_own_output())?;
         self.flows.sync(router, &mut self.hooks, now).context("telling the programs which flows are known")?;
         if self.has_xdp.load(Ordering::Relaxed) && now >= self.next_xdp_count {
             self.next_xdp_count = Instant(now.0 + XDP_COUNT_INTERVAL);
@@ -385,6 +392,7 @@ impl Driver for TcDriver {
     fn close(&mut self) -> Result<()> {
         let names = self.interface_names();
         self.flows.close();
+        self.follow_translation(false)?;
         match self.on_exit {
             OnExit::Closed => {
                 tracing::warn!(

@@ -4,7 +4,7 @@ use crate::twin::{Case, run};
 #[test]
 fn frames_are_matched_at_each_hook() {
     run(&Case {
-        name: "fr",
+        name: "fh",
         rules: "
 table inet n {
 	set macs { type ether_addr; elements = { 02:00:00:00:00:0c } }

@@ -6,21 +6,31 @@
 mod clashes;
 #[path = "../common/mod.rs"]
 mod common;
+mod crossings;
 mod events;
 mod fragments;
 mod frames;
+mod ftp;
 mod icmp;
 mod icmp_limits;
+mod icmp_states;
+mod listings;
+mod local_nat;
+mod many_zones;
+mod maps;
 mod nat;
 mod odd_protocols;
 mod own_output;
 #[path = "../common/peers.rs"]
 mod peers;
+mod quotes;
 mod reflections;
 mod rejects;
 #[path = "../common/router_netns.rs"]
 mod router_netns;
+mod shadows;
 mod sockets;
+mod tcp_changes;
 mod twin;
 mod zones;
 

@@ -1,16 +1,16 @@
 //! Clients and servers with fixed addresses and ports, and the ICMP errors that they hear.
 use crate::peers::enable_icmp_errors;
 use rustix::net::sockopt::{self, Timeout};
-use rustix::net::{AddressFamily, SocketType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 fn open(address: SocketAddr, kind: SocketType) -> OwnedFd {
     let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
-    rustix::net::socket(family, kind, None).unwrap()
+    rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None).unwrap()
 }
 
 /// Connects from this address, as soon as its last connection has ended.
@@ -115,7 +115,7 @@ pub fn exchange_datagrams(
 pub fn bind_raw_socket(at: IpAddr, protocol: u8) -> OwnedFd {
     let protocol = rustix::net::Protocol::from_raw(std::num::NonZeroU32::new(protocol.into()).unwrap());
     let family = if at.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
-    let socket = rustix::net::socket(family, SocketType::RAW, Some(protocol)).unwrap();
+    let socket = rustix::net::socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, Some(protocol)).unwrap();
     rustix::net::bind(&socket, &SocketAddr::new(at, 0)).unwrap();
     sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(Duration::from_secs(2))).unwrap();
     socket
@@ -182,7 +182,7 @@ pub struct Quoted {
 pub fn send_expecting_error(from: SocketAddr, to: SocketAddr, options: &[String]) -> Quoted {
     let icmp_protocol = if from.is_ipv6() { rustix::net::ipproto::ICMPV6 } else { rustix::net::ipproto::ICMP };
     let family = if from.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
-    let raw = rustix::net::socket(family, SocketType::RAW, Some(icmp_protocol)).unwrap();
+    let raw = rustix::net::socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, Some(icmp_protocol)).unwrap();
     sockopt::set_socket_timeout(&raw, Timeout::Recv, Some(Duration::from_secs(1))).unwrap();
     let socket = bind_udp_socket(from);
     let (mut size, mut is_open) = (40, false);
@@ -213,7 +213,7 @@ pub fn send_expecting_error(from: SocketAddr, to: SocketAddr, options: &[String]
     Quoted { socket: heard, icmp: icmp.filter(|_| heard != ErrorKind::WouldBlock), is_open }
 }
 
-fn sum(bytes: &[u8]) -> u16 {
+pub fn sum(bytes: &[u8]) -> u16 {
     let mut total: u32 = 0;
     for pair in bytes.chunks(2) {
         total += u32::from(pair[0]) << 8 | pair.get(1).copied().map_or(0, u32::from);
@@ -227,15 +227,27 @@ fn sum(bytes: &[u8]) -> u16 {
 impl fmt::Display for Quoted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.socket)?;
-        let Some(bytes) = &self.icmp else { return Ok(()) };
-        // A raw socket of IPv6 gets no IP header.
-        if bytes[0] >> 4 == 4 {
-            let address = |at: usize| Ipv4Addr::from([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-            write!(f, " from {} to {}", address(12), address(16))?;
-            show_icmp(f, &bytes[20..], true, self.is_open)
-        } else {
-            show_icmp(f, bytes, false, self.is_open)
-        }
+        self.icmp.iter().try_for_each(|bytes| show_error(f, bytes, self.is_open))
+    }
+}
+
+/// An ICMP error as a raw socket gets it.
+pub struct IcmpError(pub Vec<u8>);
+
+impl fmt::Display for IcmpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        show_error(f, &self.0, false)
+    }
+}
+
+fn show_error(f: &mut fmt::Formatter<'_>, bytes: &[u8], is_open: bool) -> fmt::Result {
+    // A raw socket of IPv6 gets no IP header.
+    if bytes[0] >> 4 == 4 {
+        let address = |at: usize| Ipv4Addr::from([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        write!(f, " from {} to {}", address(12), address(16))?;
+        show_icmp(f, &bytes[20..], true, is_open)
+    } else {
+        show_icmp(f, bytes, false, is_open)
     }
 }
 
@@ -267,4 +279,15 @@ fn show_icmp(f: &mut fmt::Formatter<'_>, icmp: &[u8], v4: bool, is_open: bool) -
         write!(f, " sum {:04x}", port(6))?;
     }
     write!(f, " quoted {}", inner.len())
+}
+
+/// Binds a socket to an interface.
+pub fn bind_to_device(socket: &UdpSocket, name: &str) {
+    let length = libc::socklen_t::try_from(name.len()).unwrap();
+    let pointer = name.as_ptr().cast();
+    #[allow(unsafe_code, reason = "SO_BINDTODEVICE has no safe wrapper")]
+    // SAFETY: the pointer and the length are those of the name, which outlives the call.
+    let done =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_BINDTODEVICE, pointer, length) };
+    assert_eq!(done, 0);
 }

@@ -30,40 +30,46 @@ pub struct Case {
     pub steps: &'static [(&'static str, &'static str)],
 }
 
-/// Runs the case twice: by the kernel, and by the gateway. What the kernel shows is known; where a loaded machine has lost one of its packets, it is asked once more.
+/// Runs the case twice: by the kernel, and by the gateway. What the kernel shows is known; where a loaded machine has lost one of its packets, it is asked once more. In the end
+/// both have the same connections.
 pub fn run(case: &Case) {
     let wanted: Vec<&str> = case.steps.iter().map(|(_, wanted)| *wanted).collect();
     let shown_by = |is_kernel| {
         let mut lab = Lab::new(case, is_kernel)?;
-        Some(case.steps.iter().map(|(step, _)| lab.step(step)).collect::<Vec<String>>())
+        let shown = case.steps.iter().map(|(step, _)| lab.step(step)).collect::<Vec<String>>();
+        Some((shown, lab))
     };
-    let Some(mut kernel) = shown_by(true) else {
+    let Some((mut kernel, mut kernel_lab)) = shown_by(true) else {
         report_skipped("the gateway beside netfilter: it needs root, network namespaces, iproute2 and nft");
         return;
     };
     if kernel != wanted {
-        kernel = shown_by(true).unwrap();
+        drop(kernel_lab);
+        (kernel, kernel_lab) = shown_by(true).unwrap();
     }
-    let keepstate = shown_by(false).unwrap();
+    let kernel_table = kernel_lab.table();
+    drop(kernel_lab);
+    let (keepstate, lab) = shown_by(false).unwrap();
     for (((step, _), kernel), keepstate) in case.steps.iter().zip(&kernel).zip(&keepstate) {
         println!("{}: {step}\n   kernel    {kernel}\n   keepstate {keepstate}", case.name);
     }
     assert_eq!(kernel, wanted, "{}: the kernel", case.name);
     assert_eq!(keepstate, wanted, "{}: keepstate", case.name);
+    lab.wait_for_table(case.name, &kernel_table);
 }
 
 pub struct Lab {
-    netns: RouterNetns,
-    gateway: Option<Child>,
+    pub netns: RouterNetns,
+    pub gateway: Option<Child>,
     listeners: HashMap<(String, String), TcpListener>,
-    datagram_servers: HashMap<(String, String), UdpSocket>,
+    pub datagram_servers: HashMap<(String, String), UdpSocket>,
     /// Clients, and the servers' ends.
-    streams: Vec<(TcpStream, TcpStream)>,
+    pub streams: Vec<(TcpStream, TcpStream)>,
     /// With the side that they are of.
-    datagram_clients: Vec<(String, UdpSocket)>,
+    pub datagram_clients: Vec<(String, UdpSocket)>,
     watcher: Option<EventWatcher>,
     /// Of the gateway.
-    socket: String,
+    pub socket: String,
     /// The last datagram that a watcher was asked to tell.
     marked: u16,
     // Until the gateway has ended.
@@ -140,10 +146,15 @@ impl Lab {
         }
     }
 
-    fn command(&self, command: &str) -> bool {
+    /// The names of the namespaces, as variables of commands: `$c`.
+    fn names(&self) -> [(&'static str, String); 4] {
+        ["c", "d", "r", "s"].map(|side| (side, self.netns.name(side)))
+    }
+
+    pub fn command(&self, command: &str) -> bool {
         let (side, words) = command.split_once(' ').unwrap();
         let name = self.netns.name(side);
-        let status = Command::new("ip").args(["netns", "exec", &name, "sh", "-ec", words]).status();
+        let status = Command::new("ip").args(["netns", "exec", &name, "sh", "-ec", words]).envs(self.names()).status();
         status.is_ok_and(|status| status.success())
     }
 
@@ -156,8 +167,13 @@ impl Lab {
     /// - `run SIDE WORDS`: a command, and what it prints.
     /// - `raw SIDE FROM TO SERVER AT PROTOCOL BYTES`: a packet of another protocol with these bytes, and its answer: whom the server sees, and whom the client.
     /// - `big SIDE FROM TO SERVER AT SIZE`: a datagram of so many bytes, and an answer as long.
+    /// - `bulk SIDE FROM TO SERVER AT SIZE`: so many bytes each way over one connection.
+    /// - `nft COMMAND`, `conntrack OPTIONS`: what nft and conntrack print. `counters FAMILY TABLE`: named counters since the last such step. `elements FAMILY TABLE SET`. `table OPTIONS`: the connections (see [`Lab::table`]). `sysctl NAME VALUE`: a variable of connection tracking.
+    /// - those of crossings.rs, quotes.rs and ftp.rs.
+    /// - `repeat SIDE FROM TO SERVER AT COUNT`: so many datagrams of one socket, one after the other; how many arrive.
     /// - `drop`: closes the sockets of all clients with datagrams.
     /// - `watch`: events are watched from now on; `told`: what was told since then, or since the last such step.
+    /// - `again`: each connection carries something again; how many do.
     /// - `close`: ends all connections, servers first.
     pub fn step(&mut self, step: &str) -> String {
         let words: Vec<&str> = step.split(' ').collect();
@@ -213,8 +229,14 @@ impl Lab {
             ["run", side, ..] => {
                 let name = self.netns.name(side);
                 let script = words[2..].join(" ");
-                let ran = Command::new("ip").args(["netns", "exec", &name, "sh", "-c", &script]).output().unwrap();
-                String::from_utf8_lossy(&ran.stdout).trim().to_owned()
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", &name, "sh", "-c", &script]).envs(self.names());
+                let ran = command.output().unwrap();
+                String::from_utf8_lossy(&ran.stdout).trim().replace('\n', ", ")
+            }
+            ["again"] => {
+                let goes_on = |(client, served): &&(TcpStream, TcpStream)| exchange(client, served).is_ok();
+                format!("{} of {}", self.streams.iter().filter(goes_on).count(), self.streams.len())
             }
             ["close"] => {
                 for (mut client, server) in self.streams.drain(..) {
@@ -222,6 +244,30 @@ impl Lab {
                     client.read_to_end(&mut Vec::new()).unwrap();
                 }
                 String::new()
+            }
+            ["nft", ..] => self.nft(&words[1..]),
+            ["elements", ..] => self.elements(&words[1..]),
+            ["repeat", side, from, to, server, at, count] => {
+                self.repeat(side, (from, to), (server, at), count.parse().unwrap())
+            }
+            ["sysctl", name, value] => self.sysctl(name, value),
+            ["counters", ..] => self.counters(&words[1..]),
+            ["table", ..] => self.table_of(&words[1..]),
+            ["conntrack", ..] => self.conntrack(&words[1..]).1,
+            ["who", side, from, to, ..] => self.who(side, (from, to), &words[4..]),
+            ["pair", side, from, to, ..] => self.pair(side, (from, to), &words[4..]),
+            ["cross", one, from, to, other, other_from, other_to] => {
+                self.cross((one, from, to), (other, other_from, other_to))
+            }
+            ["simultaneous", one, from, other, to] => self.open_at_once((one, from), (other, to)),
+            ["quote", ..] => self.quote(&words[1..]),
+            ["bulk", side, from, to, server, at, size] => {
+                self.bulk(side, from, to, (server, at), size.parse().unwrap())
+            }
+            ["flush-in-flood", side, from, to, server, at] => self.flush_in_flood(side, from, to, (server, at)),
+            ["tftp", side, from, to, server, at] => self.tftp((side, from, to), (server, at)),
+            ["ftp-data", side, from, to, server, at, client_says, server_says] => {
+                self.ftp_data((side, from, to), (server, at), (client_says, server_says))
             }
             _ => panic!("{step}: no such step"),
         }
@@ -245,7 +291,14 @@ impl Lab {
         }
     }
 
-    fn tcp(&mut self, side: &str, from: &str, to: &str, server: &str, at: &str) -> String {
+    /// A connection: the client's end, the server's end, whom the server sees.
+    pub fn connect(
+        &mut self,
+        side: &str,
+        from: &str,
+        to: &str,
+        (server, at): (&str, &str),
+    ) -> Result<(TcpStream, TcpStream, SocketAddr), String> {
         let key = (server.to_owned(), at.to_owned());
         if !self.listeners.contains_key(&key) {
             let address: SocketAddr = at.parse().unwrap();
@@ -255,12 +308,17 @@ impl Lab {
         }
         let [from, to]: [SocketAddr; 2] = [from, to].map(|text| text.parse().unwrap());
         let opens = move || open_tcp(from, to, PATIENCE);
-        let client = match spawn_in_netns(&self.netns.name(side), opens).join().unwrap() {
-            Ok(client) => client,
-            Err(error) => return format!("{error:?}"),
-        };
-        let Some((served, seen)) = accept_within(&self.listeners[&key], PATIENCE) else {
-            return "somebody else answers".to_owned();
+        let client = spawn_in_netns(&self.netns.name(side), opens).join().unwrap();
+        let client = client.map_err(|error| format!("{error:?}"))?;
+        let accepted = accept_within(&self.listeners[&key], PATIENCE);
+        let (served, seen) = accepted.ok_or_else(|| "somebody else answers".to_owned())?;
+        Ok((client, served, seen))
+    }
+
+    fn tcp(&mut self, side: &str, from: &str, to: &str, server: &str, at: &str) -> String {
+        let (client, served, seen) = match self.connect(side, from, to, (server, at)) {
+            Ok(connected) => connected,
+            Err(text) => return text,
         };
         if let Err(error) = exchange(&client, &served) {
             return format!("breaks: {:?}", error.kind());
@@ -288,7 +346,7 @@ impl Lab {
         None
     }
 
-    fn datagram_server(&mut self, server: &str, at: &str) -> (String, String) {
+    pub fn datagram_server(&mut self, server: &str, at: &str) -> (String, String) {
         let key = (server.to_owned(), at.to_owned());
         if !self.datagram_servers.contains_key(&key) {
             let address: SocketAddr = at.parse().unwrap();

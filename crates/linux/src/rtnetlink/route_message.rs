@@ -45,6 +45,8 @@ pub enum RtRouteAnswer {
         gateway: Option<IpAddr>,
         /// The MTU that the route itself has.
         mtu: Option<u32>,
+        /// Of IPv4: whoever has sent such a packet to this machine gets an ICMP redirect.
+        redirects: bool,
     },
     /// To the machine itself.
     Local,
@@ -76,6 +78,8 @@ const RTN_UNICAST: u8 = 1;
 const RTN_LOCAL: u8 = 2;
 const RTN_ANYCAST: u8 = 4;
 const RTN_GROUPS: [u8; 2] = [3, 5];
+/// Flag of an answer: an ICMP redirect would be sent.
+const RTCF_DOREDIRECT: u32 = 0x0100_0000;
 
 /// The request for a packet's way.
 pub(super) fn route_request(query: &RtRouteQuery) -> NlRequest {
@@ -115,6 +119,7 @@ pub(super) fn decode_route_answer(message: &NlMessage<'_>) -> Result<Option<RtRo
     };
     let (header, attributes) = split_header::<RTMSG_REST>(attributes, "a route")?;
     let kind = header.get(3).copied().unwrap_or(0);
+    let flags = header.get(4..).and_then(|flags| flags.first_chunk()).map_or(0, |flags| u32::from_ne_bytes(*flags));
     let (mut oif, mut gateway, mut mtu, mut expires) = (None, None, None, false);
     for attribute in NlAttrs::new(attributes) {
         let attribute = attribute?;
@@ -138,7 +143,12 @@ pub(super) fn decode_route_answer(message: &NlMessage<'_>) -> Result<Option<RtRo
     // What this machine has learnt of a path's MTU for its own packets is no matter of those that it forwards.
     let learnt = expires && i32::from(family) == libc::AF_INET;
     Ok(match (kind, oif) {
-        (RTN_UNICAST, Some(oif)) => Some(RtRouteAnswer::Unicast { oif, gateway, mtu: mtu.filter(|_| !learnt) }),
+        (RTN_UNICAST, Some(oif)) => Some(RtRouteAnswer::Unicast {
+            oif,
+            gateway,
+            mtu: mtu.filter(|_| !learnt),
+            redirects: flags & RTCF_DOREDIRECT != 0,
+        }),
         (RTN_LOCAL | RTN_ANYCAST, _) => Some(RtRouteAnswer::Local),
         (kind, _) if RTN_GROUPS.contains(&kind) => Some(RtRouteAnswer::Group),
         _ => None,

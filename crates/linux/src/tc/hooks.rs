@@ -6,7 +6,7 @@ use super::carrier::Carrier;
 use super::detach_wait::wait_until_gone;
 use super::flow_table::FlowTable;
 use super::flow_table_size::FlowTableSize;
-use super::loopback::{self, LOOPED_KEY_LEN, LoopbackSettings, LoopedEnds};
+use super::loopback::{self, LoopbackSettings};
 use super::pin_dir::PinDir;
 use super::syn_class::{HEARTBEAT_LEN, PORT_MAPS_LEN, SynClassTable};
 use super::tc_error::{TcError, tc_error};
@@ -214,7 +214,7 @@ impl TcHooks {
         Ok(())
     }
 
-    fn attach_loopback(&mut self) -> Result<(), TcError> {
+    pub(super) fn attach_loopback(&mut self) -> Result<(), TcError> {
         if !self.at_loopback {
             self.loopback.set().map_err(tc_error("cannot set accept_local and route_localnet of lo"))?;
             let (program, attach_type) = ("loopback", TcAttachType::Egress);
@@ -222,18 +222,6 @@ impl TcHooks {
             self.at_loopback = true;
         }
         Ok(())
-    }
-
-    /// Answers to this packet of the machine to itself come to user space, when they leave by the loopback interface.
-    ///
-    /// # Errors
-    /// The map cannot be written, or the program not be attached.
-    pub fn expect_answers(&mut self, to: &LoopedEnds) -> Result<(), TcError> {
-        self.attach_loopback()?;
-        let map = self.ebpf.map_mut("looped").ok_or("not in the object file").map_err(tc_error("BPF map looped"))?;
-        let mut looped: HashMap<_, [u8; LOOPED_KEY_LEN], u32> =
-            map.try_into().map_err(tc_error::<MapError>("BPF map looped"))?;
-        looped.insert(to.answers_key(), 1, 0).map_err(tc_error::<MapError>("cannot write the BPF map looped"))
     }
 
     /// The table of known flows, with those that an earlier gateway has left; once.
@@ -282,6 +270,11 @@ impl TcHooks {
         *generation = generation.wrapping_add(1).max(FIRST_GENERATION);
         table.set_generation(*generation);
         write_config(&mut self.ebpf, self.config)
+    }
+
+    /// The generation of the known flows.
+    pub(super) fn generation(&self) -> u32 {
+        self.config[3]
     }
 
     /// Tells the programs that user space lives. Ten seconds after the last time they take it for dead.

@@ -17,7 +17,7 @@ pub enum Egress {
     LocalDeliver(Vec<u8>),
     /// Let it leave as it was about to: a packet of [`Router::handle_output`](crate::Router::handle_output), by the interface that it was given for.
     LetOut(Vec<u8>),
-    /// Deliver what the machine itself has sent to the machine itself, as if it came in by this interface: a packet of [`Router::handle_output`](crate::Router::handle_output).
+    /// Deliver what the machine itself has sent to the machine itself, as if it came in by this interface: a packet of [`Router::handle_output`](crate::Router::handle_output), or an answer to one that was translated to another host.
     Loop {
         /// The index of the interface.
         iif: u32,

@@ -92,7 +92,7 @@ impl Router {
     }
 
     /// Is the packet's connection translated?
-    fn is_translated(&self, pkt: &InFlightPacket) -> bool {
+    pub(super) fn is_translated(&self, pkt: &InFlightPacket) -> bool {
         let connection = pkt.ctx.as_ref().and_then(|ctx| self.engine.connection(ctx, pkt.now));
         connection.is_some_and(|connection| connection.status.intersects(Status::SRC_NAT | Status::DST_NAT))
     }

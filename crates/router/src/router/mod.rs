@@ -25,6 +25,7 @@ mod packet_tap;
 mod pipeline;
 mod prefetch;
 mod program_api;
+mod redirect;
 mod routing;
 mod service_api;
 mod syn_class_api;
@@ -38,8 +39,9 @@ pub use log_line::LogLine;
 pub use packet_tap::{PacketTap, TappedPacket};
 
 use crate::cluster_duty::DutyState;
-use crate::fib::FibTable;
+use crate::fib::{FibTable, LOOPBACK_INDEX};
 use crate::icmp_ratelimit::{IcmpLimits, IcmpRateLimiter};
+use crate::icmp_redirect::RedirectLimiter;
 use crate::ip_fragment::FragmentIds;
 use crate::known_flow::FlowTracker;
 use crate::route_oracle::RouteOracle;
@@ -72,8 +74,6 @@ const BEFORE_SNAT: Range<i32> = i32::MIN..100;
 const AFTER_SNAT: Range<i32> = 100..i32::MAX;
 /// All chains of a hook.
 const ALL_PRIORITIES: Range<i32> = i32::MIN..i32::MAX;
-/// The index of the loopback interface in every network namespace of Linux.
-const LOOPBACK_INDEX: u32 = 1;
 
 /// A router. See the [crate's front page](crate) for how a driver uses it.
 pub struct Router {
@@ -97,6 +97,7 @@ pub struct Router {
     syn_cookies: SynCookies,
     /// The limit of ICMP errors, if there is one.
     icmp_limiter: Option<IcmpRateLimiter>,
+    redirect_limiter: RedirectLimiter,
     /// Packets of the machine itself bypass tracking and rules.
     bypass_local: bool,
     /// Its own addresses answer.
@@ -146,6 +147,7 @@ enum KeyPurpose {
     SynCookies,
     IcmpLimit,
     Flows,
+    Redirects,
 }
 
 /// How far the wall clock is ahead of the driver's clock.
@@ -188,6 +190,7 @@ impl Router {
             services: Services::new(key.derive(KeyPurpose::Services as u64)),
             syn_cookies: SynCookies::new(key.derive(KeyPurpose::SynCookies as u64)),
             icmp_limiter: None,
+            redirect_limiter: RedirectLimiter::new(key.derive(KeyPurpose::Redirects as u64)),
             bypass_local: false,
             local_replies: false,
             spare_buffers: Vec::new(),

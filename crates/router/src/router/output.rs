@@ -129,6 +129,11 @@ impl Router {
             && let Some((oif, next_hop)) = self.find_way_out(&pkt.bytes, pkt.meta.mark)
         {
             self.counters.generated += 1;
+            if self.fib.is_loopback(oif.index) {
+                // In another's name to the machine itself: a handshake that was answered for one of its servers.
+                let iif = self.looped_to(&pkt.bytes);
+                return self.push_output(Egress::Loop { iif, packet: pkt.bytes }, pkt.meta.mark);
+            }
             let mtu = self.fib.mtu(oif.index) as usize;
             let pieces = match to {
                 _ if pkt.bytes.len() <= mtu => vec![pkt.bytes],
@@ -163,6 +168,10 @@ impl Router {
         let sent_to = pkt.destination()?;
         self.run_output_hooks(pkt, false)?;
         let to = destination_of(&pkt.bytes)?;
+        if pkt.goes_on {
+            self.push_output(Egress::LetOut(std::mem::take(&mut pkt.bytes)), pkt.meta.mark);
+            return Ok(());
+        }
         if pkt.meta.is_probe && self.is_looped(to) {
             return Ok(());
         }
@@ -183,6 +192,10 @@ impl Router {
             }
         } else {
             let (device, next_hop) = pkt.way_out.ok_or(DropReason::NoRoute)?;
+            // As in Linux, unless the interface has route_localnet: nobody could answer.
+            if source_of(&pkt.packet()?).is_loopback() {
+                return Err(DropReason::Martian);
+            }
             self.check_mtu(pkt, to.is_ipv6())?;
             self.note_way(pkt, FlowTarget::Forward { oif: device.index, next_hop });
             if pkt.meta.is_probe {
@@ -252,6 +265,12 @@ impl Router {
         if !attached {
             self.run_nat(Hook::Output, Manip::Destination, pkt)?;
         }
+        if pkt.sent_by.is_some_and(|oif| self.fib.is_loopback(oif)) && !self.is_translated_by_now(pkt) {
+            // The loopback interface is not governed.
+            pkt.ctx = None;
+            pkt.goes_on = true;
+            return Ok(());
+        }
         self.run_filter_chains(Hook::Output, AFTER_DNAT, pkt)?;
         let to = destination_of(&pkt.bytes)?;
         // What a socket sends is routed by the kernel, and again only if its destination has changed, or a chain of type route has changed its mark.
@@ -267,10 +286,19 @@ impl Router {
             self.run_nat(Hook::Postrouting, Manip::Source, pkt)?;
         }
         self.run_filter_chains(Hook::Postrouting, AFTER_SNAT, pkt)?;
-        if pkt.is_output && self.is_looped(to) {
-            self.come_in_by_loopback(pkt)?;
+        if pkt.is_output {
+            self.synproxy_hook(pkt)?;
+            if self.is_looped(to) {
+                self.come_in_by_loopback(pkt)?;
+            }
         }
         self.confirm(pkt)
+    }
+
+    /// Does it belong to a connection of the table, or begin one to another end than the packet was sent to?
+    fn is_translated_by_now(&self, pkt: &InFlightPacket) -> bool {
+        let is_led = |ctx: &PacketCtx| !self.engine.nat_rewrite(ctx, Manip::Destination).is_none();
+        pkt.ctx.as_ref().is_some_and(|ctx| ctx.connection().is_some() || is_led(ctx))
     }
 
     /// Is it a packet of the machine to itself?
@@ -290,12 +318,17 @@ impl Router {
 
     /// The interface that such a packet comes in by: an answer in another's name by the one that leads to the other (as a reverse path filter wants it), all others by the loopback interface.
     fn looped_to(&self, packet: &[u8]) -> u32 {
-        let source = Packet::parse(packet).ok().map(|packet| match packet.addresses() {
-            Addresses::V4 { source, .. } => IpAddr::from(source),
-            Addresses::V6 { source, .. } => IpAddr::from(source),
-        });
+        let source = Packet::parse(packet).ok().map(|packet| source_of(&packet));
         let foreign = source.filter(|source| !self.fib.is_local(*source));
         foreign.and_then(|source| self.fib.route_lookup(source, None)).map_or(LOOPBACK_INDEX, |device| device.index)
+    }
+}
+
+/// The source address.
+pub(super) fn source_of(packet: &Packet<'_>) -> IpAddr {
+    match packet.addresses() {
+        Addresses::V4 { source, .. } => IpAddr::from(source),
+        Addresses::V6 { source, .. } => IpAddr::from(source),
     }
 }
 

@@ -46,6 +46,10 @@ pub(crate) struct InFlightPacket {
     pub(super) came_marked: bool,
     /// The MTU that its route has.
     pub(super) route_mtu: Option<u32>,
+    /// Its sender is told of a router that is nearer.
+    pub(super) redirects: bool,
+    /// The machine sends it to itself, and no rule translates it.
+    pub(super) goes_on: bool,
     /// The machine itself sends it.
     pub(super) is_output: bool,
     /// The interface that it was about to leave by.

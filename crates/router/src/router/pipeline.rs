@@ -1,9 +1,9 @@
 //! The steps of a packet, from prerouting to local delivery or forwarding.
-use super::output::is_link_local;
+use super::output::{is_link_local, source_of};
 use super::routing::RouteDecision;
 use super::{
     AFTER_DNAT, AFTER_SNAT, ALL_PRIORITIES, BEFORE_CONNTRACK, BEFORE_SNAT, CONNTRACK_TO_DNAT, DropReason, Egress,
-    InFlightPacket, Router, drop_reason_of,
+    InFlightPacket, LOOPBACK_INDEX, Router, drop_reason_of,
 };
 use crate::ip_fragment;
 use crate::ipv4_options;
@@ -208,7 +208,11 @@ impl Router {
             self.answer_local(pkt);
         }
         self.counters.delivered += 1;
-        self.push_output(Egress::LocalDeliver(std::mem::take(&mut pkt.bytes)), pkt.meta.mark);
+        let is_own = self.fib.is_loopback(LOOPBACK_INDEX) && self.fib.is_local(source_of(&pkt.packet()?));
+        let packet = std::mem::take(&mut pkt.bytes);
+        // An answer in the name of the machine itself, which has asked itself: only the loopback interface takes it.
+        let egress = if is_own { Egress::Loop { iif: LOOPBACK_INDEX, packet } } else { Egress::LocalDeliver(packet) };
+        self.push_output(egress, pkt.meta.mark);
         Ok(())
     }
 
@@ -248,6 +252,9 @@ impl Router {
         if !pkt.pre_nat.is_empty() {
             PacketMut::new(&mut pkt.pre_nat).map_err(|_| DropReason::Malformed)?.set_hop_limit(hops - 1);
         }
+        if pkt.redirects {
+            self.send_redirect(pkt, device.index, next_hop);
+        }
         if !v6 {
             pkt.meta.priority = priority_of_tos(pkt.bytes.get(1).copied().unwrap_or_default());
         }
@@ -274,7 +281,11 @@ impl Router {
     /// Notes the way of a packet, from which its connection may become known to the data path.
     pub(super) fn note_way(&mut self, pkt: &mut InFlightPacket, target: FlowTarget) {
         let conn_id = pkt.began.or(pkt.established.map(|(conn_id, _)| conn_id));
-        if self.flows.is_none() || conn_id.is_none_or(|conn_id| self.is_tapped(conn_id, pkt)) {
+        // What the machine has sent to itself is answered by the loopback interface alone.
+        if self.flows.is_none()
+            || pkt.sent_by.is_some_and(|oif| self.fib.is_loopback(oif))
+            || conn_id.is_none_or(|conn_id| self.is_tapped(conn_id, pkt))
+        {
             return;
         }
         let source = match (pkt.meta.iif, pkt.sent_by) {

@@ -2,13 +2,18 @@
 use super::Router;
 use crate::known_flow::FlowTracker;
 use keepstate_engine::{Instant, Sysctl};
-use keepstate_rules::ast::Query;
+use keepstate_rules::ast::{Hook, Query};
 use keepstate_rules::{AppliedUpdate, Program, RulesetUpdate, RulesetUpdateError};
 
 impl Router {
     /// The ruleset in use.
     pub fn program(&self) -> &Program {
         &self.program
+    }
+
+    /// May rules translate what the machine itself sends?
+    pub fn translates_own_output(&self) -> bool {
+        self.program.has_nat_chain_at(Hook::Output)
     }
 
     /// Replaces the ruleset; connections live on. Returns the old one: a large one takes a while to drop.

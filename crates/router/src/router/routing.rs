@@ -62,8 +62,9 @@ impl Router {
             pkt.meta.trace.note_mark();
             let query = RouteQuery::of(&pkt.packet()?, pkt.meta.iif.map(|device| device.index), pkt.meta.mark);
             match oracle.ask(&query) {
-                Some(RouteAnswer::Out { oif, next_hop, mtu }) => {
+                Some(RouteAnswer::Out { oif, next_hop, mtu, redirects }) => {
                     pkt.route_mtu = mtu;
+                    pkt.redirects = redirects || to.is_ipv6() && pkt.meta.iif.is_some_and(|iif| iif.index == oif);
                     // An interface that is not known yet is no way yet.
                     return Ok(self
                         .fib

@@ -314,7 +314,7 @@ impl Parser<'_> {
             return Err(Diagnostic::new(protocol_span, format!("helper \"{kind}\" is not of protocol {protocol}")));
         }
         if Helper::from_name(&kind).is_none() {
-            let what = format!("helper \"{kind}\" expects no connections here: only FTP is followed");
+            let what = format!("helper \"{kind}\" expects no connections here: only FTP and TFTP are followed");
             self.note(Diagnostic::new(span, what).with_help("accept the ports that the protocol opens"));
         }
         Ok((kind, number))

@@ -75,6 +75,11 @@ impl Program {
         self.base_chains.iter().any(|base| base.nat && base.family.covers(v6))
     }
 
+    /// Does a hook have nat chains?
+    pub fn has_nat_chain_at(&self, hook: Hook) -> bool {
+        self.base_chains.iter().any(|base| base.nat && base.hook == hook)
+    }
+
     /// Does any rule use synproxy?
     pub fn has_synproxy(&self) -> bool {
         self.has_synproxy
