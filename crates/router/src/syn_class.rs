@@ -8,7 +8,7 @@
 //! rules, sets, routes or anything else that a verdict depends on change ─▶ Router::syn_class_generation: all classes are void
 //! ```
 use crate::known_flow::{FlowSource, KnownFlow, NotedWay};
-use keepstate_engine::{ConnId, Engine, Tuple};
+use keepstate_engine::{ConnId, Engine, Instant, Tuple};
 use keepstate_wire::keyed_hash::{KeyedMap, SipKey};
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -34,6 +34,8 @@ pub(crate) struct SynClasses {
     given: usize,
     ready: VecDeque<SynClass>,
     generation: u64,
+    /// Not before then are all of them forgotten for want of room.
+    next_forgetting: Instant,
     /// Connections that the data path has opened, and those of them that were taken back.
     opened: [u64; 2],
 }
@@ -48,7 +50,14 @@ enum FoundClass {
 
 impl SynClasses {
     pub(crate) fn new(key: SipKey) -> SynClasses {
-        SynClasses { found: key.map(), given: 0, ready: VecDeque::new(), generation: 1, opened: [0; 2] }
+        SynClasses {
+            found: key.map(),
+            given: 0,
+            ready: VecDeque::new(),
+            generation: 1,
+            next_forgetting: Instant(0),
+            opened: [0; 2],
+        }
     }
 
     /// The ways of the packets of a class that was given, by its first SYN.
@@ -60,21 +69,33 @@ impl SynClasses {
     }
 
     /// A connection was offered to the data path, whose packets take these ways.
-    pub(crate) fn note(&mut self, flows: &[KnownFlow; 2], ways: [NotedWay; 2], engine: &Engine) {
-        if self.found.len() >= MAX_FOUND || self.given >= MAX_CLASSES {
-            // Those that are still in use are found again.
-            self.forget_all();
-        }
+    pub(crate) fn note(&mut self, flows: &[KnownFlow; 2], ways: [NotedWay; 2], engine: &Engine, now: Instant) {
         let key = class_of(flows[0].source, &flows[0].tuple);
+        if self.found.len() >= MAX_FOUND {
+            self.found.retain(|_, found| matches!(found, FoundClass::Given(_)));
+        }
         match self.found.get(&key) {
             Some(FoundClass::Given(_)) => (),
             Some(FoundClass::Seen(before)) if engine.is_assured(*before) => {
+                if self.given >= MAX_CLASSES && !self.make_room(now) {
+                    return;
+                }
                 self.found.insert(key, FoundClass::Given(Box::new(ways)));
                 self.given += 1;
                 self.ready.push_back(SynClass { flows: *flows });
             }
             _ => _ = self.found.insert(key, FoundClass::Seen(flows[0].conn_id)),
         }
+    }
+
+    /// All classes are forgotten, and those that are still in use are found again: now and then, since each of them costs something to be told.
+    pub(crate) fn make_room(&mut self, now: Instant) -> bool {
+        let may = now >= self.next_forgetting;
+        if may {
+            self.next_forgetting = Instant(now.0.saturating_add(FORGETTING_INTERVAL));
+            self.forget_all();
+        }
+        may
     }
 
     pub(crate) fn forget_all(&mut self) {
@@ -103,7 +124,9 @@ impl SynClasses {
     }
 }
 
-/// Classes seen, and given out, at most.
+/// Classes seen and given out, at most.
 const MAX_FOUND: usize = 16_384;
+/// Nanoseconds from one time that there was no room for further classes to the next that those in use are found anew.
+const FORGETTING_INTERVAL: u64 = 60_000_000_000;
 /// The data path has room for so many.
 pub const MAX_CLASSES: usize = 1024;

@@ -69,24 +69,25 @@ impl OpenedByClass {
     /// A map cannot be written.
     pub(super) fn sync(&mut self, router: &mut Router, now: Instant) -> Result<(), TcError> {
         while let Some(class) = router.poll_syn_class() {
-            self.add(&class, router)?;
+            self.add(&class, router, now)?;
         }
         self.look_after_ports(router, now);
         self.classes.set_budget(router.opening_budget());
         Ok(())
     }
 
-    fn add(&mut self, class: &SynClass, router: &mut Router) -> Result<(), TcError> {
+    fn add(&mut self, class: &SynClass, router: &mut Router, now: Instant) -> Result<(), TcError> {
         let [Some(original), Some(reply)] = class.flows.map(|flow| tc_flow(&flow)) else { return Ok(()) };
         let flows = [original, reply];
         let Some(end) = outside_end(&class.flows) else {
             return self.classes.insert(&TcSynClass { flows, ports: None }).map(drop);
         };
         if !self.ports.contains_key(&end) && self.ports.len() >= MAX_PORT_MAPS as usize {
-            // Those that are still in use are found again, this one too.
-            router.forget_classes();
-            self.void(router);
-            self.ports.clear();
+            // Those that are still in use are found again, this one too; until then its connections take the ordinary way.
+            if router.make_room_for_classes(now) {
+                self.void(router);
+                self.ports.clear();
+            }
             return Ok(());
         }
         let number = self.ports.len() as u32;

@@ -3,7 +3,7 @@ use crate::offload::{Conversation, offloaded};
 use crate::peers::{run_ip, spawn_in_netns};
 use crate::{PATIENCE, TcTestbed, report_skipped};
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::process::Command;
 
@@ -139,4 +139,23 @@ fn settings_of_the_loopback_interface_are_put_back() {
         }
         assert_eq!(settings(), before);
     }
+}
+
+/// Rules translate what the machine sends to itself, and the gateway is asked of each connection: without one it goes on untranslated.
+#[test]
+fn a_machine_whose_gateway_has_died_speaks_with_itself() {
+    let rules = "table ip n { chain out { type nat hook output priority -100; ip daddr 127.0.0.1 tcp dport 7090 redirect to :7091; } }";
+    let Some(mut lab) = TcTestbed::with_rules("mx", rules, &["--interface", "r0,r1"]) else { return };
+    let router = lab.netns.name("r");
+    let [asked, led] = ["127.0.0.1:7090", "127.0.0.1:7091"]
+        .map(|at| spawn_in_netns(&router, move || TcpListener::bind(at).unwrap()).join().unwrap());
+    let connect = || {
+        let to = "127.0.0.1:7090".parse().unwrap();
+        spawn_in_netns(&router, move || TcpStream::connect_timeout(&to, PATIENCE).unwrap()).join().unwrap()
+    };
+    let client = connect();
+    assert_eq!(led.accept().unwrap().1, client.local_addr().unwrap(), "the gateway translates it");
+    lab.kill();
+    let client = connect();
+    assert_eq!(asked.accept().unwrap().1, client.local_addr().unwrap(), "nobody translates it");
 }

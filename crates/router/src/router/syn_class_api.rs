@@ -3,7 +3,7 @@ use super::{InFlightPacket, Router};
 use crate::cluster_duty::ClusterDuty;
 use crate::known_flow::{FlowSource, FlowTarget, NotedWay};
 use crate::syn_class::{SynClass, SynClasses};
-use keepstate_engine::{ConnId, NatPolicy, Sysctl, Tuple};
+use keepstate_engine::{ConnId, Instant, NatPolicy, Sysctl, Tuple};
 
 /// The purpose of the key of classes.
 const CLASSES: u64 = 4;
@@ -44,6 +44,11 @@ impl Router {
     /// All classes told so far are void; those that are still in use are found again.
     pub fn forget_classes(&mut self) {
         self.syn_classes.iter_mut().for_each(SynClasses::forget_all);
+    }
+
+    /// The data path has no room for a class that it was told: all are void, and those that are still in use are found again. False if that was done a short while ago.
+    pub fn make_room_for_classes(&mut self, now: Instant) -> bool {
+        self.syn_classes.as_mut().is_some_and(|classes| classes.make_room(now))
     }
 
     /// Does nothing but rules, sets and routes decide what becomes of a new connection?
@@ -90,7 +95,7 @@ impl Router {
             && reply.translated.destination_key == original.tuple.source_key;
         if is_of_ends(pkt) && !by_flow && keeps_port && original.target == target {
             let engine = &self.engine;
-            self.syn_classes.iter_mut().for_each(|classes| classes.note(&flows, ways.clone(), engine));
+            self.syn_classes.iter_mut().for_each(|classes| classes.note(&flows, ways.clone(), engine, pkt.now));
         }
     }
 }

@@ -86,9 +86,14 @@ fn deterministic_ruleset(ruleset: &Path) -> String {
     text.lines().map(|line| without_rate_limits(line) + "\n").collect()
 }
 
-/// Raises packet rate limits so that nothing reaches them; byte rates stay, since the traffic never reaches them.
+/// Raises packet rate limits, of rules and of objects (`limit pings { rate … }`, also with a line of its own), so that nothing reaches them; byte rates stay, since the traffic never reaches them.
 fn without_rate_limits(line: &str) -> String {
-    let Some((before, rest)) = line.split_once("limit rate ") else { return line.to_owned() };
+    let is_own_line = line.trim_start().starts_with("rate ");
+    let marker = ["limit rate ", "{ rate "].into_iter().filter_map(|marker| Some((line.find(marker)?, marker))).min();
+    let Some(marker) = marker.map(|(_, marker)| marker).or(is_own_line.then_some("rate ")) else {
+        return line.to_owned();
+    };
+    let Some((before, rest)) = line.split_once(marker) else { return line.to_owned() };
     let (over, rest) = rest.strip_prefix("over ").map_or(("", rest), |rest| ("over ", rest));
     let Some((rate, mut behind)) = rest.split_once(' ').or(Some((rest, ""))).filter(|(rate, _)| rate.contains('/'))
     else {
@@ -99,7 +104,23 @@ fn without_rate_limits(line: &str) -> String {
         behind = burst.split_once("packets").map_or("", |(_, behind)| behind.trim_start());
     }
     let per = per.trim_end_matches('}');
-    format!("{before}limit rate {over}1000000/{per} burst 100000 packets {}", without_rate_limits(behind))
+    format!("{before}{marker}{over}1000000/{per} burst 100000 packets {}", without_rate_limits(behind))
+}
+
+#[test]
+fn no_rate_limit_of_packets_is_reached() {
+    for (line, raised) in [
+        ("limit pings { rate 5/second burst 10 packets }", "limit pings { rate 1000000/second burst 100000 packets }"),
+        ("\trate 400/minute burst 20 packets", "\trate 1000000/minute burst 100000 packets "),
+        (
+            "limit rate over 3/minute drop; limit rate 4/day burst 2 packets accept",
+            "limit rate over 1000000/minute burst 100000 packets drop; limit rate 1000000/day burst 100000 packets accept",
+        ),
+        ("add limit ip nat l1 { rate 1 mbytes/second burst 9000 bytes }", ""),
+        ("ip saddr 10.0.0.1 accept", ""),
+    ] {
+        assert_eq!(without_rate_limits(line), if raised.is_empty() { line } else { raised });
+    }
 }
 
 fn router(ruleset: &Path) -> Router {

@@ -275,6 +275,35 @@ fn translation_that_chooses_ports_leaves_no_class() {
     }
 }
 
+/// More classes than there is room for: they are found anew once a minute at most, since each costs something to be told; until then the others take the ordinary way.
+#[test]
+fn classes_beyond_the_room_are_found_anew_now_and_then() {
+    let mut router = router_of("").unwrap();
+    let ends = |client: u16| [Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 1, client).into(), SERVER_V6.into()];
+    let mut learn_at = |client: u16, port: u16, now: Instant| {
+        for port in [port, port + 1] {
+            begin(&mut router, ends(client), port, now).unwrap();
+            while router.poll_output().is_some() {}
+            let [original, reply] = router.poll_offload().unwrap();
+            establish(&mut router, &original, &reply, port);
+        }
+        (router.poll_syn_class().is_some(), router.syn_class_generation())
+    };
+    let room = u16::try_from(crate::MAX_SYN_CLASSES).unwrap();
+    let (_, first) = learn_at(0, 4000, at(1000));
+    for client in 1..room {
+        assert_eq!(learn_at(client, 4000, at(1000)), (true, first), "{client}");
+    }
+    assert_eq!(learn_at(room, 4000, at(1000)), (true, first + 1), "the first time at once");
+    for client in 1..room {
+        assert_eq!(learn_at(client, 5000, at(1000)), (true, first + 1), "{client}");
+    }
+    for client in [0, room + 1, room + 2] {
+        assert_eq!(learn_at(client, 6000, at(60_000)), (false, first + 1), "{client}");
+    }
+    assert_eq!(learn_at(0, 7000, at(61_001)), (true, first + 2));
+}
+
 /// Each change voids what was found before, and what forbids classes leaves no room for connections.
 #[test]
 fn changes_void_classes() {
