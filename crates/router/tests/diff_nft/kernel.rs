@@ -45,6 +45,20 @@ const SYSCTLS: [(&str, &str); 8] = [
 /// How often it is looked for packets that leave, every 2 ms: on a busy machine the stack may take a while.
 const MAX_LOOKS: usize = 1000;
 
+/// The kernel makes the routes to its own IPv6 addresses a moment after they are given: until then it would forward what is for itself.
+fn wait_for_own_addresses() {
+    for address in ["fd00:1::1", "2001:db8::1"] {
+        let is_local = || {
+            let asked = Command::new("ip").args(["-6", "route", "get", address]).output().unwrap();
+            asked.stdout.starts_with(b"local ")
+        };
+        assert!(
+            (0..MAX_LOOKS * 10).any(|_| is_local() || (std::thread::sleep(Duration::from_millis(2)), false).1),
+            "{address} is not the router's"
+        );
+    }
+}
+
 impl Kernel {
     /// Moves this thread into a new namespace and loads `ruleset`. `None` without permission.
     #[allow(dead_code, reason = "not every test wants it")]
@@ -76,6 +90,7 @@ impl Kernel {
         }
         run("ip", &["-force", "-batch", "-"], IP_COMMANDS);
         run("ip", &["-6", "route", "add", "default", "dev", "wan0"], "");
+        wait_for_own_addresses();
         run("nft", &["--file", "-"], ruleset);
         Some(Kernel { devices, vnet_hdr: headed })
     }
