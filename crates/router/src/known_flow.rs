@@ -105,13 +105,17 @@ impl FlowTracker {
 
     /// The way of a packet that has passed, or what keeps its connection here.
     pub(crate) fn way_of(&self, way: PacketWay, trace: &EvalTrace, conn_mark: u32) -> Result<NotedWay, HoldReasons> {
-        let changes = [self.route_changes.number(), self.set_changes.number()];
-        NotedWay::new(way, trace, conn_mark, changes)
+        NotedWay::new(way, trace, conn_mark, self.changes())
+    }
+
+    /// The last change of routes, and of sets.
+    fn changes(&self) -> [u64; 2] {
+        [self.route_changes.number(), self.set_changes.number()]
     }
 
     /// A way that nothing has changed since it was noted, as if it were noted now.
     pub(crate) fn renewed(&self, way: &NotedWay) -> NotedWay {
-        let (route_changes, set_changes) = (self.route_changes.number(), self.set_changes.number());
+        let [route_changes, set_changes] = self.changes();
         NotedWay { route_changes, set_changes, ..way.clone() }
     }
 
