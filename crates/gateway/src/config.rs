@@ -226,7 +226,7 @@ impl GatewayConfig {
                 let [low, high] = self.secret_halves();
                 let secrets = HookSecrets::derive([low, high]);
                 let mut driver = TcDriver::new(interfaces, secrets, options.clone())?;
-                router = router.with_route_oracle(driver.route_oracle()?);
+                router = router.with_route_oracle(driver.route_oracle()?).with_socket_lookup(driver.socket_lookup()?);
                 driver.adopt_flows(&mut router, SystemTimeSource.now());
                 if options.offload {
                     router = router.with_flow_offload().with_handshake_offload();

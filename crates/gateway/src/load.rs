@@ -129,6 +129,8 @@ pub(crate) struct AppliedConfig {
     /// A line for each sysctl that was set.
     changed: Vec<String>,
     warns_of_loose_synproxy: bool,
+    /// Rules ask for sockets, and the driver has none.
+    warns_of_sockets: bool,
     /// Rules match the Ethernet header, and the driver gives none.
     warns_of_link_header: bool,
     /// The ruleset of before: a large one takes a while to drop.
@@ -155,6 +157,7 @@ impl AppliedConfig {
             left_out,
             changed: Vec::new(),
             warns_of_loose_synproxy: warns,
+            warns_of_sockets: router.program().asks_for_sockets() && !router.has_socket_lookup(),
             warns_of_link_header: router.program().reads_link_header() && !router.has_link_headers(),
             replaced: None,
             digests: None,
@@ -168,6 +171,12 @@ impl AppliedConfig {
             tracing::warn!(
                 "rules match ether or @ll, but packets come without an Ethernet header here (TUN, NFQUEUE): these rules never match. \
                  Use --interface, or match interfaces and addresses"
+            );
+        }
+        if self.warns_of_sockets {
+            tracing::warn!(
+                "rules use tproxy or socket, but packets are given to no socket here (TUN, NFQUEUE): these rules never match. \
+                 Use --interface, or redirect: a proxy can ask for the original destination (SO_ORIGINAL_DST)"
             );
         }
         if self.warns_of_loose_synproxy {

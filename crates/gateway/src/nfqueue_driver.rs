@@ -76,7 +76,10 @@ impl NfqueueDriver {
         let mut at = 0;
         for TxPacket { egress, id, .. } in outputs.drain(..) {
             match egress {
-                Egress::LocalDeliver(bytes) | Egress::LetOut(bytes) | Egress::Loop { packet: bytes, .. } => {
+                Egress::LocalDeliver(bytes)
+                | Egress::LetOut(bytes)
+                | Egress::ToProxy { packet: bytes, .. }
+                | Egress::Loop { packet: bytes, .. } => {
                     let own = self.verdicts.iter().skip(at).position(|(queued, _)| *queued == id);
                     at += own.unwrap_or_default();
                     if let (Some(_), Some((_, accepted))) = (own, self.verdicts.get_mut(at)) {

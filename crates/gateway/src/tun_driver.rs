@@ -71,7 +71,10 @@ impl TunDriver {
                     }
                     bytes
                 }
-                Egress::LocalDeliver(bytes) | Egress::LetOut(bytes) | Egress::Loop { packet: bytes, .. } => bytes,
+                Egress::LocalDeliver(bytes)
+                | Egress::LetOut(bytes)
+                | Egress::ToProxy { packet: bytes, .. }
+                | Egress::Loop { packet: bytes, .. } => bytes,
             };
             self.batch.buffers.recycle(bytes);
         }

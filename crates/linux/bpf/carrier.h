@@ -3,7 +3,7 @@
 #include "config.h"
 #include "packet.h"
 
-enum action { DROP = 0, DELIVER = 1, NEIGHBOUR = 2, SEND = 3 };
+enum action { DROP = 0, DELIVER = 1, NEIGHBOUR = 2, SEND = 3, PROXY = 4 };
 
 // In front of each packet on the carrier, in the place of an Ethernet header, so that the kernel reads its last two bytes as the protocol.
 struct carrier_hdr {
@@ -22,7 +22,7 @@ struct sender {
 	__u32 uid;
 } __attribute__((packed));
 
-// From user space, after it: the next hop.
+// From user space, after it: the next hop, or struct proxy.
 struct next_hop {
 	__u32 family;
 	__u32 address[4];

@@ -14,6 +14,7 @@
 #include "lifeline.h"
 #include "loopback.h"
 #include "opening.h"
+#include "proxy_socket.h"
 #include "xdp.h"
 
 static __always_inline int hook(struct __sk_buff *skb, enum hook hook)
@@ -71,7 +72,7 @@ SEC("classifier") int ingress(struct __sk_buff *skb) { return hook(skb, INGRESS)
 
 SEC("classifier") int egress(struct __sk_buff *skb) { return hook(skb, EGRESS); }
 
-// From user space: struct carrier_hdr, struct next_hop, then the frame.
+// From user space: struct carrier_hdr, struct next_hop or struct proxy, then the frame.
 SEC("classifier") int carrier(struct __sk_buff *skb)
 {
 	__u32 zero = 0;
@@ -89,7 +90,8 @@ SEC("classifier") int carrier(struct __sk_buff *skb)
 	skb->mark = hdr.mark;
 	skb->cb[0] = now->cookie[0];
 	skb->cb[1] = now->cookie[1];
-	if (hdr.what == DELIVER) return bpf_redirect(hdr.ifindex, BPF_F_INGRESS);
+	if (hdr.what == PROXY) give_to_proxy(skb, (struct proxy *)&hop);
+	if (hdr.what == DELIVER || hdr.what == PROXY) return bpf_redirect(hdr.ifindex, BPF_F_INGRESS);
 	if (hdr.what == SEND) return bpf_redirect(hdr.ifindex, 0);
 	if (hdr.what == NEIGHBOUR) {
 		struct bpf_redir_neigh neighbour = { .nh_family = hop.family };

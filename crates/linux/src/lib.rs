@@ -39,6 +39,7 @@ pub mod signal;
 pub mod slabinfo;
 pub mod snmp;
 pub mod sock_diag;
+pub mod socket_query;
 pub mod sockstat;
 pub mod sysctl;
 mod sysroot;

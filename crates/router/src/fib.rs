@@ -474,6 +474,14 @@ impl Fib for FibTable {
         }
     }
 
+    fn primary_address(&self, device: u32, v6: bool) -> Option<IpAddr> {
+        let is_primary = |of: &&SourceAddress| match of.address {
+            IpAddr::V4(_) => !v6 && !of.secondary,
+            IpAddr::V6(_) => v6 && !of.tentative && !of.deprecated,
+        };
+        self.sources.get(&device)?.iter().find(is_primary).map(|of| of.address)
+    }
+
     fn next_hop(&self, to: IpAddr, device: u32) -> Option<IpAddr> {
         self.next_hop_lookup(to, Some(device)).map(|(_, next_hop)| next_hop)
     }

@@ -31,6 +31,9 @@ impl Fib for EmptyFib {
     fn source_address(&self, _: u32, _: IpAddr) -> Option<IpAddr> {
         None
     }
+    fn primary_address(&self, _: u32, _: bool) -> Option<IpAddr> {
+        None
+    }
     fn next_hop(&self, _: IpAddr, _: u32) -> Option<IpAddr> {
         None
     }
@@ -77,6 +80,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             packet: &packet,
             meta: &mut meta,
             fib: &EmptyFib,
+            sockets: None,
             now,
         };
         let verdict = program.eval_filter_chains(Hook::Forward, i32::MIN..i32::MAX, &mut ctx);

@@ -44,6 +44,8 @@ pub trait Fib {
     }
     /// The source address that an interface uses towards this destination, of the same family.
     fn source_address(&self, device: u32, to: IpAddr) -> Option<IpAddr>;
+    /// The first address of an interface, of IPv6 or IPv4, that is not secondary, tentative or deprecated.
+    fn primary_address(&self, device: u32, v6: bool) -> Option<IpAddr>;
     /// Where a packet to this address goes next when it leaves by this interface: the route's gateway, or the address itself.
     fn next_hop(&self, to: IpAddr, device: u32) -> Option<IpAddr>;
     /// MTU of an interface, in bytes.

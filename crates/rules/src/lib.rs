@@ -14,6 +14,7 @@ mod json;
 mod lexer;
 mod parse;
 mod program;
+mod socket_lookup;
 mod source;
 
 #[cfg(doctest)]
@@ -31,4 +32,5 @@ pub use program::{
     PacketMeta, Program, RuleCounters, RuleDrops, RuleTrace, RulesetSnapshot, RulesetUpdate, RulesetUpdateError,
     RunningRuleset, SetLookup, Verdict, compile,
 };
+pub use socket_lookup::{ProxySocket, SocketEnds, SocketInfo, SocketLookup, SocketState};
 pub use source::{IncludeResolver, NoIncludes, Position, Sources, Span};

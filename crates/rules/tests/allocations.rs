@@ -112,6 +112,7 @@ fn evaluation_allocates_nothing_in_steady_state() {
                 packet: &packet,
                 meta: &mut meta,
                 fib: &EmptyFib,
+                sockets: None,
                 now,
             },
         );

@@ -46,6 +46,7 @@ fn matches(rule: &str, link_header: Option<[u8; 14]>) -> bool {
             packet: &Packet::parse(&PACKET).unwrap(),
             meta: &mut meta,
             fib: &EmptyFib,
+            sockets: None,
             now: Instant(1),
         },
     );

@@ -95,8 +95,15 @@ fn evaluate(program: &mut Program, engine: &mut Engine, bytes: &[u8], mark: u32)
     let now = Instant(1);
     let mut tracked = engine.track(&packet, Zone::default(), now);
     let mut meta = PacketMeta { mark, ..PacketMeta::default() };
-    let mut ctx =
-        EvalCtx { engine, packet_ctx: Some(&mut tracked), packet: &packet, meta: &mut meta, fib: &EmptyFib, now };
+    let mut ctx = EvalCtx {
+        engine,
+        packet_ctx: Some(&mut tracked),
+        packet: &packet,
+        meta: &mut meta,
+        fib: &EmptyFib,
+        sockets: None,
+        now,
+    };
     let verdict = program.eval_filter_chains(Hook::Forward, i32::MIN..i32::MAX, &mut ctx);
     format!("{verdict:?} mark {} log {:?}", meta.mark, meta.log_lines)
 }

@@ -44,6 +44,7 @@ impl Harness {
                 packet: &packet,
                 meta: &mut meta,
                 fib: &EmptyFib,
+                sockets: None,
                 now,
             },
         );

@@ -92,6 +92,7 @@ fn matches(rule: &str, bytes: &[u8]) -> bool {
             packet: &Packet::parse(bytes).unwrap(),
             meta: &mut PacketMeta::default(),
             fib: &EmptyFib,
+            sockets: None,
             now: Instant(1),
         },
     );

@@ -84,6 +84,9 @@ impl TcDriver {
                     (CarrierAction::Neighbour(oif, next_hop), packet)
                 }
                 Egress::LocalDeliver(packet) => (CarrierAction::Deliver(carried.ifindex), packet),
+                Egress::ToProxy { protocol, listens_at, packet } => {
+                    (CarrierAction::Proxy { ifindex: carried.ifindex, protocol, listens_at }, packet)
+                }
                 Egress::LetOut(packet) if looped.is_some() => {
                     self.note_looped(LoopedFlow::LetOn, looped);
                     (CarrierAction::Deliver(carried.ifindex), packet)

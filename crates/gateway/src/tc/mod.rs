@@ -10,6 +10,7 @@ mod flow_entry;
 mod flows;
 mod governed;
 mod kernel_routes;
+mod kernel_sockets;
 mod link_news;
 mod looped;
 mod open;
@@ -40,7 +41,9 @@ use keepstate_linux::tc::{
 };
 use keepstate_linux::virtio_net::VirtioNetHdr;
 use keepstate_router::{FibTable, RouteOracle, Router};
+use keepstate_rules::SocketLookup;
 use kernel_routes::{KernelRoutes, RoutingState};
+use kernel_sockets::KernelSockets;
 use link_news::{LinkNews, lock, observe_links};
 pub use open::detach;
 use open::{open_carrier, open_pins};
@@ -243,6 +246,15 @@ impl TcDriver {
     pub(super) fn route_oracle(&self) -> Result<Box<dyn RouteOracle>> {
         let routes = KernelRoutes::open(Arc::clone(&self.routing)).context("opening a route socket")?;
         Ok(Box::new(routes))
+    }
+
+    /// Who finds the machine's sockets.
+    ///
+    /// # Errors
+    /// The socket that asks cannot be opened.
+    pub(super) fn socket_lookup(&self) -> Result<Box<dyn SocketLookup>> {
+        let sockets = KernelSockets::open().context("opening a socket that asks for sockets (sock_diag)")?;
+        Ok(Box::new(sockets))
     }
 
     /// The names of the governed interfaces.

@@ -181,7 +181,7 @@ impl PacketWatch {
             let by = match output {
                 Egress::Forward { oif, .. } => Some(*oif),
                 Egress::LetOut(_) => packet.sent_by,
-                Egress::LocalDeliver(_) | Egress::Loop { .. } => None,
+                Egress::LocalDeliver(_) | Egress::ToProxy { .. } | Egress::Loop { .. } => None,
             };
             record(name(by), false, output.packet(), None);
         }

@@ -37,6 +37,7 @@ pub(super) fn trace_lines(id: u32, packet: &TappedPacket<'_>, whole: bool) -> St
         let to = match output {
             Egress::Forward { oif, next_hop, .. } => format!("out {} to {next_hop}", name(*oif)),
             Egress::LocalDeliver(_) | Egress::Loop { .. } => "delivered to this machine".to_owned(),
+            Egress::ToProxy { listens_at, .. } => format!("delivered to the proxy at {listens_at}"),
             Egress::LetOut(_) => format!("out {}", packet.sent_by.map_or("?", name)),
         };
         line(&format!("{to}: {}", describe_packet(output.packet())));

@@ -23,6 +23,7 @@ mod odd_protocols;
 mod own_output;
 #[path = "../common/peers.rs"]
 mod peers;
+mod proxies;
 mod quotes;
 mod reflections;
 mod rejects;
@@ -31,6 +32,7 @@ mod router_netns;
 mod shadows;
 mod sockets;
 mod tcp_changes;
+mod tproxy;
 mod twin;
 mod zones;
 

@@ -61,7 +61,7 @@ pub fn run(case: &Case) {
 pub struct Lab {
     pub netns: RouterNetns,
     pub gateway: Option<Child>,
-    listeners: HashMap<(String, String), TcpListener>,
+    pub listeners: HashMap<(String, String), TcpListener>,
     pub datagram_servers: HashMap<(String, String), UdpSocket>,
     /// Clients, and the servers' ends.
     pub streams: Vec<(TcpStream, TcpStream)>,
@@ -169,7 +169,7 @@ impl Lab {
     /// - `big SIDE FROM TO SERVER AT SIZE`: a datagram of so many bytes, and an answer as long.
     /// - `bulk SIDE FROM TO SERVER AT SIZE`: so many bytes each way over one connection.
     /// - `nft COMMAND`, `conntrack OPTIONS`: what nft and conntrack print. `counters FAMILY TABLE`: named counters since the last such step. `elements FAMILY TABLE SET`. `table OPTIONS`: the connections (see [`Lab::table`]). `sysctl NAME VALUE`: a variable of connection tracking.
-    /// - those of crossings.rs, quotes.rs and ftp.rs.
+    /// - those of crossings.rs, quotes.rs, ftp.rs and proxies.rs.
     /// - `repeat SIDE FROM TO SERVER AT COUNT`: so many datagrams of one socket, one after the other; how many arrive.
     /// - `drop`: closes the sockets of all clients with datagrams.
     /// - `watch`: events are watched from now on; `told`: what was told since then, or since the last such step.
@@ -264,6 +264,7 @@ impl Lab {
             ["bulk", side, from, to, server, at, size] => {
                 self.bulk(side, from, to, (server, at), size.parse().unwrap())
             }
+            ["proxy", ..] => self.proxy(&words[1..]),
             ["flush-in-flood", side, from, to, server, at] => self.flush_in_flood(side, from, to, (server, at)),
             ["tftp", side, from, to, server, at] => self.tftp((side, from, to), (server, at)),
             ["ftp-data", side, from, to, server, at, client_says, server_says] => {

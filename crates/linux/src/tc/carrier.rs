@@ -5,7 +5,7 @@ use crate::tun;
 use crate::virtio_net::{VNET_HDR_LEN, VirtioNetHdr};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// The name of the interface.
@@ -17,7 +17,7 @@ pub const CARRIER_OVERHEAD: usize = CARRIER_HDR_LEN + SENDER_LEN + ETHERNET_LEN;
 const CARRIER_HDR_LEN: usize = 14;
 /// Bytes of `struct sender`.
 const SENDER_LEN: usize = 4;
-/// Bytes of `struct next_hop`.
+/// Bytes of `struct next_hop`, and of `struct proxy`.
 const NEXT_HOP_LEN: usize = 20;
 /// Bytes of an Ethernet header.
 const ETHERNET_LEN: usize = 14;
@@ -61,6 +61,15 @@ pub struct CarriedPacket {
 pub enum CarrierAction {
     /// To the machine itself, as if it came in by this interface.
     Deliver(u32),
+    /// As [`CarrierAction::Deliver`], to the socket of a transparent proxy.
+    Proxy {
+        /// The index of the interface.
+        ifindex: u32,
+        /// TCP (6) or UDP (17).
+        protocol: u8,
+        /// Where the socket listens; of the packet's family.
+        listens_at: SocketAddr,
+    },
     /// Out by this interface, to this neighbour; the kernel knows or finds its MAC address.
     Neighbour(u32, IpAddr),
     /// Out by this interface, with the Ethernet header that it has.
@@ -143,10 +152,11 @@ impl Carrier {
         crate::no_blocking::check("writing to the carrier");
         let vnet = offload.encode(packet, FRONT_LEN);
         let protocol = if packet.first().is_some_and(|first| first >> 4 == 6) { ETH_P_IPV6 } else { ETH_P_IP };
-        let (what, ifindex, hop) = match action {
-            CarrierAction::Deliver(ifindex) => (1, ifindex, None),
-            CarrierAction::Neighbour(ifindex, hop) => (2, ifindex, Some(hop)),
-            CarrierAction::Send(ifindex) => (3, ifindex, None),
+        let (what, ifindex, detail) = match action {
+            CarrierAction::Deliver(ifindex) => (1, ifindex, [0; NEXT_HOP_LEN]),
+            CarrierAction::Neighbour(ifindex, hop) => (2, ifindex, encode_next_hop(hop)),
+            CarrierAction::Send(ifindex) => (3, ifindex, [0; NEXT_HOP_LEN]),
+            CarrierAction::Proxy { ifindex, protocol, listens_at } => (4, ifindex, encode_proxy(protocol, listens_at)),
         };
         let mut header = [0; CARRIER_HDR_LEN];
         header[0] = UNICAST;
@@ -156,8 +166,7 @@ impl Carrier {
         header[12..].copy_from_slice(&protocol);
         let mut ethernet = carried.ethernet;
         ethernet[12..].copy_from_slice(&protocol);
-        let next_hop = hop.map_or([0; NEXT_HOP_LEN], encode_next_hop);
-        tun::was_sent(self.file.write_vectored(&[&vnet[..], &header, &next_hop, &ethernet, packet].map(IoSlice::new)))
+        tun::was_sent(self.file.write_vectored(&[&vnet[..], &header, &detail, &ethernet, packet].map(IoSlice::new)))
     }
 }
 
@@ -185,6 +194,19 @@ fn encode_next_hop(hop: IpAddr) -> [u8; NEXT_HOP_LEN] {
             family.copy_from_slice(&(libc::AF_INET6 as u32).to_ne_bytes());
             address.copy_from_slice(&hop.octets());
         }
+    }
+    encoded
+}
+
+/// `struct proxy`.
+fn encode_proxy(protocol: u8, listens_at: SocketAddr) -> [u8; NEXT_HOP_LEN] {
+    let mut encoded = [0; NEXT_HOP_LEN];
+    let (front, address) = encoded.split_at_mut(4);
+    let [high, low] = listens_at.port().to_be_bytes();
+    front.copy_from_slice(&[u8::from(listens_at.is_ipv6()), protocol, high, low]);
+    match listens_at.ip() {
+        IpAddr::V4(of) => address[..4].copy_from_slice(&of.octets()),
+        IpAddr::V6(of) => address.copy_from_slice(&of.octets()),
     }
     encoded
 }

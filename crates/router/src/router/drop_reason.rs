@@ -23,6 +23,8 @@ pub enum DropReason {
     Ipv4Options,
     /// There is no route to its destination.
     NoRoute,
+    /// A rule has given it to a transparent proxy, and its route leads elsewhere.
+    NotToProxy,
     /// A rule has made it a packet for another host.
     PacketType,
     /// It is longer than the MTU and must not be fragmented.
@@ -72,11 +74,12 @@ impl DropReason {
             DropReason::Standby => 16,
             DropReason::Fenced => 17,
             DropReason::NoShard => 18,
+            DropReason::NotToProxy => 19,
         }
     }
 }
 
-const NAMES: [&str; 19] = [
+const NAMES: [&str; 20] = [
     "malformed",
     "fragment",
     "ruleset_drop",
@@ -96,6 +99,7 @@ const NAMES: [&str; 19] = [
     "standby",
     "fenced",
     "no_shard",
+    "not_to_proxy",
 ];
 
 /// Dropped packets by reason.
@@ -128,6 +132,7 @@ impl std::fmt::Display for DropReason {
             DropReason::Conntrack(reason) => return write!(f, "dropped by conntrack: {}", reason.name()),
             DropReason::TtlExceeded => "TTL exceeded",
             DropReason::NoRoute => "no route",
+            DropReason::NotToProxy => "given to a proxy by tproxy, but routed elsewhere",
             DropReason::PacketType => "packet type set by a rule",
             DropReason::PacketTooBig => "packet too big for the interface",
             DropReason::NatFailed => "cannot be translated",

@@ -1,5 +1,5 @@
 //! What a router gives out: packets, and their counts.
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// A packet to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,15 @@ pub enum Egress {
     },
     /// Deliver it to the machine itself: the packet, from its IP header on.
     LocalDeliver(Vec<u8>),
+    /// Deliver it to the machine itself, to the socket of a transparent proxy (`tproxy`).
+    ToProxy {
+        /// The number of its protocol: TCP (6) or UDP (17).
+        protocol: u8,
+        /// Where the socket listens; of the packet's family.
+        listens_at: SocketAddr,
+        /// The packet, from its IP header on.
+        packet: Vec<u8>,
+    },
     /// Let it leave as it was about to: a packet of [`Router::handle_output`](crate::Router::handle_output), by the interface that it was given for.
     LetOut(Vec<u8>),
     /// Deliver what the machine itself has sent to the machine itself, as if it came in by this interface: a packet of [`Router::handle_output`](crate::Router::handle_output), or an answer to one that was translated to another host.
@@ -33,6 +42,7 @@ impl Egress {
             Egress::Forward { packet, .. }
             | Egress::LocalDeliver(packet)
             | Egress::LetOut(packet)
+            | Egress::ToProxy { packet, .. }
             | Egress::Loop { packet, .. } => packet,
         }
     }
@@ -43,6 +53,7 @@ impl Egress {
             Egress::Forward { packet, .. }
             | Egress::LocalDeliver(packet)
             | Egress::LetOut(packet)
+            | Egress::ToProxy { packet, .. }
             | Egress::Loop { packet, .. } => packet,
         }
     }

@@ -51,7 +51,7 @@ use crate::synproxy::{SynCookies, SynproxyStats};
 use drop_reason::DropCounters;
 use interface_counts::InterfaceCountTable;
 use keepstate_engine::{Engine, Instant, Outcome, UnixTime};
-use keepstate_rules::Program;
+use keepstate_rules::{Program, SocketLookup};
 use keepstate_wire::Packet;
 use keepstate_wire::keyed_hash::SipKey;
 use keepstate_wire::reassembly::{Reassembler, ReassemblyLimits};
@@ -112,6 +112,8 @@ pub struct Router {
     socket_uid: Option<u32>,
     /// Knows the routes better than `fib`.
     route_oracle: Option<Box<dyn RouteOracle>>,
+    /// Finds sockets of the machine, if it is known.
+    sockets: Option<Box<dyn SocketLookup>>,
     /// New connections are refused.
     draining: bool,
     /// What it may do as one of a cluster.
@@ -199,6 +201,7 @@ impl Router {
             packet_mark: 0,
             socket_uid: None,
             route_oracle: None,
+            sockets: None,
             draining: false,
             duty: DutyState::default(),
             flows: None,

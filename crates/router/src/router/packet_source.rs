@@ -1,5 +1,6 @@
-//! What a driver tells of the packets that it is about to give: their Ethernet header, their mark, the user whose socket sends them.
+//! What a driver tells of the packets that it is about to give: their Ethernet header, their mark, the user whose socket sends them, and where the machine's sockets are found.
 use super::Router;
+use keepstate_rules::SocketLookup;
 
 impl Router {
     /// Packets come with their Ethernet headers ([`Router::set_link_header`]).
@@ -17,6 +18,18 @@ impl Router {
     /// The Ethernet header of the packets handled from now on, for the rules that match it; without one, none of them matches.
     pub fn set_link_header(&mut self, header: Option<[u8; 14]>) {
         self.link_header = header;
+    }
+
+    /// Asks `sockets` for the sockets of packets that come in: for `socket`, and for `tproxy`, which without it never matches.
+    #[must_use]
+    pub fn with_socket_lookup(mut self, sockets: Box<dyn SocketLookup>) -> Router {
+        self.sockets = Some(sockets);
+        self
+    }
+
+    /// Can the machine's sockets be asked for?
+    pub fn has_socket_lookup(&self) -> bool {
+        self.sockets.is_some()
     }
 
     /// The mark of the packets handled from now on.

@@ -10,7 +10,7 @@ use crate::ipv4_options;
 use crate::known_flow::{FlowSource, FlowTarget};
 use keepstate_engine::{CtInfo, CtVerdict, Manip, PacketCtx};
 use keepstate_rules::ast::Hook;
-use keepstate_rules::{AddressType, Fib, InterfaceInfo};
+use keepstate_rules::{AddressType, Fib, InterfaceInfo, ProxySocket};
 use keepstate_wire::reassembly::Reassembly;
 use keepstate_wire::rewrite::PacketMut;
 use keepstate_wire::tcp::TcpFlags;
@@ -211,7 +211,13 @@ impl Router {
         let is_own = self.fib.is_loopback(LOOPBACK_INDEX) && self.fib.is_local(source_of(&pkt.packet()?));
         let packet = std::mem::take(&mut pkt.bytes);
         // An answer in the name of the machine itself, which has asked itself: only the loopback interface takes it.
-        let egress = if is_own { Egress::Loop { iif: LOOPBACK_INDEX, packet } } else { Egress::LocalDeliver(packet) };
+        let egress = match pkt.meta.proxy {
+            _ if is_own => Egress::Loop { iif: LOOPBACK_INDEX, packet },
+            Some(ProxySocket { protocol, listens_at: Some(listens_at), .. }) => {
+                Egress::ToProxy { protocol, listens_at, packet }
+            }
+            _ => Egress::LocalDeliver(packet),
+        };
         self.push_output(egress, pkt.meta.mark);
         Ok(())
     }
@@ -224,6 +230,8 @@ impl Router {
         }
         let v6 = to.is_ipv6();
         let (device, next_hop) = match self.find_route(pkt, to)? {
+            // As in Linux (ip_forward, ip6_forward): the proxy's socket has it already.
+            RouteDecision::Out(..) if pkt.meta.proxy.is_some() => return Err(DropReason::NotToProxy),
             RouteDecision::Out(device, next_hop) => {
                 self.check_way_to_other_shard(pkt, Some(device.index))?;
                 (device, next_hop)

@@ -128,7 +128,7 @@ impl LinuxAndRouter {
         let result = self.router.handle(bytes, device as u32 + 1, now());
         let leaves = |out: Egress| match out {
             Egress::Forward { oif, packet, .. } => Some((oif as usize - 1, packet)),
-            Egress::LocalDeliver(_) | Egress::LetOut(_) | Egress::Loop { .. } => None,
+            Egress::LocalDeliver(_) | Egress::LetOut(_) | Egress::ToProxy { .. } | Egress::Loop { .. } => None,
         };
         let ours: Output = std::iter::from_fn(|| self.router.poll_output()).filter_map(leaves).collect();
         let theirs = self.kernel.handle(bytes, device, ours.len());

@@ -259,7 +259,7 @@ fn compare_with_linux(ruleset: &Path, seed: u64, packets: usize) -> bool {
         }
         let leaves = |out: &Egress| match out {
             Egress::Forward { oif, packet, .. } => Some((*oif as usize - 1, packet.clone())),
-            Egress::LocalDeliver(_) | Egress::LetOut(_) | Egress::Loop { .. } => None,
+            Egress::LocalDeliver(_) | Egress::LetOut(_) | Egress::ToProxy { .. } | Egress::Loop { .. } => None,
         };
         // One packet in eight is fragmented.
         let pieces = if dice.below(8) == 0 { traffic::fragment(&packet, &mut dice) } else { vec![packet.clone()] };

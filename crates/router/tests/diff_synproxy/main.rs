@@ -55,7 +55,7 @@ impl RouterUnderTest for OurRouter {
         let _ = self.0.handle(bytes, device as u32 + 1, now());
         let leaves = |out: Egress| match out {
             Egress::Forward { oif, packet, .. } => Some((oif as usize - 1, packet)),
-            Egress::LocalDeliver(_) | Egress::LetOut(_) | Egress::Loop { .. } => None,
+            Egress::LocalDeliver(_) | Egress::LetOut(_) | Egress::ToProxy { .. } | Egress::Loop { .. } => None,
         };
         std::iter::from_fn(|| self.0.poll_output()).filter_map(leaves).collect()
     }

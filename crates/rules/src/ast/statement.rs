@@ -198,14 +198,14 @@ pub struct Nat {
     pub netmap: bool,
 }
 
-/// Gives the packet to the socket of a transparent proxy. No socket is found here: the rule ends, as in Linux where no proxy listens.
+/// Gives the packet to the socket of a transparent proxy; if none is there, the rule does not match.
 #[derive(Clone, Debug)]
 pub struct TproxySpec {
     /// Family as written (`tproxy ip6 to …`): is it IPv6?
     pub v6: Option<bool>,
-    /// The proxy's address; unchanged is the packet's own.
+    /// The proxy's address; unchanged is the first of the interface that the packet came in by.
     pub target: NatTarget,
-    /// The proxy's port.
+    /// The proxy's port; without one it is the packet's own.
     pub port: Option<NatPorts>,
 }
 

@@ -1,6 +1,4 @@
 //! `tproxy to :50080`, `tproxy ip6 to [::1]:50080`.
-//!
-//! No packet is given to a socket here. So the rule ends at this statement, as in Linux where no proxy listens, and who loads the ruleset is told.
 use super::parser::{ParseResult, Parser};
 use crate::ast::{Nat, NatPorts, NatTarget, TproxySpec};
 use crate::diagnostic::Diagnostic;
@@ -33,10 +31,6 @@ impl Parser<'_> {
             return Err(Diagnostic::new(span, "tproxy takes one address and one port, no ranges")
                 .with_help("write `tproxy to 127.0.0.1:50080`"));
         }
-        let what = "no packet is given to a transparent proxy here: the rule ends at tproxy, as in Linux where no proxy listens";
-        self.note(Diagnostic::new(span, what).with_help(
-            "use redirect: the proxy can ask for the original destination (SO_ORIGINAL_DST); drop what must not pass without the proxy",
-        ));
         Ok(TproxySpec { v6: nat.v6, target: nat.target, port: nat.ports })
     }
 }

@@ -2,9 +2,11 @@
 #![allow(clippy::disallowed_types, reason = "the keys are names in a ruleset, not a peer's")]
 use super::compiled::{ListedTable, Listing, Program, StateSlots};
 use super::compiled_chain::CompiledChain;
+use super::header_bits::address_value;
 use super::hold::mark_updated_sets;
 use super::instr::{
-    BaseChain, CompiledExpr, CompiledNat, CompiledRhs, CompiledRule, CompiledVerdict, Instr, NatAddress, NatPortSource,
+    BaseChain, CompiledExpr, CompiledNat, CompiledRhs, CompiledRule, CompiledTproxy, CompiledVerdict, Instr,
+    NatAddress, NatPortSource,
 };
 use super::named_set::NamedSet;
 use super::rule_run::RuleRun;
@@ -12,7 +14,7 @@ use super::set::CompiledSet;
 use super::set_lookup::set_number;
 use super::state::StatefulExpr;
 use crate::ast::{
-    self, Expression, MatchRhs, NatTarget, ObjectBody, ObjectKind, PayloadBase, Ruleset, Selector, SetRef,
+    self, Expression, MatchRhs, NatTarget, ObjectBody, ObjectKind, PayloadBase, Ruleset, Selector, SetRef, SocketKey,
     StatefulSpec, Statement,
 };
 use crate::check::{check_jump_depth, check_ruleset, nat_only_chains, synproxy_allowed_chains};
@@ -297,8 +299,10 @@ impl Compiler {
                     .with_help(format!("write `flowtable {name} {{ hook ingress priority filter; devices = {{ … }}; }}` above the chain")));
             }
             Statement::Last | Statement::SecMark(_) => Instr::Nop,
-            // No proxy listens.
-            Statement::Tproxy(_) => Instr::Break,
+            Statement::Tproxy(proxy) => {
+                self.program.asks_for_sockets = true;
+                Instr::Tproxy(Box::new(self.compile_tproxy(proxy)?))
+            }
             // Nobody listens.
             Statement::Queue(queue) => {
                 Instr::Verdict(if queue.bypass { CompiledVerdict::Accept } else { CompiledVerdict::Drop })
@@ -361,6 +365,10 @@ impl Compiler {
         Ok(match value {
             Expression::Select(selector) => {
                 self.program.needs_accounting |= matches!(selector, Selector::CtCounter(..));
+                self.program.asks_for_sockets |= matches!(
+                    selector,
+                    Selector::Socket(SocketKey::Transparent | SocketKey::Wildcard | SocketKey::Mark)
+                );
                 self.program.reads_link_header |=
                     matches!(selector, Selector::Payload(field) if field.base == PayloadBase::Link);
                 CompiledExpr::Select(*selector)
@@ -423,6 +431,25 @@ impl Compiler {
             Some(DataType::Address4) => Some(false),
             _ => None,
         }
+    }
+
+    fn compile_tproxy(&mut self, proxy: &ast::TproxySpec) -> CompileResult<CompiledTproxy> {
+        let address = match &proxy.target {
+            NatTarget::Addresses(first, _) => Some(CompiledExpr::Constant(address_value(*first))),
+            NatTarget::Value(value) => Some(self.compile_expr(value)?),
+            NatTarget::Unchanged | NatTarget::Masquerade | NatTarget::Redirect => None,
+        };
+        let of_address = match &proxy.target {
+            NatTarget::Addresses(first, _) => Some(first.is_ipv6()),
+            NatTarget::Value(value) => Some(value.data_type() == DataType::Address6),
+            _ => None,
+        };
+        let port = match &proxy.port {
+            None => None,
+            Some(ast::NatPorts::Range(first, _)) => Some(CompiledExpr::Constant(u128::from(*first))),
+            Some(ast::NatPorts::Value(value)) => Some(self.compile_expr(value)?),
+        };
+        Ok(CompiledTproxy { v6: proxy.v6.or(of_address), address, port })
     }
 
     fn compile_nat(&mut self, nat: &ast::Nat) -> CompileResult<CompiledNat> {

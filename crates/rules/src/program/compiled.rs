@@ -29,6 +29,7 @@ pub struct Program {
     pub(super) needs_accounting: bool,
     pub(super) reads_link_header: bool,
     pub(super) has_synproxy: bool,
+    pub(super) asks_for_sockets: bool,
 }
 
 /// What a listing or a change needs besides the program: the tree, its texts, and which index is what.
@@ -93,6 +94,11 @@ impl Program {
     /// Does a rule match the Ethernet header of packets? Where packets come without one, such a rule never matches.
     pub fn reads_link_header(&self) -> bool {
         self.reads_link_header
+    }
+
+    /// Does a rule ask for the socket of a packet, or give packets to that of a transparent proxy? Where sockets cannot be asked for, such a rule never matches.
+    pub fn asks_for_sockets(&self) -> bool {
+        self.asks_for_sockets
     }
 
     /// Does a hook have filter chains at priorities in this range?

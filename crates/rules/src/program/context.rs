@@ -3,6 +3,7 @@ use super::rule_trace::RuleTrace;
 use super::trace::EvalTrace;
 use crate::ast::{Reject, SynproxyInfo};
 use crate::fib::{Fib, InterfaceInfo};
+use crate::socket_lookup::{ProxySocket, SocketLookup};
 use keepstate_engine::{Engine, Instant, PacketCtx, Zone};
 use keepstate_wire::{Addresses, Packet};
 use std::net::IpAddr;
@@ -19,6 +20,8 @@ pub struct EvalCtx<'a, 'p> {
     pub meta: &'a mut PacketMeta,
     /// Interfaces, addresses and routes.
     pub fib: &'a dyn Fib,
+    /// The machine's sockets; `None` if they cannot be asked for, or the packet has not come in.
+    pub sockets: Option<&'a dyn SocketLookup>,
     /// Current time.
     pub now: Instant,
 }
@@ -40,6 +43,8 @@ pub struct PacketMeta {
     pub reroute_mark: Option<u32>,
     /// The user whose socket sends it, if that is known.
     pub socket_uid: Option<u32>,
+    /// The socket of a transparent proxy that a rule has given it to.
+    pub proxy: Option<ProxySocket>,
     /// Priority.
     pub priority: u32,
     /// The zone that a rule has set before tracking.

@@ -5,6 +5,7 @@ use super::fib_expr::eval_fib;
 use super::header_bits::{address_value, be16, packet_address};
 use super::header_fields::{bits_of_header, eval_ip4, eval_ip6, inner_offset};
 use super::hold::{holds_of_selector, is_of_ends};
+use super::packet_socket::eval_socket;
 use super::state::State;
 use super::tunnel::eval_tunnel;
 use crate::ast::{
@@ -45,9 +46,8 @@ pub(super) fn eval_selector(selector: Selector, ctx: &EvalCtx<'_, '_>, state: &m
         }
         Selector::CtTuple(direction, field) => eval_ct_tuple(direction, field, ctx),
         Selector::CtCounter(direction, counts) => eval_ct_counter(direction, counts, &connection(ctx)?),
-        // Forwarded packets belong to no socket.
         Selector::Socket(SocketKey::UserId) => ctx.meta.socket_uid.map(u128::from),
-        Selector::Socket(_) => None,
+        Selector::Socket(key) => eval_socket(key, ctx, state),
         // No fingerprints are loaded: in Linux too every SYN is of an unknown system then.
         Selector::OsFingerprint(_) => {
             const SYN: u8 = 2;

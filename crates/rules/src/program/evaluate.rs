@@ -13,6 +13,7 @@ use super::log::format_log_line;
 use super::nat::apply_nat;
 use super::rule_trace::Decision;
 use super::set::ElementValue;
+use super::tproxy::eval_tproxy;
 use super::trace::HoldReasons;
 use crate::ast::{Hook, Reject};
 use keepstate_engine::{ExpectResult, Instant, Manip};
@@ -277,7 +278,7 @@ impl Evaluator<'_> {
                 }
             }
             Instr::Nop => InstrOutcome::Continue,
-            Instr::Break => InstrOutcome::Break,
+            Instr::Tproxy(proxy) => continue_or_break(eval_tproxy(self, proxy, ctx)),
             Instr::FlowOffload => continue_or_break(may_be_offloaded(ctx)),
             Instr::Log(log) => {
                 let line = format_log_line(log, ctx);

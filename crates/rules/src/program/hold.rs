@@ -2,7 +2,7 @@
 use super::instr::{CompiledExpr, CompiledRhs, Instr, NatAddress, NatPortSource};
 use super::set::CompiledSet;
 use super::trace::HoldReasons;
-use crate::ast::{AssignTarget, BitRange, CtKey, Endpoint, IpField, MetaKey, PayloadBase, Selector};
+use crate::ast::{AssignTarget, BitRange, CtKey, Endpoint, IpField, MetaKey, PayloadBase, Selector, SocketKey};
 use keepstate_engine::{Manip, PortSelection};
 use keepstate_wire::Packet;
 use keepstate_wire::tcp::TcpFlags;
@@ -42,6 +42,8 @@ pub(super) fn holds_of_selector(selector: &Selector) -> HoldReasons {
         Selector::CtCounter(..) => HoldReasons::CT_COUNTER,
         // Noted apart: a change of routes or addresses is known to whoever offloads.
         Selector::Fib(_) => HoldReasons::empty(),
+        // Noted where it is read.
+        Selector::Socket(SocketKey::Transparent | SocketKey::Wildcard | SocketKey::Mark) => HoldReasons::empty(),
         Selector::Socket(_) | Selector::Route(_) | Selector::Xfrm(..) => HoldReasons::SOCKET,
         _ => HoldReasons::PACKET_CONTENT,
     }
@@ -154,8 +156,8 @@ pub(super) fn stops_probe(instr: &Instr) -> bool {
         Instr::Assign(target, ..) => {
             !matches!(target, AssignTarget::MetaMark | AssignTarget::CtMark | AssignTarget::CtEvents)
         }
-        // It goes by the state of the connection, which changes.
-        Instr::FlowOffload => true,
+        // They go by the state of the connection, which changes.
+        Instr::FlowOffload | Instr::Tproxy(_) => true,
         _ => false,
     };
     changes || !holds_of_instr(instr).is_empty()

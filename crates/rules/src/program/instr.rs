@@ -52,8 +52,7 @@ pub(super) enum Instr {
     },
     /// Nothing to do.
     Nop,
-    /// Ends the rule.
-    Break,
+    Tproxy(Box<CompiledTproxy>),
     /// Goes on if the packet's connection may take the fast path.
     FlowOffload,
     Log(Log),
@@ -145,6 +144,15 @@ pub(super) enum NatAddress {
     Value(CompiledExpr, DataType),
     Masquerade,
     Redirect,
+}
+
+/// Where a transparent proxy listens; what is not there the packet says.
+#[derive(Clone, Debug)]
+pub(super) struct CompiledTproxy {
+    /// Only for packets of this family: is it IPv6?
+    pub(super) v6: Option<bool>,
+    pub(super) address: Option<CompiledExpr>,
+    pub(super) port: Option<CompiledExpr>,
 }
 
 #[derive(Clone, Debug)]

@@ -88,7 +88,7 @@ fn single_address(address: IpAddr) -> Option<RangeInclusive<IpAddr>> {
     Some(address..=address)
 }
 
-fn address_from_value(bits: u128, v6: bool) -> IpAddr {
+pub(super) fn address_from_value(bits: u128, v6: bool) -> IpAddr {
     // The map's type has 32 bits where the packet is IPv4.
     if v6 { IpAddr::V6(Ipv6Addr::from_bits(bits)) } else { IpAddr::V4(Ipv4Addr::from_bits(bits as u32)) }
 }

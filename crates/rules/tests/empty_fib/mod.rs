@@ -14,6 +14,9 @@ impl Fib for EmptyFib {
     fn source_address(&self, _: u32, _: IpAddr) -> Option<IpAddr> {
         None
     }
+    fn primary_address(&self, _: u32, _: bool) -> Option<IpAddr> {
+        None
+    }
     fn next_hop(&self, _: IpAddr, _: u32) -> Option<IpAddr> {
         None
     }
