@@ -100,9 +100,9 @@ fn eval_meta(key: MetaKey, ctx: &EvalCtx<'_, '_>, state: &mut State) -> Option<u
     let meta = &ctx.meta;
     let v6 = ctx.packet.family() == Family::V6;
     Some(match key {
-        // Indices are represented by names: a ruleset outlives the interfaces that it names.
-        MetaKey::Iif | MetaKey::IifName => meta.iif?.name,
-        MetaKey::Oif | MetaKey::OifName => meta.oif?.name,
+        // Indices are represented by names: a ruleset outlives the interfaces that it names. Where there is no interface, both are 0.
+        MetaKey::Iif | MetaKey::IifName => meta.iif.map_or(0, |device| device.name),
+        MetaKey::Oif | MetaKey::OifName => meta.oif.map_or(0, |device| device.name),
         MetaKey::Mark => {
             state.trace.note_mark();
             meta.mark.into()
