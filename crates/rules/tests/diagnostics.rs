@@ -136,10 +136,6 @@ fn table_and_chain_errors_have_expected_messages() {
             "table ip t { map m { type ipv4_addr : quota; }; chain c { meta mark set ip saddr map @m; }; }",
             "m maps to a quota, the rule needs a value",
         ),
-        (
-            "table ip t { set s { type ipv4_addr; flags interval; elements = { 10.0.0.0/8 limit rate 1/second }; }; }",
-            "a range cannot have a limit",
-        ),
         ("table ip t { chain c { jump c; }; chain b { type filter hook input priority 0; jump c; }; }", "loop"),
         ("tabel ip t { }", "unknown command `tabel`"),
         ("define x = 1\ndefine x = 2\n", "variable x is already defined"),

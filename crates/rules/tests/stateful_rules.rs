@@ -349,3 +349,29 @@ fn object_maps_for_counter_quota_limit() {
     let counts: Vec<(String, u64, u64)> = harness.program.rule_counters().collect();
     assert_eq!(counts.last().map(|(_, packets, bytes)| (*packets, *bytes)), Some((6, 600)), "{counts:?}");
 }
+
+/// All hosts of a range share what it has; a change of other ranges leaves it, and what a script adds begins anew.
+#[test]
+fn ranges_have_state_of_their_own() {
+    let sets = "set s { type ipv4_addr; flags interval; limit rate 1/minute burst 2 packets; elements = { 10.0.0.0/30, 10.0.0.8/29 }; }\n\
+                set n { type ipv4_addr . inet_service; flags interval; counter; elements = { 10.0.0.0/24 . 1-99 }; }\n\
+                map v { type ipv4_addr : verdict; flags interval; quota 250 bytes; elements = { 10.0.0.64/26 : accept }; }";
+    let rules = "ip saddr . udp dport != @n drop\nip saddr . udp dport @n ip saddr @s accept\nip saddr vmap @v";
+    let mut harness = Harness::new(sets, rules);
+    let passed = |harness: &mut Harness, host| (0..4).filter(|_| harness.udp_passes(host, 53, 100, 1000)).count();
+    assert_eq!([1, 2, 9, 5, 70, 71].map(|host| passed(&mut harness, host)), [2, 0, 2, 0, 2, 0]);
+    let script = "add element ip t s { 10.0.0.16/29 }\ndelete element ip t s { 10.0.0.8/29 }\nadd element ip t n { 10.1.0.0/24 . 1-99 }";
+    let now = Instant::from_millis(2000);
+    let update = harness.program.ruleset().prepare_script(("s", script), &NoIncludes, now).unwrap();
+    harness.program.apply(update, now).unwrap();
+    assert_eq!([1, 9, 17, 18, 70].map(|host| passed(&mut harness, host)), [0, 0, 2, 0, 0]);
+    let listing = harness.program.list().to_string();
+    for element in [
+        "10.0.0.0/24 . 1-99 counter packets 44 bytes 4400",
+        "10.1.0.0/24 . 1-99 counter packets 0 bytes 0",
+        "10.0.0.16/29 limit rate 1/minute burst 2 packets",
+        "10.0.0.64/26 quota 250 bytes used 1200 bytes : accept",
+    ] {
+        assert!(listing.contains(element), "{element} in\n{listing}");
+    }
+}

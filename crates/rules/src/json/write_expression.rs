@@ -96,7 +96,7 @@ pub(super) fn set_ref(set: &SetRef) -> JsonValue {
     match set {
         SetRef::Named(name, _) => JsonValue::Text(format!("@{name}")),
         SetRef::Anonymous(set) => {
-            JsonTerm::Set(set.elements.iter().map(|element| tree_element(set, element)).collect()).into()
+            JsonTerm::Set(set.elements.iter().map(|element| tree_element(set, element, None)).collect()).into()
         }
     }
 }
@@ -109,20 +109,16 @@ fn joined_flags(value: JsonValue) -> JsonValue {
 }
 
 /// An element as the ruleset has it.
-pub(super) fn tree_element(set: &Set, element: &SetElement) -> JsonValue {
-    let key = element.key.as_ref().map_or(JsonValue::text("*"), |key| joined_flags(ranges(&set.key, key)));
-    let key = match (&element.comment, element.timeout) {
-        (None, None) => key,
-        (comment, timeout) => JsonTerm::Elem(Box::new(JsonElement {
-            val: key,
-            timeout,
-            expires: None,
-            comment: comment.as_deref().map(str::to_owned),
-            counter: None,
-            limit: None,
-            quota: None,
-        }))
-        .into(),
+pub(super) fn tree_element(set: &Set, element: &SetElement, state: Option<JsonElement>) -> JsonValue {
+    let val = element.key.as_ref().map_or(JsonValue::text("*"), |key| joined_flags(ranges(&set.key, key)));
+    let (comment, timeout) = (element.comment.as_deref().map(str::to_owned), element.timeout);
+    let key = match state {
+        Some(state) => JsonTerm::Elem(Box::new(JsonElement { val, timeout, comment, ..state })).into(),
+        None if comment.is_none() && timeout.is_none() => val,
+        None => {
+            let (expires, counter, limit, quota) = (None, None, None, None);
+            JsonTerm::Elem(Box::new(JsonElement { val, timeout, expires, comment, counter, limit, quota })).into()
+        }
     };
     let data = match &element.data {
         None => return key,

@@ -203,18 +203,16 @@ fn set_object(table: &SnapshotTable<'_>, set: &Set, options: ListOptions) -> Jso
 /// The elements of a set in use, or those of the tree.
 fn elements(table: &SnapshotTable<'_>, set: &Set, options: ListOptions) -> Vec<JsonValue> {
     let Some(states) = table.elements(set) else {
-        return set.elements.iter().map(|element| tree_element(set, element)).collect();
+        let states = table.tree_states(set).into_iter().map(|state| state.map(|state| own_state(state, options)));
+        return set.elements.iter().zip(states).map(|(element, state)| tree_element(set, element, state)).collect();
     };
     states.into_iter().map(|state| element(set, state, options)).collect()
 }
 
-fn element(set: &Set, state: ListedElementState, options: ListOptions) -> JsonValue {
-    let key = match &state.key {
-        None => JsonValue::text("*"),
-        Some(key) => concat(set.key.iter().zip(key).map(|(kind, value)| literal(*kind, *value)).collect()),
-    };
-    let mut own = JsonElement {
-        val: key,
+/// What an element has besides its key and its value; the key is empty.
+fn own_state(state: ListedElementState, options: ListOptions) -> JsonElement {
+    JsonElement {
+        val: JsonValue::Number(0),
         timeout: state.timeout,
         expires: state.expires,
         comment: state.comment,
@@ -224,7 +222,16 @@ fn element(set: &Set, state: ListedElementState, options: ListOptions) -> JsonVa
         }),
         limit: state.limit.as_ref().map(limit),
         quota: state.quota.map(|(over, bytes, used)| quota(over, bytes, used)),
+    }
+}
+
+fn element(set: &Set, state: ListedElementState, options: ListOptions) -> JsonValue {
+    let key = match &state.key {
+        None => JsonValue::text("*"),
+        Some(key) => concat(set.key.iter().zip(key).map(|(kind, value)| literal(*kind, *value)).collect()),
     };
+    let values = state.values.clone();
+    let mut own = JsonElement { val: key, ..own_state(state, options) };
     let plain = JsonElement {
         val: own.val.clone(),
         timeout: None,
@@ -239,7 +246,7 @@ fn element(set: &Set, state: ListedElementState, options: ListOptions) -> JsonVa
     } else {
         JsonTerm::Elem(Box::new(own)).into()
     };
-    match (&set.data, state.values) {
+    match (&set.data, values) {
         (Some(kinds), Some(values)) => {
             let data = kinds.iter().zip(values).map(|(kind, value)| range(*kind, value)).collect();
             JsonValue::List(vec![key, concat(data)])

@@ -19,11 +19,15 @@ impl Parser<'_> {
         let Some(set) = set else {
             return Err(Diagnostic::new(span, format!("no set or map named {name}")));
         };
-        let (key, data) = (set.key.clone(), set.data.clone());
+        let (key, data, stateful) = (set.key.clone(), set.data.clone(), set.stateful.clone());
         self.script.deletes = matches!(change(Vec::new()), SetChangeKind::Delete { .. });
         let elements = self.parse_elements(&key, data.as_deref());
         self.script.deletes = false;
-        self.change_elements(table, &name, span, change(elements?))?;
+        let mut elements = elements?;
+        for element in elements.iter_mut().filter(|element| element.stateful.is_empty()) {
+            element.stateful.clone_from(&stateful);
+        }
+        self.change_elements(table, &name, span, change(elements))?;
         self.expect_end()
     }
 

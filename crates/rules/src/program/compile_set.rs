@@ -1,9 +1,9 @@
 //! Sets of a ruleset as they are looked up: elements that packets and scripts change stored one by one, all others built once.
 use super::compile::{CompileResult, Compiler};
 use super::named_set::NamedSet;
-use super::set::{CompiledSet, DynElement, ElementConflict, ElementValue};
+use super::set::{CompiledSet, DynElement, ElementConflict, ElementValue, kept_key};
 use super::state::StatefulExpr;
-use crate::ast::{self, ElementData, Expression, Set, StatefulSpec};
+use crate::ast::{self, ElementData, Expression, Set};
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;
 
@@ -55,9 +55,17 @@ impl Compiler {
                 }
                 continue;
             }
-            if element.stateful.iter().any(|spec| !matches!(spec, StatefulSpec::Counter(..))) {
-                return Err(Diagnostic::new(element.span, "a range cannot have a limit, quota or ct count of its own"));
-            }
+            let found = match &element.key {
+                Some(key) if !element.stateful.is_empty() => {
+                    let stateful = element.stateful.iter().map(StatefulExpr::new).collect();
+                    let kept = DynElement { declared: true, stateful, value: found, ..DynElement::default() };
+                    let key = kept_key(key);
+                    compiled.has_kept_ranges = true;
+                    compiled.dynamic.entry(key.clone()).or_insert(kept);
+                    ElementValue::Kept(key)
+                }
+                _ => found,
+            };
             let found = match element.ends_in(set.timeout) {
                 Some(seconds) => ElementValue::Expiring(Box::new(found), seconds, element.deadline),
                 None => found,

@@ -55,7 +55,7 @@ impl Evaluator<'_> {
                 }
                 match self.sets.get(*map)?.find(&key, ctx.now)? {
                     ElementValue::Values(values) => values.first()?.0,
-                    ElementValue::Present | ElementValue::Verdict(_) | ElementValue::Expiring(..) => return None,
+                    _ => return None,
                 }
             }
             CompiledExpr::Numgen { slot: Some(slot), modulus, offset } => {

@@ -236,7 +236,7 @@ impl Evaluator<'_> {
         match instr {
             Instr::Match { left, not, right } => {
                 let holds = self.state.trace.holds;
-                let matched = self.eval_match(left, right, ctx);
+                let matched = self.eval_match(left, right, *not, ctx);
                 if let Some(flags) = tcp_flags_of_match(left, right)
                     && is_ordinary_in(ctx.packet, flags)
                 {
@@ -382,7 +382,13 @@ impl Evaluator<'_> {
         }
     }
 
-    fn eval_match(&mut self, left: &[CompiledExpr], right: &CompiledRhs, ctx: &EvalCtx<'_, '_>) -> Option<bool> {
+    fn eval_match(
+        &mut self,
+        left: &[CompiledExpr],
+        right: &CompiledRhs,
+        not: bool,
+        ctx: &EvalCtx<'_, '_>,
+    ) -> Option<bool> {
         Some(match right {
             CompiledRhs::Ranges(ranges) => {
                 for (value, (first, last)) in left.iter().zip(ranges) {
@@ -397,8 +403,8 @@ impl Evaluator<'_> {
                 let key = self.eval_key(left, ctx)?;
                 self.note_set(*set, &key);
                 let found = self.sets.get(*set)?.find(&key, ctx.now).is_some();
-                // Limits and quotas of an element apply to the packets that match it; beyond them the rule does not match.
-                if found && !self.passes_element(*set, &key, ctx) {
+                // Limits and quotas of an element apply to the packets that match it; beyond them the rule does not match. With `!=` none are asked, as in Linux.
+                if found && !not && !self.passes_element(*set, &key, ctx) {
                     return None;
                 }
                 found

@@ -1,10 +1,11 @@
 //! What a listing in JSON reads of a snapshot.
 use super::compiled::ListedTable;
 use super::listing;
-use super::set::ElementValue;
+use super::set::{DynElement, ElementValue, kept_key};
 use super::snapshot::RulesetSnapshot;
 use super::state::StatefulExpr;
-use crate::ast::{AnonymousChain, Limit, ObjectBody, Query, QueryKind, Rule, Set, Table};
+use crate::ast::{AnonymousChain, Limit, ObjectBody, Query, QueryKind, Rule, Set, SetElement, Table};
+use std::collections::BTreeMap;
 
 /// A table and the state of what it has.
 pub(crate) struct SnapshotTable<'a> {
@@ -79,37 +80,59 @@ impl SnapshotTable<'_> {
         let mut sorted: Vec<_> = found.iter().collect();
         sorted.sort_by(|(one, _), (other, _)| one.cmp(other));
         let now = self.snapshot.now;
-        let values = |value: &ElementValue| match value {
-            ElementValue::Values(values) => Some(values.to_vec()),
-            _ => None,
-        };
         let catchall = at.and_then(|at| self.snapshot.catchalls.get(at));
         let states = sorted
             .into_iter()
             .map(|(key, element)| (Some(key.clone()), element))
             .chain(catchall.map(|element| (None, element)))
-            .map(|(key, element)| {
-                let mut state = ListedElementState {
-                    key,
-                    values: values(&element.value),
-                    timeout: element.timeout.filter(|own| Some(*own) != set.timeout),
-                    expires: element.expires_at.map(|end| end.0.saturating_sub(now.0) / 1_000_000_000),
-                    comment: element.comment.as_deref().map(str::to_owned),
-                    counter: None,
-                    limit: None,
-                    quota: None,
-                };
-                for own in &element.stateful {
-                    match own {
-                        StatefulExpr::Counter(packets, bytes) => state.counter = Some((*packets, *bytes)),
-                        StatefulExpr::Limit(limit, ..) => state.limit = Some(*limit),
-                        StatefulExpr::Quota { over, bytes, used } => state.quota = Some((*over, *bytes, *used)),
-                        StatefulExpr::ConnLimit { .. } => (),
-                    }
-                }
-                state
+            .map(|(key, element)| ListedElementState {
+                key,
+                timeout: element.timeout.filter(|own| Some(*own) != set.timeout),
+                expires: element.expires_at.map(|end| end.0.saturating_sub(now.0) / 1_000_000_000),
+                ..ListedElementState::of(element)
             })
             .collect();
         Some(states)
+    }
+
+    /// What the elements of another set have counted, in the order of the tree; `None` for those without state of their own.
+    pub(crate) fn tree_states(&self, set: &Set) -> Vec<Option<ListedElementState>> {
+        let at = self.listed.set_indices.get(&set.name);
+        let found = at.and_then(|at| self.snapshot.elements.get(at)).map(Vec::as_slice).unwrap_or_default();
+        let in_use: BTreeMap<&[u128], &DynElement> = found.iter().map(|(key, element)| (&**key, element)).collect();
+        let state_of = |element: &SetElement| {
+            if element.stateful.is_empty() {
+                return None;
+            }
+            let known = match &element.key {
+                None => at.and_then(|at| self.snapshot.catchalls.get(at)),
+                Some(key) => in_use.get(&*kept_key(key)).copied(),
+            };
+            known.map(ListedElementState::of)
+        };
+        set.elements.iter().map(state_of).collect()
+    }
+}
+
+impl ListedElementState {
+    /// Without a key and times.
+    fn of(element: &DynElement) -> ListedElementState {
+        let values = match &element.value {
+            ElementValue::Values(values) => Some(values.to_vec()),
+            _ => None,
+        };
+        let comment = element.comment.as_deref().map(str::to_owned);
+        let (counter, limit, quota) = (None, None, None);
+        let mut state =
+            ListedElementState { key: None, values, timeout: None, expires: None, comment, counter, limit, quota };
+        for own in &element.stateful {
+            match own {
+                StatefulExpr::Counter(packets, bytes) => state.counter = Some((*packets, *bytes)),
+                StatefulExpr::Limit(limit, ..) => state.limit = Some(*limit),
+                StatefulExpr::Quota { over, bytes, used } => state.quota = Some((*over, *bytes, *used)),
+                StatefulExpr::ConnLimit { .. } => (),
+            }
+        }
+        state
     }
 }

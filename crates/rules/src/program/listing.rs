@@ -1,7 +1,7 @@
 //! A ruleset in nft's syntax: rules as they were written, with today's counters, quotas and set elements. nft reads it, and so do we.
 use super::compiled::{ListedTable, Program};
 use super::format_state::{format_element, format_tree_element};
-use super::set::DynElement;
+use super::set::{DynElement, kept_key};
 use super::snapshot::RulesetSnapshot;
 #[cfg(feature = "json")]
 use crate::ast::AnonymousChain;
@@ -190,15 +190,12 @@ impl ListingWriter<'_> {
         let lives = set.elements.iter().filter(|element| element.deadline.is_none_or(|end| end > now));
         let mut sorted: Vec<_> = lives.collect();
         sorted.sort_by(|one, other| (one.key.is_none(), &one.key).cmp(&(other.key.is_none(), &other.key)));
-        // What elements of maps to verdicts have counted.
+        // What ranges and elements of maps to verdicts have counted.
         let in_use: BTreeMap<&[u128], &DynElement> = found.iter().map(|(key, element)| (&**key, element)).collect();
-        let state_of = |element: &SetElement| {
-            let key: Option<Vec<u128>> = element.key.as_ref().map(|key| key.iter().map(|(first, _)| *first).collect());
-            match key {
-                None => at.and_then(|at| self.snapshot.catchalls.get(at)),
-                Some(key) if !element.stateful.is_empty() => in_use.get(key.as_slice()).copied(),
-                Some(_) => None,
-            }
+        let state_of = |element: &SetElement| match &element.key {
+            None => at.and_then(|at| self.snapshot.catchalls.get(at)),
+            Some(key) if !element.stateful.is_empty() => in_use.get(&*kept_key(key)).copied(),
+            Some(_) => None,
         };
         sorted
             .into_iter()

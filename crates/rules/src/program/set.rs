@@ -4,6 +4,7 @@ use super::instr::CompiledVerdict;
 use super::range_tree::{KeyRanges, RangeTree};
 use super::state::StatefulExpr;
 use keepstate_engine::Instant;
+use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub(super) struct CompiledSet {
     pub(super) packets_update: bool,
     /// An element of the ruleset's text expires.
     pub(super) expires: bool,
+    /// A range has state ([`ElementValue::Kept`]).
+    pub(super) has_kept_ranges: bool,
     /// Its number in lookups, if scripts can change its elements: it has a name.
     pub(super) number: Option<u32>,
 }
@@ -52,6 +55,16 @@ pub(super) enum ElementValue {
     Verdict(CompiledVerdict),
     /// A value with a timeout in seconds; the end is set when the first packet is evaluated.
     Expiring(Box<ElementValue>, u64, Option<Instant>),
+    /// The element is a range that has state: value and state stand among the dynamic elements, under this key ([`kept_key`]).
+    Kept(Box<[u128]>),
+}
+
+/// The key of an element in the dynamic part of a set: a value for each part, or both ends of each part if one of them is a range.
+pub(super) fn kept_key(key: &[(u128, u128)]) -> Box<[u128]> {
+    match key.iter().all(|(first, last)| first == last) {
+        true => key.iter().map(|(first, _)| *first).collect(),
+        false => key.iter().flat_map(|(first, last)| [*first, *last]).collect(),
+    }
 }
 
 impl ElementValue {
@@ -126,6 +139,7 @@ impl CompiledSet {
         self.packets_update
             || self.expires
             || self.dynamic.get(key).is_some_and(changes)
+            || self.kept_range(key, Instant::default()).is_some()
             || self.catchall.as_ref().is_some_and(changes)
     }
 
@@ -214,20 +228,32 @@ impl CompiledSet {
         if by_catchall {
             return self.catchall.as_mut();
         }
-        self.dynamic.get_mut(key).filter(|element| element.lives(now))
+        if self.dynamic.is_empty() {
+            return None;
+        }
+        // Copied without an allocation: both ends of each of six parts fit.
+        match self.kept_range(key, now).map(SmallVec::<[u128; 12]>::from_slice) {
+            Some(kept) => self.dynamic.get_mut(kept.as_slice()),
+            None => self.dynamic.get_mut(key).filter(|element| element.lives(now)),
+        }
+    }
+
+    /// The key of the range with state that a key finds.
+    fn kept_range(&self, key: &[u128], now: Instant) -> Option<&[u128]> {
+        if !self.has_kept_ranges {
+            return None;
+        }
+        match self.find_in_text(key, now) {
+            Some(ElementValue::Kept(kept)) => Some(kept),
+            _ => None,
+        }
     }
 
     fn find_key(&self, key: &[u128], now: Instant) -> Option<&ElementValue> {
-        if let Some(found) = self.exact.get(key).and_then(|found| found.unexpired(now)) {
-            return Some(found);
-        }
-        if let [only] = key
-            && let Some(found) = self.find_range(*only).and_then(|found| found.unexpired(now))
-        {
-            return Some(found);
-        }
-        if let Some(found) = self.concat_ranges.find(key).and_then(|found| found.unexpired(now)) {
-            return Some(found);
+        match self.find_in_text(key, now) {
+            Some(ElementValue::Kept(kept)) => return self.dynamic.get(kept).map(|element| &element.value),
+            Some(found) => return Some(found),
+            None => (),
         }
         if !self.dynamic.is_empty()
             && let Some(element) = self.dynamic.get(key)
@@ -236,6 +262,19 @@ impl CompiledSet {
             return Some(&element.value);
         }
         None
+    }
+
+    /// What a key finds among the elements that were built once.
+    fn find_in_text(&self, key: &[u128], now: Instant) -> Option<&ElementValue> {
+        if let Some(found) = self.exact.get(key).and_then(|found| found.unexpired(now)) {
+            return Some(found);
+        }
+        if let [only] = key
+            && let Some(found) = self.find_range(*only).and_then(|found| found.unexpired(now))
+        {
+            return Some(found);
+        }
+        self.concat_ranges.find(key).and_then(|found| found.unexpired(now))
     }
 
     /// Is there room for one more dynamic element? Removes expired ones if the set is full.

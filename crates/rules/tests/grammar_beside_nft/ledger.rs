@@ -149,7 +149,6 @@ const LEDGER: &[(Difference, &str, &str, &str)] = &[
         "nft forgets the first line of flags; here both count",
     ),
     (OnlyWeRefuse, "dynamic", "its values are objects", "nft forgets the first line of flags; here both count"),
-    (OnlyWeRefuse, "interval", "a range cannot have a limit", "ranges have counters alone"),
     (OnlyWeRefuse, "", "is not a link layer address", "a number is no address"),
     (OnlyWeRefuse, "", "is not the kind of an interface", "a number is no name"),
     (OnlyWeRefuse, "", "is not an interface name", "a number is no name"),
