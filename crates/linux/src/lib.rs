@@ -16,6 +16,7 @@ pub mod file_access;
 pub mod kernel_log;
 mod mapped_memory;
 pub mod meminfo;
+pub mod multicast_groups;
 pub mod netdev;
 pub mod netlink;
 pub mod netns;

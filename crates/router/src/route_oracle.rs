@@ -48,6 +48,12 @@ pub trait RouteOracle: Send {
     /// Where a packet goes; `None` if it cannot say, and the router's own table decides.
     fn ask(&mut self, query: &RouteQuery) -> Option<RouteAnswer>;
 
+    /// Does the machine take a packet to this multicast group?
+    fn is_joined(&mut self, query: &RouteQuery) -> bool {
+        let _ = query;
+        true
+    }
+
     /// May its answers depend on the type of service?
     fn goes_by_tos(&self) -> bool {
         false

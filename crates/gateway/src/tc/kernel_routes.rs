@@ -1,6 +1,7 @@
 //! The kernel's routes, asked for each new flow: which way it would send a packet, by policy rules, tables, several ways, VRFs, nexthop objects.
 //!
 //! Answers are kept until anything changes that may change one: [`RoutingState`] says so before the router hears of the change.
+use super::joined_groups::{Joined, JoinedGroups};
 use keepstate_linux::rtnetlink::{RtMessage, RtRouteAnswer, RtRouteQuery, RtRouteSocket};
 use keepstate_router::{RouteAnswer, RouteOracle, RouteQuery};
 use std::collections::{BTreeSet, HashMap};
@@ -58,6 +59,7 @@ pub(super) struct KernelRoutes {
     generation: u64,
     not_forwarding: BTreeSet<u32>,
     known: HashMap<RouteQuery, Option<RouteAnswer>>,
+    groups: JoinedGroups,
 }
 
 /// Answers kept.
@@ -75,6 +77,7 @@ impl KernelRoutes {
             generation: 0,
             not_forwarding: BTreeSet::new(),
             known: HashMap::new(),
+            groups: JoinedGroups::open(),
         })
     }
 }
@@ -97,6 +100,17 @@ impl RouteOracle for KernelRoutes {
         let answer = if is_blocked { None } else { answer(query, self.ask_kernel(query)) };
         self.known.insert(question, answer);
         answer
+    }
+
+    fn is_joined(&mut self, query: &RouteQuery) -> bool {
+        match query.iif.map(|iif| self.groups.find(query.destination, iif)) {
+            None | Some(Joined::Here) => true,
+            // A VRF's groups are those of its interfaces too.
+            Some(Joined::Elsewhere) if query.destination.is_ipv4() => {
+                matches!(self.ask_kernel(query), Some(RtRouteAnswer::Group))
+            }
+            Some(Joined::Elsewhere | Joined::Nowhere) => false,
+        }
     }
 
     fn goes_by_tos(&self) -> bool {

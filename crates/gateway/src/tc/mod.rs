@@ -9,6 +9,7 @@ mod entered;
 mod flow_entry;
 mod flows;
 mod governed;
+mod joined_groups;
 mod kernel_routes;
 mod kernel_sockets;
 mod link_news;

@@ -25,7 +25,9 @@ pub enum DropReason {
     NoRoute,
     /// A rule has given it to a transparent proxy, and its route leads elsewhere.
     NotToProxy,
-    /// A rule has made it a packet for another host.
+    /// It came to a group that the machine has not joined.
+    NotJoined,
+    /// Its frame was not for this host alone, or a rule has said so: such packets are not forwarded.
     PacketType,
     /// It is longer than the MTU and must not be fragmented.
     PacketTooBig,
@@ -75,11 +77,12 @@ impl DropReason {
             DropReason::Fenced => 17,
             DropReason::NoShard => 18,
             DropReason::NotToProxy => 19,
+            DropReason::NotJoined => 20,
         }
     }
 }
 
-const NAMES: [&str; 20] = [
+const NAMES: [&str; 21] = [
     "malformed",
     "fragment",
     "ruleset_drop",
@@ -100,6 +103,7 @@ const NAMES: [&str; 20] = [
     "fenced",
     "no_shard",
     "not_to_proxy",
+    "not_joined",
 ];
 
 /// Dropped packets by reason.
@@ -133,7 +137,8 @@ impl std::fmt::Display for DropReason {
             DropReason::TtlExceeded => "TTL exceeded",
             DropReason::NoRoute => "no route",
             DropReason::NotToProxy => "given to a proxy by tproxy, but routed elsewhere",
-            DropReason::PacketType => "packet type set by a rule",
+            DropReason::NotJoined => "multicast group not joined",
+            DropReason::PacketType => "packet type set by a rule, or not a frame for this host alone",
             DropReason::PacketTooBig => "packet too big for the interface",
             DropReason::NatFailed => "cannot be translated",
             DropReason::NoBackend => "no backend is up",

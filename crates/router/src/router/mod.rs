@@ -408,11 +408,13 @@ impl Router {
             PacketOrigin::Link { iif } => {
                 pkt.meta.iif = self.fib.device(iif);
                 pkt.meta.link_header = self.link_header;
+                pkt.meta.packet_type = self.link_header.as_ref().map(packet_type_of);
                 self.process_packet(&mut pkt)
             }
             PacketOrigin::Host { oif } => {
                 pkt.meta.oif = self.fib.device(oif);
                 pkt.meta.socket_uid = self.socket_uid;
+                pkt.meta.packet_type = Some(PACKET_HOST);
                 pkt.is_output = true;
                 self.process_output(&mut pkt, oif)
             }
@@ -460,6 +462,19 @@ impl std::fmt::Debug for Router {
             .finish_non_exhaustive()
     }
 }
+
+/// The type of a packet, as the kernel's drivers take it from the frame (`eth_type_trans`); frames for other stations do not come here.
+fn packet_type_of(ethernet: &[u8; 14]) -> u8 {
+    match ethernet {
+        [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, ..] => PACKET_BROADCAST,
+        [first, ..] if first & 1 != 0 => PACKET_MULTICAST,
+        _ => PACKET_HOST,
+    }
+}
+
+const PACKET_HOST: u8 = 0;
+const PACKET_BROADCAST: u8 = 1;
+const PACKET_MULTICAST: u8 = 2;
 
 fn drop_reason_of(outcome: &Outcome) -> DropReason {
     outcome.reason.map_or(DropReason::RulesetDrop, DropReason::Conntrack)

@@ -8,6 +8,7 @@ use super::{
 use crate::ip_fragment;
 use crate::ipv4_options;
 use crate::known_flow::{FlowSource, FlowTarget};
+use crate::route_oracle::RouteQuery;
 use keepstate_engine::{CtInfo, CtVerdict, Manip, PacketCtx};
 use keepstate_rules::ast::Hook;
 use keepstate_rules::{AddressType, Fib, InterfaceInfo, ProxySocket};
@@ -31,6 +32,7 @@ impl Router {
         self.check_martian(pkt, false)?;
         self.process_ipv4_options(pkt)?;
         let to = pkt.destination()?;
+        self.check_joined(pkt, to)?;
         // Multicast and broadcast are not forwarded.
         if self.fib.is_own_address(to, pkt.meta.iif.map(|device| device.index))
             || to.is_multicast()
@@ -95,6 +97,13 @@ impl Router {
             _ => true,
         };
         if valid { Ok(()) } else { Err(DropReason::Martian) }
+    }
+
+    /// Drops multicast packets to a group that the machine has not joined, as Linux does (`ip_check_mc_rcu`, `ip6_mc_input`): they are not for its input chains.
+    fn check_joined(&mut self, pkt: &InFlightPacket, to: IpAddr) -> Result<(), DropReason> {
+        let Some(oracle) = self.route_oracle.as_mut().filter(|_| to.is_multicast()) else { return Ok(()) };
+        let query = RouteQuery::of(&pkt.packet()?, pkt.meta.iif.map(|device| device.index), pkt.meta.mark);
+        if oracle.is_joined(&query) { Ok(()) } else { Err(DropReason::NotJoined) }
     }
 
     fn prerouting(&mut self, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
@@ -224,7 +233,7 @@ impl Router {
 
     fn forward(&mut self, pkt: &mut InFlightPacket, to: IpAddr) -> Result<(), DropReason> {
         self.check_duty_to_forward(pkt)?;
-        // As in Linux (ip_forward): only packets for this host's link address are forwarded.
+        // As in Linux (ip_forward, ip6_forward): only packets for this host's link address are forwarded.
         if pkt.meta.packet_type.is_some_and(|kind| kind != 0) {
             return Err(DropReason::PacketType);
         }

@@ -51,7 +51,7 @@ pub struct PacketMeta {
     pub zone: Option<Zone>,
     /// `notrack` was applied.
     pub untracked: bool,
-    /// The packet's type, where a rule has set it.
+    /// The packet's type, where its frame or a rule says it.
     pub packet_type: Option<u8>,
     /// It is at the input hook: its route leads to this machine.
     pub is_delivered: bool,
