@@ -61,6 +61,11 @@ impl PacketCtx {
     pub fn same_direction_ctx(&self) -> PacketCtx {
         PacketCtx { ended: self.ended.clone(), ..PacketCtx::finished(self.outcome) }
     }
+    /// The same of a packet that was confirmed as one of this connection, for hooks that it passes afterwards: Linux keeps it (`skb->_nfct`) over the loopback interface.
+    pub fn confirmed_as(self, conn_id: Option<ConnId>) -> PacketCtx {
+        let connection = conn_id.or(self.outcome.connection);
+        PacketCtx { outcome: Outcome { connection, ..self.outcome }, ..self }
+    }
     /// Its relation to the table.
     pub fn info(&self) -> CtInfo {
         self.outcome.info

@@ -289,7 +289,7 @@ impl Router {
         if pkt.is_output {
             self.synproxy_hook(pkt)?;
             if self.is_looped(to) {
-                self.come_in_by_loopback(pkt)?;
+                return self.come_in_by_loopback(pkt);
             }
         }
         self.confirm(pkt)
@@ -306,8 +306,18 @@ impl Router {
         self.fib.is_local(to)
     }
 
-    /// The hooks that a packet of the machine to itself passes at the other end of the loopback interface. Its connection has its translation already.
+    /// The hooks that a packet of the machine to itself passes at the other end of the loopback interface. Its connection has its translation already, and is in the table when it has
+    /// left: what is dropped on its way in leaves an entry, as in Linux.
     fn come_in_by_loopback(&mut self, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
+        let ctx = pkt.ctx.as_ref().map(PacketCtx::same_direction_ctx);
+        self.confirm(pkt)?;
+        pkt.ctx = ctx.map(|ctx| ctx.confirmed_as(pkt.conn_id));
+        self.pass_input_of_loopback(pkt)?;
+        pkt.ctx = None;
+        Ok(())
+    }
+
+    fn pass_input_of_loopback(&mut self, pkt: &mut InFlightPacket) -> Result<(), DropReason> {
         let oif = pkt.meta.oif.take();
         pkt.meta.iif = self.fib.device(LOOPBACK_INDEX).or(oif);
         pkt.meta.is_leaving = false;
