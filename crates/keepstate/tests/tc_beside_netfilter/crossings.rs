@@ -4,7 +4,7 @@
 //! - `pair SIDE FROM TO {SERVER AT}…`: sixteen sockets, with the ports from FROM on, each send two questions without waiting for an answer; how many servers hear, and how many answers come.
 //! - `cross ONE FROM CALLED OTHER FROM CALLED`: both ends send the first datagram at the same moment; who hears the other.
 //! - `simultaneous ONE FROM OTHER FROM`: both ends connect to each other (RFC 9293, 3.5).
-//! - `flush-in-flood SIDE FROM TO SERVER AT`: fifty sockets, with the ports from FROM on, ask and are answered while the table is flushed again and again.
+//! - `flush-in-flood SIDE FROM TO SERVER AT`: fifty sockets, with the ports from FROM on, ask and are answered while the table is flushed again and again. `list-in-flood`: while it is resized and listed, and one of them is deleted each time.
 use crate::peers::spawn_in_netns;
 use crate::sockets::{bind_udp_socket, exchange, open_tcp};
 use crate::twin::{Lab, PATIENCE};
@@ -19,6 +19,8 @@ const PAIRS: u16 = 16;
 /// Sockets of a flood, and how often the table is flushed meanwhile.
 const FLOWS: u16 = 50;
 const FLUSHES: usize = 20;
+/// How often the table is listed meanwhile, and one of the flows deleted.
+const LISTS: u16 = 4;
 /// What is not heard by then is lost.
 const SILENCE: Duration = Duration::from_secs(1);
 
@@ -145,7 +147,14 @@ impl Lab {
         }
     }
 
-    pub fn flush_in_flood(&mut self, side: &str, from: &str, to: &str, (server, at): (&str, &str)) -> String {
+    /// Runs `meanwhile` while sockets ask and are answered; how many questions were lost, and the sockets.
+    fn flood(
+        &mut self,
+        side: &str,
+        (from, to): (&str, &str),
+        (server, at): (&str, &str),
+        meanwhile: impl FnOnce(&Lab),
+    ) -> (usize, String) {
         let key = self.datagram_server(server, at);
         let echo = self.datagram_servers[&key].try_clone().unwrap();
         let done = Arc::new(AtomicBool::new(false));
@@ -162,6 +171,7 @@ impl Lab {
         let [from, to]: [SocketAddr; 2] = [from, to].map(|text| text.parse().unwrap());
         let flushed = Arc::new(AtomicBool::new(false));
         let no_more = Arc::clone(&flushed);
+        let (begins, begun) = std::sync::mpsc::channel();
         let asks = move || {
             let ports = from.port()..from.port() + FLOWS;
             let sockets: Vec<_> = ports.map(|port| bind_udp_socket((from.ip(), port).into())).collect();
@@ -175,13 +185,13 @@ impl Lab {
             while !no_more.load(Ordering::Relaxed) {
                 answered += sockets.iter().filter(|socket| ask(socket)).count();
                 asked += sockets.len();
+                let _ = begins.send(());
             }
             (asked - answered, sockets)
         };
         let client = spawn_in_netns(&self.netns.name(side), asks);
-        for _ in 0..FLUSHES {
-            assert!(self.conntrack(&["-F"]).0);
-        }
+        begun.recv().unwrap();
+        meanwhile(self);
         flushed.store(true, Ordering::Relaxed);
         let (lost, sockets) = client.join().unwrap();
         // Now no answer is under way that could begin one.
@@ -190,7 +200,43 @@ impl Lab {
         let again = last.count();
         done.store(true, Ordering::Relaxed);
         answers.join().unwrap();
-        format!("{lost} lost, {again} again")
+        (lost, format!("{again} again"))
+    }
+
+    pub fn flush_in_flood(&mut self, side: &str, from: &str, to: &str, server: (&str, &str)) -> String {
+        let flush = |lab: &Lab| (0..FLUSHES).for_each(|_| assert!(lab.conntrack(&["-F"]).0));
+        let (lost, again) = self.flood(side, (from, to), server, flush);
+        format!("{lost} lost, {again}")
+    }
+
+    pub fn list_in_flood(&mut self, side: &str, from: &str, to: &str, server: (&str, &str)) -> String {
+        let first = from.parse::<SocketAddr>().unwrap().port();
+        let (mut missing, mut doubled) = (0, 0);
+        let list = |lab: &Lab| {
+            let mut deleted = None;
+            for round in 0..LISTS {
+                if lab.gateway.is_some() {
+                    // The kernel's index is one of all namespaces.
+                    lab.sysctl("nf_conntrack_buckets", if round % 2 == 0 { "16384" } else { "64" });
+                }
+                let (_, text) = lab.conntrack(&["-L", "-p", "udp"]);
+                for port in (first..first + FLOWS).filter(|port| deleted != Some(*port)) {
+                    let this = format!("sport={port}");
+                    let seen = text
+                        .lines()
+                        .filter(|line| line.split(' ').find(|word| word.starts_with("sport=")) == Some(&this));
+                    match seen.count() {
+                        0 => missing += 1,
+                        count => doubled += count - 1,
+                    }
+                }
+                deleted = Some(first + round);
+                let port = (first + round).to_string();
+                assert!(lab.conntrack(&["-D", "-p", "udp", "--orig-port-src", &port]).0);
+            }
+        };
+        let (lost, again) = self.flood(side, (from, to), server, list);
+        format!("{lost} lost, {missing} missing, {doubled} doubled, {again}")
     }
 }
 
@@ -318,6 +364,85 @@ table inet n {
             ("conntrack -F", ""),
             ("again", "6 of 6"),
             ("again", "6 of 6"),
+        ],
+    });
+}
+
+/// Dumps are whole while the table is resized and connections come and go, and what was deleted is there again.
+#[test]
+fn a_table_is_listed_while_it_changes() {
+    crate::twin::run(&crate::twin::Case {
+        name: "xt",
+        rules: "
+table inet n {
+	chain post {
+		type nat hook postrouting priority srcnat;
+		oifname r1 masquerade
+	}
+}
+",
+        prepare: &[],
+        steps: &[
+            ("list-in-flood c 10.0.1.2:6000 10.0.2.2:7000 s 10.0.2.2:7000", "0 lost, 0 missing, 0 doubled, 50 again"),
+            ("list-in-flood r 10.0.2.1:6200 10.0.2.2:7000 s 10.0.2.2:7000", "0 lost, 0 missing, 0 doubled, 50 again"),
+            ("conntrack -F", ""),
+        ],
+    });
+}
+
+/// Each selection deletes the same connections, and those that were deleted in the middle go on.
+#[test]
+fn connections_are_deleted_by_what_they_are() {
+    crate::twin::run(&crate::twin::Case {
+        name: "xe",
+        rules: "
+table inet n {
+	chain pre {
+		type nat hook prerouting priority dstnat;
+		iifname r1 tcp dport 81 dnat ip to 10.0.1.2:8081
+	}
+	chain post {
+		type nat hook postrouting priority srcnat;
+		oifname r1 masquerade
+	}
+}
+",
+        prepare: &[],
+        steps: &[
+            ("tcp c 10.0.1.2:4001 10.0.2.2:7000 s 10.0.2.2:7000", "10.0.2.1 same port"),
+            ("tcp d 10.0.3.2:4006 10.0.2.2:7000 s 10.0.2.2:7000", "10.0.2.1 same port"),
+            ("tcp r 10.0.2.1:4002 10.0.2.2:7001 s 10.0.2.2:7001", "10.0.2.1 same port"),
+            ("tcp s 10.0.2.2:4003 10.0.2.1:81 c 10.0.1.2:8081", "10.0.2.2 same port"),
+            ("tcp d 10.0.3.2:4004 10.0.1.2:7004 c 10.0.1.2:7004", "10.0.3.2 same port"),
+            ("udp c 10.0.1.2:4005 10.0.2.2:7000 s 10.0.2.2:7000", "10.0.2.1 same port"),
+            (
+                "deleted -p tcp --dport 7001",
+                "tcp ESTABLISHED src=10.0.2.1 dst=10.0.2.2 sport=4002 dport=7001 src=10.0.2.2 dst=10.0.2.1 sport=7001 dport=4002 mark=0 assured",
+            ),
+            (
+                "deleted -p tcp --src-nat",
+                "tcp ESTABLISHED src=10.0.1.2 dst=10.0.2.2 sport=4001 dport=7000 src=10.0.2.2 dst=10.0.2.1 sport=7000 dport=4001 mark=0 assured; \
+                 tcp ESTABLISHED src=10.0.3.2 dst=10.0.2.2 sport=4006 dport=7000 src=10.0.2.2 dst=10.0.2.1 sport=7000 dport=4006 mark=0 assured",
+            ),
+            (
+                "deleted -p tcp --dst-nat",
+                "tcp ESTABLISHED src=10.0.2.2 dst=10.0.2.1 sport=4003 dport=81 src=10.0.1.2 dst=10.0.2.2 sport=8081 dport=4003 mark=0 assured",
+            ),
+            (
+                "deleted -p udp --reply-port-dst 4005",
+                "udp src=10.0.1.2 dst=10.0.2.2 sport=4005 dport=7000 src=10.0.2.2 dst=10.0.2.1 sport=7000 dport=4005 mark=0",
+            ),
+            ("deleted -p udp --orig-port-dst 7000", ""),
+            (
+                "deleted -s 10.0.3.2 -d 10.0.1.2",
+                "tcp ESTABLISHED src=10.0.3.2 dst=10.0.1.2 sport=4004 dport=7004 src=10.0.1.2 dst=10.0.3.2 sport=7004 dport=4004 mark=0 assured",
+            ),
+            ("again", "5 of 5"),
+            ("again", "5 of 5"),
+            // Nothing is taken up in the middle any more, so nothing is translated: those without a translation go on.
+            ("sysctl nf_conntrack_tcp_loose 0", ""),
+            ("conntrack -F", ""),
+            ("again", "2 of 5"),
         ],
     });
 }

@@ -19,6 +19,7 @@ impl Lab {
             }
         };
         let ran = command.args(words).output().unwrap();
+        print!("{}", String::from_utf8_lossy(&ran.stderr));
         (ran.status.success(), String::from_utf8_lossy(&ran.stdout).into_owned())
     }
 
@@ -78,8 +79,17 @@ impl Lab {
         self.connections(words).join("; ")
     }
 
+    /// The connections that these options of conntrack delete, in one line.
+    pub fn deleted(&self, words: &[&str]) -> String {
+        self.printed("-D", words).join("; ")
+    }
+
     fn connections(&self, words: &[&str]) -> Vec<String> {
-        let (_, text) = self.conntrack(&[&["-L"][..], words].concat());
+        self.printed("-L", words)
+    }
+
+    fn printed(&self, what: &str, words: &[&str]) -> Vec<String> {
+        let (_, text) = self.conntrack(&[&[what][..], words].concat());
         let mut lines: Vec<String> = text.lines().filter_map(without_chance).collect();
         lines.sort_unstable();
         lines

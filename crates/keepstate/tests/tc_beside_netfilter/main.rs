@@ -14,13 +14,17 @@ mod ftp;
 mod icmp;
 mod icmp_limits;
 mod icmp_states;
+mod later_rules;
+mod led_back;
 mod listings;
 mod local_nat;
 mod many_zones;
 mod maps;
+mod metas;
 mod nat;
 mod odd_protocols;
 mod own_output;
+mod own_ports;
 #[path = "../common/peers.rs"]
 mod peers;
 mod proxies;
@@ -29,11 +33,14 @@ mod reflections;
 mod rejects;
 #[path = "../common/router_netns.rs"]
 mod router_netns;
+mod set_changes;
 mod shadows;
 mod sockets;
 mod tcp_changes;
 mod tproxy;
+mod tunnels;
 mod twin;
+mod unanswered;
 mod zones;
 
 use common::report_skipped;

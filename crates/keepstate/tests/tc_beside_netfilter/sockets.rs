@@ -44,6 +44,19 @@ fn open_tcp_now(from: SocketAddr, to: SocketAddr, patience: Duration) -> Result<
     }
 }
 
+/// Begins to connect, and does not wait.
+pub fn begin_tcp(from: SocketAddr, to: SocketAddr) -> Result<TcpStream, ErrorKind> {
+    let socket = open(from, SocketType::STREAM);
+    sockopt::set_socket_reuseaddr(&socket, true).unwrap();
+    rustix::net::bind(&socket, &from).map_err(|error| io::Error::from(error).kind())?;
+    let socket = TcpStream::from(socket);
+    socket.set_nonblocking(true).unwrap();
+    match rustix::net::connect(&socket, &to) {
+        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket),
+        Err(error) => Err(io::Error::from(error).kind()),
+    }
+}
+
 pub fn accept_within(listener: &TcpListener, patience: Duration) -> Option<(TcpStream, SocketAddr)> {
     listener.set_nonblocking(true).unwrap();
     let until = Instant::now() + patience;

@@ -67,6 +67,10 @@ pub struct Lab {
     pub streams: Vec<(TcpStream, TcpStream)>,
     /// With the side that they are of.
     pub datagram_clients: Vec<(String, UdpSocket)>,
+    /// Connections that are begun, and how often their first segment was seen to be sent again.
+    pub begun: Vec<(TcpStream, u32)>,
+    /// Statistics as they were last shown.
+    pub stats_before: HashMap<String, u64>,
     watcher: Option<EventWatcher>,
     /// Of the gateway.
     pub socket: String,
@@ -92,6 +96,8 @@ impl Lab {
             datagram_servers,
             streams,
             datagram_clients,
+            begun: Vec::new(),
+            stats_before: HashMap::new(),
             watcher,
             socket,
             marked,
@@ -168,8 +174,8 @@ impl Lab {
     /// - `raw SIDE FROM TO SERVER AT PROTOCOL BYTES`: a packet of another protocol with these bytes, and its answer: whom the server sees, and whom the client.
     /// - `big SIDE FROM TO SERVER AT SIZE`: a datagram of so many bytes, and an answer as long.
     /// - `bulk SIDE FROM TO SERVER AT SIZE`: so many bytes each way over one connection.
-    /// - `nft COMMAND`, `conntrack OPTIONS`: what nft and conntrack print. `counters FAMILY TABLE`: named counters since the last such step. `elements FAMILY TABLE SET`. `table OPTIONS`: the connections (see [`Lab::table`]). `sysctl NAME VALUE`: a variable of connection tracking.
-    /// - those of crossings.rs, quotes.rs, ftp.rs and proxies.rs.
+    /// - `nft COMMAND`, `conntrack OPTIONS`: what nft and conntrack print. `counters FAMILY TABLE`: named counters since the last such step. `elements FAMILY TABLE SET`. `table OPTIONS`: the connections (see [`Lab::table`]); `deleted OPTIONS`: those that `conntrack -D` deletes. `sysctl NAME VALUE`: a variable of connection tracking.
+    /// - those of crossings.rs, quotes.rs, ftp.rs, proxies.rs and unanswered.rs.
     /// - `repeat SIDE FROM TO SERVER AT COUNT`: so many datagrams of one socket, one after the other; how many arrive.
     /// - `drop`: closes the sockets of all clients with datagrams.
     /// - `watch`: events are watched from now on; `told`: what was told since then, or since the last such step.
@@ -252,6 +258,7 @@ impl Lab {
             }
             ["sysctl", name, value] => self.sysctl(name, value),
             ["counters", ..] => self.counters(&words[1..]),
+            ["deleted", ..] => self.deleted(&words[1..]),
             ["table", ..] => self.table_of(&words[1..]),
             ["conntrack", ..] => self.conntrack(&words[1..]).1,
             ["who", side, from, to, ..] => self.who(side, (from, to), &words[4..]),
@@ -265,6 +272,11 @@ impl Lab {
                 self.bulk(side, from, to, (server, at), size.parse().unwrap())
             }
             ["proxy", ..] => self.proxy(&words[1..]),
+            ["list-in-flood", side, from, to, server, at] => self.list_in_flood(side, from, to, (server, at)),
+            ["send", side, from, to] => self.send(side, (from, to)),
+            ["syn", side, from, to] => self.syn(side, from, to),
+            ["begun"] => self.begun(),
+            ["stats", ..] => self.stats(&words[1..]),
             ["flush-in-flood", side, from, to, server, at] => self.flush_in_flood(side, from, to, (server, at)),
             ["tftp", side, from, to, server, at] => self.tftp((side, from, to), (server, at)),
             ["ftp-data", side, from, to, server, at, client_says, server_says] => {
