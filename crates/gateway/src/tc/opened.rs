@@ -139,6 +139,8 @@ impl OpenedByClass {
         let was_known = find(tuple, router, now).is_some();
         router.set_packet_mark(0);
         router.set_socket_uid(None);
+        // Not that of the packet before: only frames for this host alone are opened.
+        router.set_link_header(None);
         // Drops are counted by the router.
         let _ = match hook {
             TcHook::Ingress => router.handle_owned(&mut bytes, ifindex.into(), now),
