@@ -1,6 +1,7 @@
 //! The sockets of a network namespace, as sock_diag(7) tells them: their local ends, and the cgroup that opened them. No process is looked into.
 use crate::netlink::message::{NlBody, NlRequest, flag};
 use crate::netlink::{NetlinkError, NetlinkSocket, NlAttrs, NlMessage};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::ControlFlow;
 
@@ -8,6 +9,12 @@ use std::ops::ControlFlow;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// `INET_DIAG_CGROUP_ID`: since Linux 5.8.
 const INET_DIAG_CGROUP_ID: u16 = 21;
+/// `INET_DIAG_SOCKOPT`: since Linux 5.10.
+const INET_DIAG_SOCKOPT: u16 = 22;
+/// The state of what listens.
+const LISTEN: u32 = 10;
+/// In `struct inet_diag_sockid`: the interface, behind ports and addresses.
+const INTERFACE_AT: usize = 36;
 /// Bytes of `struct inet_diag_sockid`.
 const SOCKID_LEN: usize = 48;
 /// Bytes of `struct inet_diag_msg` behind family, state, timer and retransmits.
@@ -56,6 +63,48 @@ pub fn local_sockets() -> Result<Vec<LocalSocket>, NetlinkError> {
         }
     }
     Ok(found)
+}
+
+/// A socket of TCP that waits for connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TcpListenerInfo {
+    /// Its address; unspecified (`0.0.0.0`, `::`) if it takes any.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// The index of the interface that it is bound to; 0 is none.
+    pub ifindex: u32,
+    /// The first two bytes of `struct inet_diag_sockopt`: IP_TRANSPARENT is among them.
+    pub options: [u8; 2],
+}
+
+/// What listens for TCP in this thread's network namespace.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn tcp_listeners() -> Result<BTreeSet<TcpListenerInfo>, NetlinkError> {
+    let mut found = BTreeSet::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let (Ok(protocol), Ok(family)) = (u8::try_from(libc::IPPROTO_TCP), u8::try_from(family)) else { continue };
+        let mut socket = NetlinkSocket::open_sock_diag()?;
+        let mut request = NlRequest::new(SOCK_DIAG_BY_FAMILY, flag::DUMP, family).version(protocol);
+        request.append(&(1_u32 << LISTEN).to_ne_bytes()).append(&[0; SOCKID_LEN]);
+        socket.dump(&mut request, |message| {
+            found.extend(decode_listener(&message));
+            if found.len() < MAX_SOCKETS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+    }
+    Ok(found)
+}
+
+fn decode_listener(message: &NlMessage<'_>) -> Option<TcpListenerInfo> {
+    let LocalSocket { address, port, .. } = decode(message, 6)?;
+    let NlBody::Data { attributes: bytes, .. } = message.body else { return None };
+    let (fixed, attributes) = bytes.split_at_checked(MESSAGE_LEN)?;
+    let ifindex = u32::from_ne_bytes(*fixed.get(INTERFACE_AT..)?.first_chunk()?);
+    let of_options = NlAttrs::new(attributes).flatten().find(|attribute| attribute.kind == INET_DIAG_SOCKOPT);
+    let options = of_options.and_then(|attribute| attribute.bytes::<2>("socket options").ok()).unwrap_or_default();
+    Some(TcpListenerInfo { address, port, ifindex, options })
 }
 
 fn decode(message: &NlMessage<'_>, protocol: u8) -> Option<LocalSocket> {
@@ -111,6 +160,29 @@ mod tests {
             let socket = listed.iter().find(|socket| (socket.protocol, socket.port) == (protocol, end.port())).unwrap();
             assert_eq!(socket.address, end.ip());
         }
+    }
+
+    #[test]
+    fn what_listens_is_listed_with_its_options() {
+        let Ok(netns) = AnonNetns::create() else {
+            return keepstate_test_support::report_skipped("what listens: it needs root");
+        };
+        let listed = || {
+            let before = tcp_listeners();
+            let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+            let opaque = tcp_listeners();
+            rustix::net::sockopt::set_ip_freebind(&listener, true).unwrap();
+            (before, opaque, tcp_listeners(), listener.local_addr().unwrap())
+        };
+        let (before, opaque, changed, at) = netns.enter(listed).unwrap();
+        let Ok(before) = before else { return keepstate_test_support::report_skipped("what listens: no sock_diag") };
+        assert!(before.is_empty(), "{before:?}");
+        let (opaque, changed) = (opaque.unwrap(), changed.unwrap());
+        assert_eq!(
+            opaque.iter().map(|one| (one.address, one.port, one.ifindex)).collect::<Vec<_>>(),
+            [(at.ip(), at.port(), 0)]
+        );
+        assert_ne!(opaque, changed);
     }
 
     #[test]

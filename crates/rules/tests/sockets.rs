@@ -66,8 +66,19 @@ fn packet(protocol: u8, flags: u8) -> Vec<u8> {
     packet
 }
 
-/// What a rule makes of a packet: whether it matches, where the socket listens that it is given to, and what keeps the connection.
-fn judge(rule: &str, bytes: &[u8], sockets: Option<&Sockets>) -> (bool, Option<Option<SocketAddr>>, HoldReasons) {
+/// How long a verdict holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lasts {
+    /// For the whole connection.
+    Connection,
+    /// Until something else listens.
+    Listeners,
+    /// For this packet.
+    Packet,
+}
+
+/// What a rule makes of a packet: whether it matches, where the socket listens that it is given to, and how long that holds.
+fn judge(rule: &str, bytes: &[u8], sockets: Option<&Sockets>) -> (bool, Option<Option<SocketAddr>>, Lasts) {
     let text = format!(
         "table inet t {{ map m {{ type inet_service : ipv4_addr; elements = {{ 80 : 127.0.0.9 }}; }}
             chain c {{ type filter hook prerouting priority mangle; policy drop; {rule} accept; }}; }}"
@@ -91,10 +102,16 @@ fn judge(rule: &str, bytes: &[u8], sockets: Option<&Sockets>) -> (bool, Option<O
             now: Instant(1),
         },
     );
-    (verdict == Verdict::Accept, meta.proxy.map(|proxy| proxy.listens_at), meta.trace.holds)
+    let lasts = match (meta.trace.holds, meta.trace.listeners_read) {
+        (holds, false) if holds.is_empty() => Lasts::Connection,
+        (holds, true) if holds.is_empty() => Lasts::Listeners,
+        (holds, _) => {
+            assert_eq!(holds, HoldReasons::SOCKET);
+            Lasts::Packet
+        }
+    };
+    (verdict == Verdict::Accept, meta.proxy.map(|proxy| proxy.listens_at), lasts)
 }
-
-const NONE: HoldReasons = HoldReasons::empty();
 
 #[test]
 fn tproxy_gives_packets_to_what_listens() {
@@ -120,11 +137,15 @@ fn tproxy_gives_packets_to_what_listens() {
     ] {
         let (matches, proxy, _) = judge(rule, &packet(protocol, SYN), Some(&sockets));
         assert_eq!((matches, proxy), (listens_at.is_some(), listens_at.map(|text| Some(at(text)))), "{rule}");
-        assert_eq!(judge(rule, &packet(protocol, SYN), None), (false, None, NONE), "{rule}, without sockets");
+        assert_eq!(
+            judge(rule, &packet(protocol, SYN), None),
+            (false, None, Lasts::Connection),
+            "{rule}, without sockets"
+        );
     }
 }
 
-/// The connection of a packet comes first. While TCP has a socket of its own the kernel's part needs no rule; all others come and go.
+/// The connection of a packet comes first.
 #[test]
 fn tproxy_leaves_packets_to_their_own_connection() {
     let rule = "meta l4proto { tcp, udp } tproxy ip to 127.0.0.1:50080";
@@ -134,21 +155,21 @@ fn tproxy_leaves_packets_to_their_own_connection() {
         ..Sockets::default()
     };
     let judged = |flags, sockets: &Sockets| judge(rule, &packet(6, flags), Some(sockets));
-    assert_eq!(judged(ACK, &own(6, SocketState::Connected, Some(true))), (true, Some(None), NONE));
-    assert_eq!(judged(ACK, &own(6, SocketState::Handshake, None)), (true, Some(None), HoldReasons::SOCKET));
-    assert_eq!(judged(ACK, &own(6, SocketState::TimeWait(7), None)), (true, Some(None), HoldReasons::SOCKET));
+    assert_eq!(judged(ACK, &own(6, SocketState::Connected, Some(true))), (true, Some(None), Lasts::Connection));
+    assert_eq!(judged(ACK, &own(6, SocketState::Handshake, None)), (true, Some(None), Lasts::Packet));
+    assert_eq!(judged(ACK, &own(6, SocketState::TimeWait(7), None)), (true, Some(None), Lasts::Packet));
     // The machine's own connection is no proxy's.
-    assert_eq!(judged(ACK, &own(6, SocketState::Connected, Some(false))), (false, None, HoldReasons::SOCKET));
+    assert_eq!(judged(ACK, &own(6, SocketState::Connected, Some(false))), (false, None, Lasts::Listeners));
     let udp = own(17, SocketState::Connected, Some(true));
-    assert_eq!(judge(rule, &packet(17, 0), Some(&udp)), (true, Some(None), HoldReasons::SOCKET));
+    assert_eq!(judge(rule, &packet(17, 0), Some(&udp)), (true, Some(None), Lasts::Packet));
     // A new one takes the place of one that has ended.
     let reopened = own(6, SocketState::TimeWait(7), None);
-    assert_eq!(judged(SYN, &reopened), (true, Some(Some(at("127.0.0.1:50080"))), HoldReasons::SOCKET));
+    assert_eq!(judged(SYN, &reopened), (true, Some(Some(at("127.0.0.1:50080"))), Lasts::Packet));
     let ends = SocketEnds { protocol: 6, peer: at("10.0.1.2:4000"), local: at("10.0.2.2:80"), iif: 3 };
     assert_eq!(*reopened.ended.lock().unwrap(), [(ends, 7)]);
     // Where nobody listens what has ended stays.
     let gone = Sockets { listening: Vec::new(), ..own(6, SocketState::TimeWait(7), None) };
-    assert_eq!(judged(SYN, &gone), (true, Some(None), HoldReasons::SOCKET));
+    assert_eq!(judged(SYN, &gone), (true, Some(None), Lasts::Packet));
     assert!(gone.ended.lock().unwrap().is_empty());
 }
 
@@ -166,19 +187,20 @@ fn sockets_are_matched() {
     };
     let listener = Sockets { listening: vec![(6, at("0.0.0.0:80"), true)], ..Sockets::default() };
     for (rule, sockets, matches, holds) in [
-        ("socket transparent 1", &proxied, true, NONE),
-        ("socket transparent 0", &proxied, false, NONE),
-        ("socket wildcard 0", &proxied, true, NONE),
-        ("socket mark 5", &proxied, true, HoldReasons::SOCKET),
-        ("socket transparent 0", &own, true, NONE),
+        ("socket transparent 1", &proxied, true, Lasts::Connection),
+        ("socket transparent 0", &proxied, false, Lasts::Connection),
+        ("socket wildcard 0", &proxied, true, Lasts::Connection),
+        ("socket mark 5", &proxied, true, Lasts::Packet),
+        ("socket transparent 0", &own, true, Lasts::Connection),
         // Nobody listens where it was sent to: only a proxy can have taken it.
-        ("socket transparent 1", &handshake, true, HoldReasons::SOCKET),
-        ("socket transparent 0", &own_handshake, true, HoldReasons::SOCKET),
-        ("socket wildcard { 0, 1 }", &handshake, false, HoldReasons::SOCKET),
-        ("socket mark 5", &handshake, false, HoldReasons::SOCKET),
-        ("socket transparent 1", &listener, true, HoldReasons::SOCKET),
-        ("socket wildcard 1", &listener, true, HoldReasons::SOCKET),
-        ("socket transparent { 0, 1 }", &Sockets::default(), false, HoldReasons::SOCKET),
+        ("socket transparent 1", &handshake, true, Lasts::Packet),
+        ("socket transparent 0", &own_handshake, true, Lasts::Packet),
+        ("socket wildcard { 0, 1 }", &handshake, false, Lasts::Packet),
+        ("socket mark 5", &handshake, false, Lasts::Packet),
+        ("socket transparent 1", &listener, true, Lasts::Listeners),
+        ("socket wildcard 1", &listener, true, Lasts::Listeners),
+        ("socket mark 5", &listener, true, Lasts::Packet),
+        ("socket transparent { 0, 1 }", &Sockets::default(), false, Lasts::Listeners),
     ] {
         let judged = judge(rule, &packet(6, ACK), Some(sockets));
         assert_eq!((judged.0, judged.2), (matches, holds), "{rule}");

@@ -13,6 +13,7 @@ mod joined_groups;
 mod kernel_routes;
 mod kernel_sockets;
 mod link_news;
+mod listeners;
 mod looped;
 mod open;
 mod opened;
@@ -46,6 +47,7 @@ use keepstate_rules::SocketLookup;
 use kernel_routes::{KernelRoutes, RoutingState};
 use kernel_sockets::KernelSockets;
 use link_news::{LinkNews, lock, observe_links};
+use listeners::Listeners;
 pub use open::detach;
 use open::{open_carrier, open_pins};
 pub use options::{Lifeline, OffloadXdp, OnExit, TcOptions};
@@ -73,6 +75,7 @@ pub(super) struct TcDriver {
     routes: RouteFollower,
     links: Arc<Mutex<LinkNews>>,
     routing: Arc<RoutingState>,
+    listeners: Listeners,
     unanswered: Arc<Mutex<Unanswered>>,
     xdp: XdpInterfaces,
     /// Is there an interface with the program at XDP?
@@ -158,6 +161,7 @@ impl TcDriver {
             routes,
             links: Arc::default(),
             routing: Arc::default(),
+            listeners: Listeners::default(),
             unanswered: Arc::default(),
             xdp: XdpInterfaces::new(offload_xdp),
             has_xdp: Arc::default(),
@@ -360,6 +364,9 @@ impl Driver for TcDriver {
     fn sync_flows(&mut self, router: &mut Router, now: Instant) -> Result<()> {
         self.hooks.beat();
         self.follow_translation(router.translates_own_output())?;
+        if self.listeners.take_changed(router.program().asks_for_sockets()) {
+            router.revoke_flows();
+        }
         self.flows.sync(router, &mut self.hooks, now).context("telling the programs which flows are known")?;
         if self.has_xdp.load(Ordering::Relaxed) && now >= self.next_xdp_count {
             self.next_xdp_count = Instant(now.0 + XDP_COUNT_INTERVAL);
@@ -375,6 +382,7 @@ impl Driver for TcDriver {
         }
         let observer = self.observer();
         self.routes.start(observer)?;
+        self.listeners.start().context("starting the thread that follows what listens")?;
         self.started = true;
         Ok(())
     }

@@ -22,6 +22,7 @@ impl Lab {
                 let key = ("r".to_owned(), at.to_owned());
                 self.listeners.remove(&key);
                 self.datagram_servers.remove(&key);
+                self.wait_until_closed("r", &listed_end(at.parse().unwrap()));
                 String::new()
             }
             ["tcp", side, from, to, at] => self.proxied_tcp(side, (from, to), at),
@@ -203,4 +204,17 @@ fn socket_address(bytes: &[u8]) -> SocketAddr {
         IpAddr::from(Ipv4Addr::new(bytes[4], bytes[5], bytes[6], bytes[7]))
     };
     SocketAddr::new(address, port)
+}
+
+/// An end as /proc/net/tcp and its like list it.
+fn listed_end(end: SocketAddr) -> String {
+    let words = |bytes: &[u8]| {
+        let word = |bytes: &[u8]| format!("{:08X}", u32::from_ne_bytes(bytes.try_into().unwrap()));
+        bytes.chunks(4).map(word).collect::<String>()
+    };
+    let address = match end.ip() {
+        IpAddr::V4(of) => words(&of.octets()),
+        IpAddr::V6(of) => words(&of.octets()),
+    };
+    format!("{address}:{:04X}", end.port())
 }

@@ -2,6 +2,7 @@
 use crate::report_skipped;
 use crate::sockets::exchange;
 use crate::twin::{Case, Lab, PATIENCE, run};
+use std::io::Write;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -339,25 +340,75 @@ table inet mangle {
     ] {
         assert_eq!(lab.proxy(&["tcp", "c", from, to, at]), format!("{from} asks for {to}"));
     }
-    let stat = |name: &str| {
-        let asked = ["control", "--socket", &lab.socket, "stats", "--json"];
-        let ran = Command::new(env!("CARGO_BIN_EXE_keepstate")).args(asked).output().unwrap();
-        let stats: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
-        stats[name].as_u64().unwrap()
-    };
-    let until = Instant::now() + PATIENCE;
-    while stat("offloaded_flows") < 4 {
-        assert!(Instant::now() < until, "{} of 4 are known", stat("offloaded_flows"));
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_for_known(&lab, 4);
     // What goes on in the kernel is reported later; what comes to the gateway is counted at once.
-    let before = stat("received");
+    let before = stat(&lab, "received");
     let streams = lab.streams.iter().map(|(client, served)| exchange(client, served));
     assert_eq!(streams.filter(Result::is_ok).count(), 4);
-    let came = stat("received") - before;
+    let came = stat(&lab, "received") - before;
     assert!(came < 40, "{came} packets of known flows came to the gateway");
     // A proxy ends a connection first, and takes the same one anew.
     lab.step("close");
     let again = ["tcp", "c", "10.0.1.2:4001", "10.0.2.2:80", "0.0.0.0:50080"];
     assert_eq!(lab.proxy(&again), "10.0.1.2:4001 asks for 10.0.2.2:80");
+}
+
+/// Rules may ask for the sockets of all packets: connections that the machine forwards become known nevertheless, until something else listens.
+#[test]
+fn forwarded_connections_follow_what_listens() {
+    let case = Case {
+        name: "tl",
+        rules: "
+table inet mangle {
+	chain pre {
+		type filter hook prerouting priority mangle;
+		ct state invalid drop
+		meta l4proto tcp socket transparent 1 meta mark set 1 accept
+		tcp dport 80 tproxy to :50080 meta mark set 1 accept
+	}
+}
+",
+        prepare: &[LED_BY_MARK],
+        steps: &[],
+    };
+    for is_kernel in [true, false] {
+        let Some(mut lab) = Lab::new(&case, is_kernel) else {
+            return report_skipped("connections beside a proxy: it needs root, network namespaces, iproute2 and nft");
+        };
+        let ends =
+            ["10.0.1.2:4001", "10.0.2.2:8080", "[fd00:1::2]:4001", "[fd00:2::2]:8080", "10.0.1.2:4002", "10.0.2.2:80"];
+        let streams: Vec<_> = ends
+            .chunks(2)
+            .map(|ends| lab.connect("c", ends[0], ends[1], ("s", ends[1])).unwrap())
+            .inspect(|(client, served, _)| exchange(client, served).unwrap())
+            .collect();
+        if !is_kernel {
+            wait_for_known(&lab, 3);
+        }
+        // As in the kernel: what listens there from now on takes the packets of the connection, and knows nothing of it.
+        lab.proxy(&["listen", "0.0.0.0:8080"]);
+        let until = Instant::now() + PATIENCE;
+        while (&streams[0].0).write_all(&[1]).is_ok() {
+            assert!(Instant::now() < until, "kernel: {is_kernel}: the connection goes on");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        for (client, served, _) in &streams[1..] {
+            exchange(client, served).unwrap();
+        }
+    }
+}
+
+fn wait_for_known(lab: &Lab, count: u64) {
+    let until = Instant::now() + PATIENCE;
+    while stat(lab, "offloaded_flows") < count {
+        assert!(Instant::now() < until, "{} of {count} are known", stat(lab, "offloaded_flows"));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn stat(lab: &Lab, name: &str) -> u64 {
+    let asked = ["control", "--socket", &lab.socket, "stats", "--json"];
+    let ran = Command::new(env!("CARGO_BIN_EXE_keepstate")).args(asked).output().unwrap();
+    let stats: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+    stats[name].as_u64().unwrap()
 }

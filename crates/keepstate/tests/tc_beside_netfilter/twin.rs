@@ -213,7 +213,7 @@ impl Lab {
                 for (side, client) in std::mem::take(&mut self.datagram_clients) {
                     let port = client.local_addr().unwrap().port();
                     drop(client);
-                    self.wait_until_closed(&side, port);
+                    self.wait_until_closed(&side, &format!(":{port:04X}"));
                 }
                 String::new()
             }
@@ -287,19 +287,24 @@ impl Lab {
     }
 
     /// A program that another test starts meanwhile has a socket too, from its fork until it is executed.
-    fn wait_until_closed(&self, side: &str, port: u16) {
+    /// `end` is a local end as the kernel lists it, or the last part of one.
+    pub fn wait_until_closed(&self, side: &str, end: &str) {
+        let listed_end = end.to_owned();
         let is_open = move || {
-            let listed =
-                ["udp", "udp6"].map(|name| std::fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap());
-            let end = format!(":{port:04X}");
-            listed
-                .iter()
-                .flat_map(|text| text.lines())
-                .any(|line| line.split_whitespace().nth(1).is_some_and(|at| at.ends_with(&end)))
+            let listed = |name: &str| std::fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap();
+            let is_there = |name: &&str| {
+                listed(name).lines().any(|line| {
+                    let words: Vec<&str> = line.split_whitespace().collect();
+                    // Of TCP what listens.
+                    words.get(1).is_some_and(|at| at.ends_with(&listed_end))
+                        && (name.starts_with("udp") || words[3] == "0A")
+                })
+            };
+            ["udp", "udp6", "tcp", "tcp6"].iter().any(is_there)
         };
         let until = Instant::now() + PATIENCE;
-        while spawn_in_netns(&self.netns.name(side), is_open).join().unwrap() {
-            assert!(Instant::now() < until, "port {port} is not closed");
+        while spawn_in_netns(&self.netns.name(side), is_open.clone()).join().unwrap() {
+            assert!(Instant::now() < until, "{end} is not closed");
             std::thread::sleep(Duration::from_millis(5));
         }
     }

@@ -44,7 +44,10 @@ impl NotedWay {
     ) -> Result<NotedWay, HoldReasons> {
         let unmarked_only = trace.mark_read;
         let by_mark = if unmarked_only && came_marked { HoldReasons::MARK } else { HoldReasons::empty() };
-        let holds = trace.holds | by_mark;
+        // What the machine itself takes gets a socket.
+        let is_forwarded = matches!(target, FlowTarget::Forward { .. });
+        let by_socket = if trace.listeners_read && !is_forwarded { HoldReasons::SOCKET } else { HoldReasons::empty() };
+        let holds = trace.holds | by_mark | by_socket;
         if !holds.is_empty() {
             return Err(holds);
         }

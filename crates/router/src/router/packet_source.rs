@@ -20,7 +20,8 @@ impl Router {
         self.link_header = header;
     }
 
-    /// Asks `sockets` for the sockets of packets that come in: for `socket`, and for `tproxy`, which without it never matches.
+    /// Asks `sockets` for the sockets of packets that come in: for `socket`, and for `tproxy`, which without it never matches. A data path of
+    /// [`Router::with_flow_offload`] follows what listens while the ruleset asks for sockets, and calls [`Router::revoke_flows`] when that has changed.
     #[must_use]
     pub fn with_socket_lookup(mut self, sockets: Box<dyn SocketLookup>) -> Router {
         self.sockets = Some(sockets);

@@ -14,22 +14,26 @@ const UDP: u8 = 17;
 
 /// The value of a selector of the socket of a packet that has come in.
 pub(super) fn eval_socket(key: SocketKey, ctx: &EvalCtx<'_, '_>, state: &mut State) -> Option<u128> {
-    let holds = state.trace.holds;
-    state.trace.holds |= HoldReasons::SOCKET;
-    let sockets = ctx.sockets?;
-    let ends = packet_ends(&ctx.current_packet(), ctx)?;
-    let (info, ends) = match ctx.meta.proxy {
+    let asked = ctx.sockets.and_then(|sockets| Some((sockets, packet_ends(&ctx.current_packet(), ctx)?)));
+    let Some((sockets, ends)) = asked else {
+        state.trace.holds |= HoldReasons::SOCKET;
+        return None;
+    };
+    let (found, ends) = match ctx.meta.proxy {
         Some(ProxySocket { info, listens_at, .. }) => {
-            (info, SocketEnds { local: listens_at.unwrap_or(ends.local), ..ends })
+            (Some(info), SocketEnds { local: listens_at.unwrap_or(ends.local), ..ends })
         }
         None => {
             let ends = before_source_nat(ends, ctx);
-            (sockets.find(&ends)?, ends)
+            (sockets.find(&ends), ends)
         }
     };
-    if key != SocketKey::Mark && is_connected_tcp(ends.protocol, &info) {
-        state.trace.holds = holds;
+    match key {
+        // A mark is changed at any time.
+        SocketKey::Mark if found.is_some() => state.trace.holds |= HoldReasons::SOCKET,
+        _ => note_found(ends.protocol, found.as_ref(), state),
     }
+    let info = found?;
     let is_whole = matches!(info.state, SocketState::Listening | SocketState::Connected);
     match key {
         SocketKey::Transparent => Some(is_transparent(&info, &ends, sockets).into()),
@@ -47,9 +51,13 @@ pub(super) fn find_listener(own: &SocketEnds, at: SocketAddr, sockets: &dyn Sock
     (found.state == SocketState::Listening).then_some(found)
 }
 
-/// The socket of a TCP connection is there as long as the connection: the next packet has the same. All others come and go, and a mark is changed.
-pub(super) fn is_connected_tcp(protocol: u8, info: &SocketInfo) -> bool {
-    protocol == TCP && info.state == SocketState::Connected
+/// Notes how long an answer holds. The socket of a TCP connection is there as long as the connection; that there is none changes with what listens, which whoever sends packets on by itself follows. Other sockets come and go.
+pub(super) fn note_found(protocol: u8, found: Option<&SocketInfo>, state: &mut State) {
+    match found.map(|info| info.state) {
+        Some(SocketState::Connected) if protocol == TCP => (),
+        Some(SocketState::Listening) | None if protocol == TCP => state.trace.listeners_read = true,
+        _ => state.trace.holds |= HoldReasons::SOCKET,
+    }
 }
 
 /// Of handshakes and remains the kernel does not tell it: what listens at their own address does, and if nobody does, only a proxy can have taken them.

@@ -3,7 +3,7 @@ use super::context::EvalCtx;
 use super::eval_expr::Evaluator;
 use super::instr::CompiledTproxy;
 use super::nat::address_from_value;
-use super::packet_socket::{TCP, find_listener, is_connected_tcp, is_transparent, packet_ends};
+use super::packet_socket::{TCP, find_listener, is_transparent, note_found, packet_ends};
 use super::trace::HoldReasons;
 use crate::socket_lookup::{ProxySocket, SocketEnds, SocketInfo, SocketLookup, SocketState};
 use keepstate_wire::{Family, Packet};
@@ -16,8 +16,10 @@ pub(super) fn eval_tproxy(evaluator: &mut Evaluator<'_>, proxy: &CompiledTproxy,
     let own = packet_ends(&packet, ctx).filter(|_| is_of_family);
     let (Some(own), Some(sockets)) = (own, ctx.sockets) else { return false };
     let found = find_proxy(evaluator, proxy, ctx, (&own, sockets));
-    if !found.is_some_and(|proxy| proxy.listens_at.is_none() && is_connected_tcp(proxy.protocol, &proxy.info)) {
-        evaluator.state.trace.holds |= HoldReasons::SOCKET;
+    match found {
+        // Each packet is given to it anew.
+        Some(ProxySocket { listens_at: Some(_), .. }) => evaluator.state.trace.holds |= HoldReasons::SOCKET,
+        _ => note_found(own.protocol, found.as_ref().map(|proxy| &proxy.info), evaluator.state),
     }
     ctx.meta.proxy = found.or(ctx.meta.proxy);
     found.is_some()

@@ -75,6 +75,8 @@ pub struct EvalTrace {
     pub mark_set: bool,
     /// Routes to the packet's addresses, or what kind of addresses they are, were consulted (`fib`).
     pub fib_read: bool,
+    /// A packet of TCP was found to have no socket of its own: another verdict is possible once something else listens, or once the machine itself takes the connection.
+    pub listeners_read: bool,
     /// The connection's status was consulted, which changes until it is assured.
     pub status_read: bool,
     /// More was consulted than the connection's addresses, the server's port, its interfaces, and that it is new: another connection of the same client to the same server may be judged otherwise.
@@ -123,6 +125,7 @@ impl EvalTrace {
         self.mark_read |= other.mark_read;
         self.mark_set |= other.mark_set;
         self.fib_read |= other.fib_read;
+        self.listeners_read |= other.listeners_read;
         self.status_read |= other.status_read;
         self.one_connection |= other.one_connection;
         self.tcp_flags_read |= other.tcp_flags_read;
@@ -137,6 +140,7 @@ impl EvalTrace {
         self.lookups.clear();
         self.mark_read = false;
         self.fib_read = false;
+        self.listeners_read = false;
         self.status_read = false;
         self.one_connection = false;
         self.tcp_flags_read = 0;
