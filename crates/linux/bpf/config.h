@@ -46,8 +46,6 @@ struct {
 	__type(value, struct heartbeat);
 } heartbeat SEC(".maps");
 
-enum { DEAD_AFTER_SECONDS = 10 };
-
 // Counters, by enum counter.
 enum counter { TO_USER, PASSED, UNGOVERNED, BROKEN, KNOWN, OPENED, KNOWN_BY_XDP, COUNTERS };
 

@@ -170,36 +170,44 @@ static __always_inline __u64 hash_of(const __u64 *words, int count, const __u64 
 	return v0 ^ v1 ^ v2 ^ v3;
 }
 
-static __always_inline struct flow *find_in(__u32 at, const struct flow_key *key, __u32 generation, __u32 *number)
+// The line of a bucket that is looked at as its `i`th. It goes by the flow, so that most are in the one that is looked at first: each line is a wait for memory.
+static __always_inline __u32 line_in_bucket(__u64 hash, __u32 i)
+{
+	return i ^ hash >> 62;
+}
+
+static __always_inline struct flow *find_in(__u32 at, __u64 hash, const struct flow_key *key, __u32 generation, __u32 *number)
 {
 	struct bucket *bucket = bpf_map_lookup_elem(&flows, &at);
 	if (!bucket) return 0;
 	const __u64 *wanted = (const void *)key;
 #pragma unroll
 	for (int i = 0; i < LINES; i++) {
-		struct flow *flow = &bucket->lines[i];
+		__u32 line = line_in_bucket(hash, i);
+		struct flow *flow = &bucket->lines[line];
 		const __u64 *has = (const void *)&flow->key;
 		if (has[0] == wanted[0] && has[1] == wanted[1] && flow->live & LIVE && flow->generation == generation) {
-			*number = at * LINES + i;
+			*number = at * LINES + line;
 			return flow;
 		}
 	}
 	return 0;
 }
 
-static __always_inline struct flow_v6 *find_in_v6(__u32 at, const struct flow_key_v6 *key, __u32 generation, __u32 *number)
+static __always_inline struct flow_v6 *find_in_v6(__u32 at, __u64 hash, const struct flow_key_v6 *key, __u32 generation, __u32 *number)
 {
 	struct bucket_v6 *bucket = bpf_map_lookup_elem(&flows_v6, &at);
 	if (!bucket) return 0;
 	const __u64 *wanted = (const void *)key;
 #pragma unroll
 	for (int i = 0; i < LINES; i++) {
-		struct flow_v6 *flow = &bucket->lines[i];
+		__u32 line = line_in_bucket(hash, i);
+		struct flow_v6 *flow = &bucket->lines[line];
 		const __u64 *has = (const void *)&flow->key;
 		// The ports differ mostly.
 		if (has[4] == wanted[4] && has[3] == wanted[3] && has[1] == wanted[1] && has[2] == wanted[2] && has[0] == wanted[0] &&
 		    flow->live & LIVE && flow->generation == generation) {
-			*number = at * LINES + i;
+			*number = at * LINES + line;
 			return flow;
 		}
 	}
@@ -209,18 +217,18 @@ static __always_inline struct flow_v6 *find_in_v6(__u32 at, const struct flow_ke
 static __always_inline struct flow *find_v4(const struct config *now, const struct flow_key *key, __u32 *number)
 {
 	__u64 hash = hash_of((void *)key, sizeof(*key) / 8, now->key);
-	struct flow *flow = find_in(hash & bucket_mask, key, now->generation, number);
-	if (!flow) flow = find_in(hash >> 32 & bucket_mask, key, now->generation, number);
-	if (!flow) flow = find_in(hash >> 16 & bucket_mask, key, now->generation, number);
+	struct flow *flow = find_in(hash & bucket_mask, hash, key, now->generation, number);
+	if (!flow) flow = find_in(hash >> 32 & bucket_mask, hash, key, now->generation, number);
+	if (!flow) flow = find_in(hash >> 16 & bucket_mask, hash, key, now->generation, number);
 	return flow;
 }
 
 static __always_inline struct flow_v6 *find_v6(const struct config *now, const struct flow_key_v6 *key, __u32 *number)
 {
 	__u64 hash = hash_of((void *)key, sizeof(*key) / 8, now->key);
-	struct flow_v6 *flow = find_in_v6(hash & bucket_mask_v6, key, now->generation, number);
-	if (!flow) flow = find_in_v6(hash >> 32 & bucket_mask_v6, key, now->generation, number);
-	if (!flow) flow = find_in_v6(hash >> 16 & bucket_mask_v6, key, now->generation, number);
+	struct flow_v6 *flow = find_in_v6(hash & bucket_mask_v6, hash, key, now->generation, number);
+	if (!flow) flow = find_in_v6(hash >> 32 & bucket_mask_v6, hash, key, now->generation, number);
+	if (!flow) flow = find_in_v6(hash >> 16 & bucket_mask_v6, hash, key, now->generation, number);
 	return flow;
 }
 

@@ -1,5 +1,6 @@
 // Packets of known flows at tc's hooks: translated, and sent on.
 #pragma once
+#include "clock.h"
 #include "packet.h"
 #include "segment_note.h"
 
@@ -92,7 +93,7 @@ static __always_inline int known_v4(struct __sk_buff *skb, struct config *now, e
 	if (target == FORWARD && ((ip->ttl <= 1 && !(what & KEEPS_HOPS)) || !fits(skb, oif))) return SEEN_SLOW;
 	__u8 live = flow->live;
 	if ((told || live & ~(LIVE | WITHOUT_FIN)) && protocol == IPPROTO_TCP && !may_go_on(skb, number, live, sizeof(*ip), length, 0)) return SEEN_SLOW;
-	flow->seen = bpf_ktime_get_coarse_ns() / 1000000;
+	flow->seen = clock_now().ms;
 	// As netfilter counts: a packet of many segments is one.
 	__sync_fetch_and_add(&flow->packets, 1);
 	__sync_fetch_and_add(&flow->bytes, length);
@@ -170,7 +171,7 @@ static __always_inline int known_v6(struct __sk_buff *skb, struct config *now, e
 	if (target == FORWARD && ((hops <= 1 && !(what & KEEPS_HOPS)) || !fits(skb, oif))) return SEEN_SLOW;
 	__u8 live = flow->live;
 	if ((told || live & ~(LIVE | WITHOUT_FIN)) && protocol == IPPROTO_TCP && !may_go_on(skb, number, live, sizeof(*ip), length, 1)) return SEEN_SLOW;
-	flow->seen = bpf_ktime_get_coarse_ns() / 1000000;
+	flow->seen = clock_now().ms;
 	__sync_fetch_and_add(&flow->packets, 1);
 	__sync_fetch_and_add(&flow->bytes, length);
 	count(KNOWN);

@@ -1,6 +1,6 @@
 // What is open while no gateway runs.
 #pragma once
-#include "config.h"
+#include "clock.h"
 
 // By interface: the TCP port of the machine that stays open while no gateway runs.
 struct {
@@ -10,11 +10,13 @@ struct {
 	__type(value, __u32);
 } lifelines SEC(".maps");
 
+enum { DEAD_AFTER_MS = 10000 };
+
 static __always_inline int user_space_is_dead(void)
 {
 	__u32 zero = 0;
 	struct heartbeat *user = bpf_map_lookup_elem(&heartbeat, &zero);
-	return !user || bpf_ktime_get_coarse_ns() > user->beat + DEAD_AFTER_SECONDS * 1000000000ull;
+	return !user || !is_alive(user, clock_now(), DEAD_AFTER_MS);
 }
 
 // A packet of the machine itself, to or from the port that the administrator keeps for this case.

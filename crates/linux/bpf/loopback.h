@@ -90,5 +90,5 @@ static __always_inline int goes_to_user(struct __sk_buff *skb, struct config *no
 	__u32 *asks = bpf_map_lookup_elem(&loopback_asks, &zero);
 	struct heartbeat *user = bpf_map_lookup_elem(&heartbeat, &zero);
 	if (!asks || !*asks || !user || is_error || !may_begin(skb, key->protocol)) return 0;
-	return bpf_ktime_get_coarse_ns() <= user->beat + LOOP_BEAT_MS * 1000000ull;
+	return is_alive(user, clock_now(), LOOP_BEAT_MS);
 }

@@ -77,10 +77,11 @@ static __always_inline __u32 claim(__u64 hash, int is_v6)
 		if (!bucket) return NO_LINE;
 #pragma unroll
 		for (int i = 0; i < LINES; i++) {
-			void *line = line_of(bucket, i, is_v6);
+			__u32 place = line_in_bucket(hash, i);
+			void *line = line_of(bucket, place, is_v6);
 			__u32 *state = state_in(line, is_v6);
 			__u32 before = *(volatile __u32 *)state;
-			if (!(before & LIVE_BIT(0xff)) && __sync_val_compare_and_swap(state, before, LIVE_BIT(CLAIMED)) == before) return at * LINES + i;
+			if (!(before & LIVE_BIT(0xff)) && __sync_val_compare_and_swap(state, before, LIVE_BIT(CLAIMED)) == before) return at * LINES + place;
 		}
 	}
 	return NO_LINE;
@@ -182,7 +183,7 @@ static __always_inline void fill_v4(struct flow *flow, const struct flow_key *ke
 	flow->next_hop = next_hop;
 	flow->generation = generation;
 	flow->mark = mark;
-	flow->seen = bpf_ktime_get_coarse_ns() / 1000000;
+	flow->seen = clock_now().ms;
 	flow->packets = 0;
 	flow->bytes = 0;
 }
@@ -193,7 +194,7 @@ static __always_inline void fill_v6(struct flow_v6 *flow, const struct flow_key_
 	__builtin_memcpy(flow->next_hop, next_hop, sizeof(flow->next_hop));
 	flow->generation = generation;
 	flow->mark = mark;
-	flow->seen = bpf_ktime_get_coarse_ns() / 1000000;
+	flow->seen = clock_now().ms;
 	flow->packets = 0;
 	flow->bytes = 0;
 }

@@ -101,7 +101,7 @@ static __always_inline __u32 class_generation(const struct heartbeat *user)
 static __always_inline int is_of_class(struct __sk_buff *skb, const struct class_ways *ways, const struct heartbeat *user, __u32 generation, int has_tos)
 {
 	__u8 what = ways->original.target;
-	if (ways->generation != generation || bpf_ktime_get_coarse_ns() > user->beat + CLASS_BEAT_MS * 1000000ull) return 0;
+	if (ways->generation != generation || !is_alive(user, clock_now(), CLASS_BEAT_MS)) return 0;
 	if ((what & UNMARKED_ONLY && skb->mark) || (what & PLAIN_TOS_ONLY && has_tos)) return 0;
 	return (what & TARGET) != FORWARD || fits(skb, ways->original.oif);
 }

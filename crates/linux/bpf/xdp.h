@@ -2,6 +2,7 @@
 //
 // What is sent on here has passed no qdisc, no other program and no packet socket of the machine: user space chooses the interfaces.
 #pragma once
+#include "clock.h"
 #include "flow_table.h"
 #include "packet.h"
 
@@ -30,6 +31,7 @@ struct hop {
 	__u32 mtu; // of the interface; nothing: it is no neighbour
 	__u8 macs[16]; // the neighbour's, the interface's
 	__u32 seen; // milliseconds of the monotonic clock, when it has last been used, to the second
+	__u32 device; // its interface's place in `devices`
 } __attribute__((aligned(64)));
 
 // A neighbour is in one of two places.
@@ -42,6 +44,14 @@ struct {
 	__type(key, __u32);
 	__type(value, struct hop);
 } hops SEC(".maps");
+
+// The interfaces to which packets are sent: by a place here that costs less than by an index, which is searched for. The kernel takes out those that are gone.
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP);
+	__uint(max_entries, 256);
+	__type(key, __u32);
+	__type(value, struct bpf_devmap_val);
+} devices SEC(".maps");
 
 // User space follows neighbours: what it has told is believed for so long after it has last been seen.
 enum { HOPS_BEAT_MS = 1000, HOP_SEEN_MS = 1000 };
@@ -112,9 +122,9 @@ static __always_inline int is_station(struct ethhdr *ethernet, __u32 ifindex, __
 	if (!station || !user || station->ifindex != ifindex) return 0;
 	const __u16 *to = (void *)ethernet->h_dest, *mac = (void *)station->mac;
 	if (to[0] != mac[0] || to[1] != mac[1] || to[2] != mac[2]) return 0;
-	__u64 now = bpf_ktime_get_coarse_ns();
-	*now_ms = now / 1000000;
-	return now <= user->beat + HOPS_BEAT_MS * 1000000ull;
+	struct instant now = clock_now();
+	*now_ms = now.ms;
+	return is_alive(user, now, HOPS_BEAT_MS);
 }
 
 // May a line's packets be sent on here? What a packet's mark or the kernel's forwarding would decide goes on to tc.
@@ -128,7 +138,7 @@ static __always_inline int leave(struct ethhdr *ethernet, struct hop *hop, __u32
 	if (now_ms - hop->seen > HOP_SEEN_MS) hop->seen = now_ms;
 	__builtin_memcpy(ethernet, hop->macs, 12);
 	count(KNOWN_BY_XDP);
-	return bpf_redirect(hop->oif, 0);
+	return bpf_redirect_map(&devices, hop->device, XDP_DROP);
 }
 
 static __always_inline int xdp_v4(struct xdp_md *ctx, struct config *now)

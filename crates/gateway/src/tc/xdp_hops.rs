@@ -99,6 +99,9 @@ impl XdpHops {
                 Ok(HopMessage::All(messages)) => {
                     self.links.clear();
                     self.neighbours.clear();
+                    // An interface may be another one that has its index now.
+                    self.tell_of(|_| true);
+                    self.table.forget_interfaces(|_| true);
                     messages.into_iter().for_each(|message| self.apply(message));
                     self.tell_of(|_| true);
                 }
@@ -124,6 +127,7 @@ impl XdpHops {
                 self.links.remove(&index);
                 self.neighbours.retain(|key, _| u32::from(key.oif) != index);
                 self.tell_of_link(index);
+                self.table.forget_interfaces(|oif| u32::from(oif) == index);
             }
             RtMessage::Neighbour(RtNeighbour { ifindex, address, mac, is_confirmed, .. }) => {
                 // The programs know no others.

@@ -1,6 +1,7 @@
 //! The neighbours to which XDP programs send packets of known flows, in memory shared with the programs (`struct hop` of `bpf/xdp.h`).
 use super::flow_table::wait_for_grace_period;
 use super::line_memory::now_ms;
+use super::xdp_devices::XdpDevices;
 use crate::mapped_memory::MappedMemory;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -35,11 +36,13 @@ const FAMILY: usize = 18;
 const MTU: usize = 20;
 const MACS: usize = 24;
 const SEEN: usize = 40;
+const DEVICE: usize = 44;
 
 /// The table. It has 4,096 places, and two for each neighbour; one that finds none is sent to by the kernel alone.
 #[derive(Debug)]
 pub struct HopTable {
     memory: MappedMemory,
+    devices: XdpDevices,
     places: HashMap<HopKey, usize>,
     states: Vec<Place>,
 }
@@ -54,11 +57,11 @@ enum Place {
 
 impl HopTable {
     /// The table in this memory, all of whose places are free.
-    pub(super) fn new(memory: MappedMemory) -> HopTable {
-        HopTable { memory, places: HashMap::new(), states: vec![Place::Free; HOPS] }
+    pub(super) fn new(memory: MappedMemory, devices: XdpDevices) -> HopTable {
+        HopTable { memory, devices, places: HashMap::new(), states: vec![Place::Free; HOPS] }
     }
 
-    /// Packets to a neighbour are sent so from now on. False if there is no place for it.
+    /// Packets to a neighbour are sent so from now on. False if there is no place for it, or for its interface.
     pub fn set(&mut self, key: HopKey, hop: Hop) -> bool {
         let Some(at) = self.places.get(&key).copied().or_else(|| self.take_place(&key)) else { return false };
         let [d0, d1, d2, d3, d4, d5] = hop.to;
@@ -79,6 +82,11 @@ impl HopTable {
         if let Some(state) = self.states.get_mut(at / HOP_LEN) {
             *state = Place::Left;
         }
+    }
+
+    /// These interfaces are gone, by their indices. Their neighbours are to be removed before.
+    pub fn forget_interfaces(&mut self, are_gone: impl Fn(u16) -> bool) {
+        self.devices.forget(are_gone);
     }
 
     /// Milliseconds since packets were sent to a neighbour, give or take a second; `None` if it has no place.
@@ -105,6 +113,7 @@ impl HopTable {
             self.states.iter_mut().filter(|state| **state == Place::Left).for_each(|state| *state = Place::Free);
         }
         let index = in_state(&self.states, Place::Free)?;
+        let device = self.devices.place(key.oif)?;
         let at = index * HOP_LEN;
         for (number, word) in words.into_iter().enumerate() {
             self.memory.atomic_u32(at + number * 4).store(word, Ordering::Relaxed);
@@ -114,6 +123,7 @@ impl HopTable {
         const { assert!(FAMILY == OIF + 2) };
         self.memory.atomic_u32(at + OIF).store(u32::from_ne_bytes([o0, o1, f0, f1]), Ordering::Relaxed);
         self.memory.atomic_u32(at + SEEN).store(now_ms(), Ordering::Relaxed);
+        self.memory.atomic_u32(at + DEVICE).store(device, Ordering::Relaxed);
         *self.states.get_mut(index)? = Place::Used;
         self.places.insert(*key, at);
         Some(at)
@@ -142,7 +152,7 @@ mod tests {
     const HOP: Hop = Hop { to: [2, 0, 0, 0, 0, 9], from: [2, 0, 0, 0, 0, 1], mtu: 1500 };
 
     fn table() -> HopTable {
-        HopTable::new(MappedMemory::anonymous(HOPS_LEN).unwrap())
+        HopTable::new(MappedMemory::anonymous(HOPS_LEN).unwrap(), XdpDevices::new(None))
     }
 
     #[test]

@@ -81,7 +81,9 @@ impl LineMemory {
         let is_mine = |index: &usize| {
             self.lines.get(*index) == Some(&LineState::Free) && self.claim(index * self.layout.line_len)
         };
-        let index = (from..from + LINES_PER_BUCKET).find(is_mine)?;
+        // Most are in the line of its bucket that the programs look at first.
+        let start = (hash >> 62) as usize;
+        let index = (0..LINES_PER_BUCKET).map(|nth| from + (nth ^ start)).find(is_mine)?;
         let at = index * self.layout.line_len;
         for (number, word) in line.bytes().as_chunks().0.iter().enumerate() {
             let (place, word) = (number * 4, u32::from_ne_bytes(*word));

@@ -19,6 +19,7 @@ mod port_map;
 mod segment_note;
 mod syn_class;
 mod tc_error;
+mod xdp_devices;
 mod xdp_hook;
 mod xdp_pin;
 

@@ -3,9 +3,11 @@
 use super::hooks::{TcHooks, array};
 use super::hop_table::{HOPS_LEN, HopTable};
 use super::tc_error::{TcError, tc_error};
+use super::xdp_devices::XdpDevices;
 use super::xdp_pin::{attached, detach, pin_name};
 use crate::mapped_memory::MappedMemory;
 use aya::Ebpf;
+use aya::maps::xdp::DevMap;
 use aya::maps::{Array, MapError};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::XdpLink;
@@ -72,9 +74,12 @@ impl TcHooks {
     ///
     /// # Errors
     /// It cannot be mapped.
-    pub fn hop_table(&self) -> Result<HopTable, TcError> {
+    pub fn hop_table(&mut self) -> Result<HopTable, TcError> {
+        let devices = self.ebpf.take_map("devices").ok_or("not in the object file, or taken");
+        let devices = DevMap::try_from(devices.map_err(tc_error("BPF map devices"))?);
+        let devices = XdpDevices::new(Some(devices.map_err(tc_error::<MapError>("BPF map devices"))?));
         let memory = MappedMemory::bpf_map(array(&self.ebpf, "hops")?.fd().as_fd(), HOPS_LEN);
-        Ok(HopTable::new(memory.map_err(tc_error("cannot map the BPF map hops"))?))
+        Ok(HopTable::new(memory.map_err(tc_error("cannot map the BPF map hops"))?, devices))
     }
 
     /// The index of the interface that has this one's place.
