@@ -173,7 +173,7 @@ static __always_inline __u64 hash_of(const __u64 *words, int count, const __u64 
 // The line of a bucket that is looked at as its `i`th. It goes by the flow, so that most are in the one that is looked at first: each line is a wait for memory.
 static __always_inline __u32 line_in_bucket(__u64 hash, __u32 i)
 {
-	return i ^ hash >> 62;
+	return i ^ hash >> 63;
 }
 
 static __always_inline struct flow *find_in(__u32 at, __u64 hash, const struct flow_key *key, __u32 generation, __u32 *number)
