@@ -170,7 +170,7 @@ static __always_inline __u64 hash_of(const __u64 *words, int count, const __u64 
 	return v0 ^ v1 ^ v2 ^ v3;
 }
 
-// The line of a bucket that is looked at as its `i`th. It goes by the flow, so that most are in the one that is looked at first: each line is a wait for memory.
+// The line of a bucket that is looked at as its `i`th: one of the first two, whose cache lines come together, then the other. It goes by the flow, so that most are in the one that is looked at first.
 static __always_inline __u32 line_in_bucket(__u64 hash, __u32 i)
 {
 	return i ^ hash >> 63;

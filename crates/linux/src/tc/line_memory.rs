@@ -81,7 +81,7 @@ impl LineMemory {
         let is_mine = |index: &usize| {
             self.lines.get(*index) == Some(&LineState::Free) && self.claim(index * self.layout.line_len)
         };
-        // Most are in the line of its bucket that the programs look at first.
+        // As the programs look for it: most are in the line of the bucket that they look at first.
         let start = (hash >> 63) as usize;
         let index = (0..LINES_PER_BUCKET).map(|nth| from + (nth ^ start)).find(is_mine)?;
         let at = index * self.layout.line_len;
