@@ -446,24 +446,22 @@ mod tests {
         assert_eq!(table.len(), 2 * (104_800 + 52_400 - refused.0 - refused.1));
     }
 
-    /// In a table that is not half full most flows are where the programs look first: each further bucket or pair of lines is a further wait for memory.
+    /// Of 50,000 in a table that is not half full: each further bucket or pair of lines is a further wait for memory.
     #[test]
     fn most_flows_are_where_the_programs_look_first() {
         let mut table = table();
         let entered: Vec<FlowLine> =
             (0..50_000).filter_map(|port| insert(&mut table, CLIENTS[0], port)).flatten().collect();
         let mask = table.of_family(false).lines.len() / LINES_PER_BUCKET - 1;
-        let first = |port: u16| {
-            let hash = table.hash(&EncodedLine::new(&flow(CLIENTS[0], port)).unwrap());
-            ((hash as usize & mask) * LINES_PER_BUCKET, (hash >> 63) as usize)
-        };
+        let hash = |port: u16| table.hash(&EncodedLine::new(&flow(CLIENTS[0], port)).unwrap());
+        let first = |port: u16| ((hash(port) as usize & mask) * LINES_PER_BUCKET, (hash(port) >> 63) as usize);
         let originals = || entered.iter().step_by(2).map(|line| line.number as usize).zip(0..);
         let in_bucket = |(line, port): &(usize, u16)| line & !(LINES_PER_BUCKET - 1) == first(*port).0;
         let in_pair = |(line, port): &(usize, u16)| line & !1 == first(*port).0;
         let in_line = |(line, port): &(usize, u16)| *line == first(*port).0 + first(*port).1;
-        let in_bucket = originals().filter(in_bucket).count();
-        let (in_pair, in_line) = (originals().filter(in_pair).count(), originals().filter(in_line).count());
-        assert!(in_bucket > 42_000 && in_pair > 36_000 && in_line > 30_000, "{in_bucket}, {in_pair}, {in_line}");
+        assert!(originals().filter(in_bucket).count() > 42_000);
+        assert!(originals().filter(in_pair).count() > 36_000);
+        assert!(originals().filter(in_line).count() > 30_000);
     }
 
     /// What an earlier gateway has left is found once, known or parked; lines without a record are taken out.
