@@ -67,8 +67,8 @@ pub struct Lab {
     pub streams: Vec<(TcpStream, TcpStream)>,
     /// With the side that they are of.
     pub datagram_clients: Vec<(String, UdpSocket)>,
-    /// Connections that are begun, and how often their first segment was seen to be sent again.
-    pub begun: Vec<(TcpStream, u32)>,
+    /// Connections that are begun.
+    pub begun: Vec<TcpStream>,
     /// Statistics as they were last shown.
     pub stats_before: HashMap<String, u64>,
     watcher: Option<EventWatcher>,

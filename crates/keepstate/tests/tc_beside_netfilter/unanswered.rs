@@ -1,7 +1,7 @@
 //! Packets that nobody need answer, and what becomes of them.
 //!
 //! - `send SIDE FROM TO`: one datagram of a socket that stays; what the call says, or an error that was pending.
-//! - `syn SIDE FROM TO`: a connection is begun, and nobody waits for it. `begun`: those begun so far, in their order: `open`, `waits`, or how they have failed, once each of them has sent its segment again or has ended.
+//! - `syn SIDE FROM TO`: a connection is begun, and nobody waits for it. `begun`: those begun so far, in their order: `open`, `waits`, or how they have failed, once each of them has had an answer, or enough time for one: it has since sent its segment again, and again after that.
 //! - `stats NAMES`: what has been added to these statistics (`conntrack -S`) since the last such step.
 use crate::peers::spawn_in_netns;
 use crate::sockets::{begin_tcp, bind_udp_socket};
@@ -36,7 +36,7 @@ impl Lab {
         let [from, to]: [SocketAddr; 2] = [from, to].map(|text| text.parse().unwrap());
         match spawn_in_netns(&self.netns.name(side), move || begin_tcp(from, to)).join().unwrap() {
             Ok(socket) => {
-                self.begun.push((socket, 0));
+                self.begun.push(socket);
                 String::new()
             }
             Err(error) => format!("{error:?}"),
@@ -44,8 +44,9 @@ impl Lab {
     }
 
     pub fn begun(&mut self) -> String {
+        let before: Vec<u32> = self.begun.iter().map(retransmissions).collect();
         let shown: Vec<String> =
-            self.begun.iter_mut().map(|(socket, sent_again)| wait_for_next(socket, sent_again)).collect();
+            self.begun.iter().zip(before).map(|(socket, before)| wait_for_answer(socket, before)).collect();
         shown.join(", ")
     }
 
@@ -68,9 +69,10 @@ impl Lab {
     }
 }
 
-/// Waits until a socket that is connecting has sent its first segment again, or is no longer connecting.
-fn wait_for_next(socket: &TcpStream, sent_again: &mut u32) -> String {
-    let until = Instant::now() + PATIENCE;
+/// Waits until a socket that is connecting no longer does, or has sent its first segment twice more than `before`: an answer to the first of the two would have come before the second.
+fn wait_for_answer(socket: &TcpStream, before: u32) -> String {
+    // Sent again after a second four times, then after longer and longer.
+    let until = Instant::now() + 4 * PATIENCE;
     loop {
         if let Ok(Some(error)) = socket.take_error() {
             return format!("{:?}", error.kind());
@@ -78,9 +80,7 @@ fn wait_for_next(socket: &TcpStream, sent_again: &mut u32) -> String {
         if socket.peer_addr().is_ok() {
             return "open".to_owned();
         }
-        let now = retransmissions(socket);
-        if now > *sent_again {
-            *sent_again = now;
+        if retransmissions(socket) >= before + 2 {
             return "waits".to_owned();
         }
         if Instant::now() > until {
