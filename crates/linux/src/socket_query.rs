@@ -2,18 +2,13 @@
 //!
 //! The kernel answers within the call that asks. Before Linux 6.9 it holds a lock for it that whoever lists sockets holds for a moment.
 use crate::netlink::message::{NlBody, NlRequest, flag};
-use crate::netlink::{NlAttrs, NlMessage, NlMessages};
-use netlink_sys::{Socket, SocketAddr as NlSocketAddr};
+use crate::netlink::{NlAttrs, NlMessage, NlQuestionSocket};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 /// A socket that asks.
 #[derive(Debug)]
-pub struct SocketQuerySocket {
-    socket: Socket,
-    sequence: u32,
-    buffer: Vec<u8>,
-}
+pub struct SocketQuerySocket(NlQuestionSocket);
 
 /// The ends of a packet that has come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,10 +53,6 @@ const SOCKID_LEN: usize = 48;
 const REST_LEN: usize = 20;
 const NO_COOKIE: u64 = u64::MAX;
 const UDP: u8 = 17;
-/// Answers are shorter.
-const BUFFER_LEN: usize = 4096;
-/// Answers to earlier questions that are skipped.
-const MAX_STALE: usize = 16;
 
 impl SocketQuerySocket {
     /// Opens it in the network namespace of this thread.
@@ -69,10 +60,7 @@ impl SocketQuerySocket {
     /// # Errors
     /// What the system says; of a kernel without sock_diag for TCP, that it has no such file.
     pub fn open() -> io::Result<SocketQuerySocket> {
-        let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-        socket.bind_auto()?;
-        socket.connect(&NlSocketAddr::new(0, 0))?;
-        Ok(SocketQuerySocket { socket, sequence: 0, buffer: Vec::with_capacity(BUFFER_LEN) })
+        NlQuestionSocket::open(NETLINK_SOCK_DIAG).map(SocketQuerySocket)
     }
 
     /// The socket, if there is one.
@@ -92,25 +80,12 @@ impl SocketQuerySocket {
     }
 
     fn ask(&mut self, kind: u16, query: &SocketQuery, cookie: u64) -> io::Result<Option<FoundSocket>> {
-        self.sequence = self.sequence.wrapping_add(1);
         let flags = if kind == DESTROY { flag::ACK } else { 0 };
-        let mut request = request(kind, flags, query, cookie);
-        self.socket.send(request.finish(self.sequence), libc::MSG_DONTWAIT)?;
-        for _ in 0..MAX_STALE {
-            self.buffer.clear();
-            self.socket.recv(&mut self.buffer, libc::MSG_DONTWAIT)?;
-            for message in NlMessages::new(&self.buffer) {
-                let message = message.map_err(io::Error::other)?;
-                if message.sequence == self.sequence {
-                    return match message.body {
-                        NlBody::Error(0 | libc::ENOENT) => Ok(None),
-                        NlBody::Error(number) => Err(io::Error::from_raw_os_error(number)),
-                        _ => Ok(decode(&message)),
-                    };
-                }
-            }
-        }
-        Ok(None)
+        self.0.ask(request(kind, flags, query, cookie), |answer| match answer.body {
+            NlBody::Error(0 | libc::ENOENT) => Ok(None),
+            NlBody::Error(number) => Err(io::Error::from_raw_os_error(number)),
+            _ => Ok(decode(answer)),
+        })
     }
 }
 

@@ -6,10 +6,12 @@
 pub mod attribute;
 mod malformed;
 pub mod message;
+mod question;
 pub mod socket;
 pub mod stream_frame;
 
 pub use attribute::{NlAttr, NlAttrs};
 pub use malformed::MalformedNetlink;
 pub use message::{NlMessage, NlMessages, NlRequest};
+pub(crate) use question::NlQuestionSocket;
 pub use socket::{NetlinkError, NetlinkSocket};
