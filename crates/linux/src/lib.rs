@@ -3,6 +3,7 @@
 //! Files are read through a [`SysRoot`], so that another machine's files (an image, a support bundle) are read like this
 //! machine's. This crate reports what is there; what it means is for `keepstate-advisor`, which does no IO.
 
+mod address_field;
 pub mod addresses;
 pub mod af_packet;
 pub mod atomic_file;

@@ -6,19 +6,19 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::ControlFlow;
 
 /// `SOCK_DIAG_BY_FAMILY`.
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
+pub(crate) const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// `INET_DIAG_CGROUP_ID`: since Linux 5.8.
 const INET_DIAG_CGROUP_ID: u16 = 21;
 /// `INET_DIAG_SOCKOPT`: since Linux 5.10.
-const INET_DIAG_SOCKOPT: u16 = 22;
+pub(crate) const INET_DIAG_SOCKOPT: u16 = 22;
 /// The state of what listens.
 const LISTEN: u32 = 10;
 /// In `struct inet_diag_sockid`: the interface, behind ports and addresses.
 const INTERFACE_AT: usize = 36;
 /// Bytes of `struct inet_diag_sockid`.
-const SOCKID_LEN: usize = 48;
+pub(crate) const SOCKID_LEN: usize = 48;
 /// Bytes of `struct inet_diag_msg` behind family, state, timer and retransmits.
-const MESSAGE_LEN: usize = SOCKID_LEN + 20;
+pub(crate) const MESSAGE_LEN: usize = SOCKID_LEN + 20;
 /// All states but TIME_WAIT (6) and NEW_SYN_RECV (12), which have no socket of anybody's yet or any more.
 const STATES: u32 = !(1 << 6 | 1 << 12);
 /// More sockets than this are not listed.

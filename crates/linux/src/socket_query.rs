@@ -1,10 +1,13 @@
 //! Asks the kernel which socket it would give a packet to, as sock_diag(7) answers it for one socket.
 //!
 //! The kernel answers within the call that asks. Before Linux 6.9 it holds a lock for it that whoever lists sockets holds for a moment.
+use crate::address_field::address_field;
 use crate::netlink::message::{NlBody, NlRequest, flag};
 use crate::netlink::{NlAttrs, NlMessage, NlQuestionSocket};
+use crate::sock_diag::{INET_DIAG_SOCKOPT, MESSAGE_LEN, SOCK_DIAG_BY_FAMILY, SOCKID_LEN};
+use netlink_sys::constants::NETLINK_SOCK_DIAG;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 /// A socket that asks.
 #[derive(Debug)]
@@ -38,19 +41,12 @@ pub struct FoundSocket {
     pub cookie: u64,
 }
 
-/// `NETLINK_SOCK_DIAG`.
-const NETLINK_SOCK_DIAG: isize = 4;
-/// `SOCK_DIAG_BY_FAMILY` and `SOCK_DESTROY`.
-const BY_FAMILY: u16 = 20;
+/// `SOCK_DESTROY`.
 const DESTROY: u16 = 21;
-/// Attributes: `INET_DIAG_MARK` and, since Linux 5.10, `INET_DIAG_SOCKOPT`.
-const MARK: u16 = 15;
-const SOCKOPT: u16 = 22;
+/// `INET_DIAG_MARK`.
+const INET_DIAG_MARK: u16 = 15;
 /// In the first byte of `struct inet_diag_sockopt`.
 const TRANSPARENT: u8 = 0x20;
-/// Bytes of `struct inet_diag_sockid`, and behind it in `struct inet_diag_msg`.
-const SOCKID_LEN: usize = 48;
-const REST_LEN: usize = 20;
 const NO_COOKIE: u64 = u64::MAX;
 const UDP: u8 = 17;
 
@@ -68,7 +64,7 @@ impl SocketQuerySocket {
     /// # Errors
     /// What the system says.
     pub fn find(&mut self, query: &SocketQuery) -> io::Result<Option<FoundSocket>> {
-        self.ask(BY_FAMILY, query, NO_COOKIE)
+        self.ask(SOCK_DIAG_BY_FAMILY, query, NO_COOKIE)
     }
 
     /// Ends the connection with this cookie, if it is still there and has these ends. Needs CAP_NET_ADMIN, and a kernel with `INET_DIAG_DESTROY`.
@@ -97,12 +93,7 @@ fn request(kind: u16, flags: u16, query: &SocketQuery, cookie: u64) -> NlRequest
     let ends = if query.protocol == UDP { [query.peer, query.local] } else { [query.local, query.peer] };
     ends.iter().for_each(|end| _ = request.append(&end.port().to_be_bytes()));
     for end in ends {
-        let mut address = [0; 16];
-        match end.ip() {
-            IpAddr::V4(of) => address[..4].copy_from_slice(&of.octets()),
-            IpAddr::V6(of) => address = of.octets(),
-        }
-        request.append(&address);
+        request.append(&address_field(end.ip()));
     }
     request.append(&query.iif.to_ne_bytes());
     request.append(&cookie.to_ne_bytes());
@@ -111,19 +102,19 @@ fn request(kind: u16, flags: u16, query: &SocketQuery, cookie: u64) -> NlRequest
 
 fn decode(message: &NlMessage<'_>) -> Option<FoundSocket> {
     let NlBody::Data { version: state, attributes: bytes, .. } = message.body else { return None };
-    if message.kind != BY_FAMILY {
+    if message.kind != SOCK_DIAG_BY_FAMILY {
         return None;
     }
-    let (id, rest) = bytes.split_at_checked(SOCKID_LEN)?;
-    let attributes = rest.get(REST_LEN..)?;
+    let (fixed, attributes) = bytes.split_at_checked(MESSAGE_LEN)?;
+    let id = fixed.get(..SOCKID_LEN)?;
     let is_wildcard = id.get(4..20)?.iter().all(|byte| *byte == 0);
     let cookie = u64::from_ne_bytes(*id.last_chunk()?);
     let mut found = FoundSocket { state, is_transparent: None, is_wildcard, mark: None, cookie };
     for attribute in NlAttrs::new(attributes) {
         let attribute = attribute.ok()?;
         match attribute.kind {
-            MARK => found.mark = attribute.bytes::<4>("mark").ok().map(u32::from_ne_bytes),
-            SOCKOPT => {
+            INET_DIAG_MARK => found.mark = attribute.bytes::<4>("mark").ok().map(u32::from_ne_bytes),
+            INET_DIAG_SOCKOPT => {
                 found.is_transparent =
                     attribute.bytes::<2>("socket options").ok().map(|[first, _]| first & TRANSPARENT != 0);
             }
@@ -197,10 +188,10 @@ mod tests {
 
     #[test]
     fn short_messages_are_no_sockets() {
-        for length in 0..SOCKID_LEN + REST_LEN {
+        for length in 0..MESSAGE_LEN {
             let bytes = vec![1; length];
             let body = NlBody::Data { family: 2, version: 1, resource: 0, attributes: &bytes };
-            let message = NlMessage { kind: BY_FAMILY, flags: 0, sequence: 0, port: 0, body };
+            let message = NlMessage { kind: SOCK_DIAG_BY_FAMILY, flags: 0, sequence: 0, port: 0, body };
             assert_eq!(decode(&message), None, "{length}");
         }
     }

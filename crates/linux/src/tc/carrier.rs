@@ -1,6 +1,7 @@
 //! The carrier: a TAP interface on which packets of governed interfaces come to user space and go back, each behind a header of its own (`struct carrier_hdr`).
 //!
 //! Once it is persistent, it stays when its process ends, so that programs which redirect to it have something to redirect to. Only one process can have it open.
+use crate::address_field::address_field;
 use crate::tun;
 use crate::virtio_net::{VNET_HDR_LEN, VirtioNetHdr};
 use std::fs::{self, File};
@@ -184,17 +185,10 @@ const ETH_P_IPV6: [u8; 2] = [0x86, 0xdd];
 /// `struct next_hop`.
 fn encode_next_hop(hop: IpAddr) -> [u8; NEXT_HOP_LEN] {
     let mut encoded = [0; NEXT_HOP_LEN];
-    let (family, address) = encoded.split_at_mut(4);
-    match hop {
-        IpAddr::V4(hop) => {
-            family.copy_from_slice(&(libc::AF_INET as u32).to_ne_bytes());
-            address[..4].copy_from_slice(&hop.octets());
-        }
-        IpAddr::V6(hop) => {
-            family.copy_from_slice(&(libc::AF_INET6 as u32).to_ne_bytes());
-            address.copy_from_slice(&hop.octets());
-        }
-    }
+    let (front, address) = encoded.split_at_mut(4);
+    let family = if hop.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };
+    front.copy_from_slice(&family.to_ne_bytes());
+    address.copy_from_slice(&address_field(hop));
     encoded
 }
 
@@ -204,10 +198,7 @@ fn encode_proxy(protocol: u8, listens_at: SocketAddr) -> [u8; NEXT_HOP_LEN] {
     let (front, address) = encoded.split_at_mut(4);
     let [high, low] = listens_at.port().to_be_bytes();
     front.copy_from_slice(&[u8::from(listens_at.is_ipv6()), protocol, high, low]);
-    match listens_at.ip() {
-        IpAddr::V4(of) => address[..4].copy_from_slice(&of.octets()),
-        IpAddr::V6(of) => address.copy_from_slice(&of.octets()),
-    }
+    address.copy_from_slice(&address_field(listens_at.ip()));
     encoded
 }
 

@@ -2,6 +2,7 @@
 use super::flow_table::wait_for_grace_period;
 use super::line_memory::now_ms;
 use super::xdp_devices::XdpDevices;
+use crate::address_field::address_field;
 use crate::mapped_memory::MappedMemory;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -132,16 +133,10 @@ impl HopTable {
 
 /// An address as the programs have it, and its family.
 fn address_words(address: IpAddr) -> ([u32; 4], u16) {
-    match address {
-        IpAddr::V4(address) => ([u32::from_ne_bytes(address.octets()), 0, 0, 0], 2),
-        IpAddr::V6(address) => {
-            let octets = address.octets();
-            let (words, _) = octets.as_chunks::<4>();
-            let mut all = [0; 4];
-            all.iter_mut().zip(words).for_each(|(to, word)| *to = u32::from_ne_bytes(*word));
-            (all, 10)
-        }
-    }
+    let field = address_field(address);
+    let mut words = [0; 4];
+    words.iter_mut().zip(field.as_chunks().0).for_each(|(to, word)| *to = u32::from_ne_bytes(*word));
+    (words, if address.is_ipv6() { 10 } else { 2 })
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 use super::TcError;
 use super::hooks::TcHooks;
 use super::tc_error::tc_error;
+use crate::address_field::address_field;
 use aya::maps::{Array, HashMap, MapData, MapError};
 use std::net::IpAddr;
 
@@ -34,12 +35,8 @@ impl LoopedEnds {
         let mut key = [0; LOOPED_KEY_LEN];
         let (addresses, rest) = key.split_at_mut(32);
         let (from, to) = addresses.split_at_mut(16);
-        for (place, address) in [(from, self.source.0), (to, self.destination.0)] {
-            match address {
-                IpAddr::V4(address) => place[..4].copy_from_slice(&address.octets()),
-                IpAddr::V6(address) => place.copy_from_slice(&address.octets()),
-            }
-        }
+        from.copy_from_slice(&address_field(self.source.0));
+        to.copy_from_slice(&address_field(self.destination.0));
         rest[..2].copy_from_slice(&self.source.1.to_be_bytes());
         rest[2..4].copy_from_slice(&self.destination.1.to_be_bytes());
         rest[4..].copy_from_slice(&u32::from(self.protocol).to_ne_bytes());

@@ -5,7 +5,7 @@ use aya::maps::xdp::DevMap;
 use std::collections::HashMap;
 use std::fmt;
 
-/// `DEVICES` of the programs.
+/// The map's entries.
 const DEVICES: u32 = 256;
 
 /// The places of interfaces in the map.
