@@ -8,9 +8,9 @@ use super::jobs::{JobCtx, JobSender};
 use super::system_names;
 use anyhow::{Context, Result, anyhow, bail};
 use keepstate_engine::Instant;
-use keepstate_rules::ast::{Query, QueryKind};
+use keepstate_rules::ast::Query;
 use keepstate_rules::{
-    IncludeResolver, ListOptions, RulesetSnapshot, RulesetUpdateError, RunningRuleset, json_to_script,
+    IncludeResolver, ListOptions, ListedCounts, RulesetSnapshot, RulesetUpdateError, RunningRuleset, json_to_script,
 };
 use std::borrow::Cow;
 use std::io::{Read, Write};
@@ -123,37 +123,53 @@ fn run(request: &NftRequest, script: &NftScript, jobs: &JobSender, cluster: Opti
 
 /// Writes the whole ruleset with its counters, as `nft list ruleset` does.
 pub(super) fn list_ruleset(mut stream: &UnixStream, jobs: &JobSender) -> Result<()> {
-    let query = Query { kind: QueryKind::Ruleset, family: None, table: None, name: None, reset: false };
+    let query = Query::default();
     let state = snapshot(std::slice::from_ref(&query), jobs)?;
     let text = state.list(&query, ListOptions::default()).map_err(anyhow::Error::msg)?;
     write_reply_line(&mut stream, None)?;
     Ok(stream.write_all(text.as_bytes())?)
 }
 
-/// The state of the ruleset for these queries, copied in pieces. Counters are reset in the moment in which they are read.
+/// The state of the ruleset for these queries, copied in pieces. What counters and quotas that are reset had counted is taken from them afterwards, so that what packets count meanwhile stays.
 fn snapshot(queries: &[Query], jobs: &JobSender) -> Result<RulesetSnapshot> {
-    let mut resets: Vec<Query> = queries.iter().filter(|query| query.reset).cloned().collect();
     for _ in 0..MAX_ATTEMPTS {
-        let (wanted, resetting) = (queries.to_vec(), std::mem::take(&mut resets));
-        let mut state = jobs.run(move |at: &mut JobCtx<'_>| {
-            let state = at.router.program().start_snapshot(&wanted, at.now);
-            resetting.iter().for_each(|query| at.router.reset_counters(query));
-            state
-        })?;
+        let wanted = queries.to_vec();
+        let mut state = jobs.run(move |at: &mut JobCtx<'_>| at.router.program().start_snapshot(&wanted, at.now))?;
         loop {
+            let wanted = queries.to_vec();
             let (same, complete) = jobs.run(move |at: &mut JobCtx<'_>| {
                 let complete = at.router.program().continue_snapshot(&mut state, ELEMENTS_PER_JOB);
+                if complete == Some(true) {
+                    at.router.take_counts(&wanted, &state);
+                }
                 (state, complete)
             })?;
             state = same;
             match complete {
-                Some(true) => return Ok(state),
+                Some(true) => {
+                    take_element_counts(state.listed_counts(queries), jobs)?;
+                    return Ok(state);
+                }
                 Some(false) => (),
                 None => break,
             }
         }
     }
     bail!("the ruleset is being changed all the time by others; retry later")
+}
+
+/// Takes from elements of sets what was listed of them, in pieces.
+fn take_element_counts(mut listed: ListedCounts, jobs: &JobSender) -> Result<()> {
+    loop {
+        let (rest, done) = jobs.run(move |at: &mut JobCtx<'_>| {
+            let done = at.router.take_element_counts(&mut listed, ELEMENTS_PER_JOB);
+            (listed, done)
+        })?;
+        if done {
+            return Ok(());
+        }
+        listed = rest;
+    }
 }
 
 /// The texts that came with the script.

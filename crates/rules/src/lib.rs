@@ -28,9 +28,9 @@ pub use fib::{AddressType, Fib, InterfaceInfo, is_link_scoped};
 pub use json::{JsonScriptError, json_to_script};
 pub use parse::{find_includes, parse, parse_skipping_unsupported, parse_with};
 pub use program::{
-    AppliedUpdate, EvalCtx, EvalTrace, HoldReasons, ListOptions, LookupRange, LookupScope, MovedCounters, PacketCopy,
-    PacketMeta, Program, RuleCounters, RuleDrops, RuleTrace, RulesetSnapshot, RulesetUpdate, RulesetUpdateError,
-    RunningRuleset, SetLookup, Verdict, compile,
+    AppliedUpdate, EvalCtx, EvalTrace, HoldReasons, ListOptions, ListedCounts, LookupRange, LookupScope, MovedCounters,
+    PacketCopy, PacketMeta, Program, RuleCounters, RuleDrops, RuleTrace, RulesetSnapshot, RulesetUpdate,
+    RulesetUpdateError, RunningRuleset, SetLookup, Verdict, compile,
 };
 pub use socket_lookup::{ProxySocket, SocketEnds, SocketInfo, SocketLookup, SocketState};
 pub use source::{IncludeResolver, NoIncludes, Position, Sources, Span};

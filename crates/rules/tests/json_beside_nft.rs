@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 use keepstate_engine::Instant;
-use keepstate_rules::ast::{Query, QueryKind};
+use keepstate_rules::ast::Query;
 use keepstate_rules::{IncludeResolver, ListOptions, Program, compile, json_to_script, parse_with};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -55,7 +55,7 @@ impl IncludeResolver for SystemNames {
 }
 
 fn everything() -> Query {
-    Query { kind: QueryKind::Ruleset, family: None, table: None, name: None, reset: false }
+    Query::default()
 }
 
 fn program(text: &str) -> Result<Program, String> {

@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 use keepstate_engine::Instant;
-use keepstate_rules::ast::{Query, QueryKind};
+use keepstate_rules::ast::Query;
 use keepstate_rules::{IncludeResolver, ListOptions, RulesetError, compile, parse_with};
 use std::fmt::Write as _;
 use std::io::Write;
@@ -72,7 +72,7 @@ fn files() -> Vec<RulesetFile> {
 fn our_listing(name: &str, text: &str) -> Result<String, RulesetError> {
     let (tree, sources) = parse_with(name, text, &SystemNames, &[])?;
     let program = compile(&tree, &sources)?;
-    let everything = Query { kind: QueryKind::Ruleset, family: None, table: None, name: None, reset: false };
+    let everything = Query::default();
     let mut state = program.start_snapshot(std::slice::from_ref(&everything), Instant(1));
     while program.continue_snapshot(&mut state, 64) == Some(false) {}
     Ok(state.list(&everything, ListOptions::default()).unwrap())

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 use keepstate_engine::Instant;
-use keepstate_rules::ast::{Query, QueryKind};
+use keepstate_rules::ast::Query;
 use keepstate_rules::{ListOptions, NoIncludes, Program, RulesetUpdateError, compile, parse_with};
 use std::fmt::Write as _;
 use std::io::Write;
@@ -165,7 +165,7 @@ fn written_stories() -> Vec<(&'static str, Vec<String>)> {
 }
 
 fn everything() -> Query {
-    Query { kind: QueryKind::Ruleset, family: None, table: None, name: None, reset: false }
+    Query::default()
 }
 
 fn listing(program: &Program, handles: bool) -> String {
@@ -186,7 +186,13 @@ fn apply(program: &mut Program, script: &str) -> Result<(), String> {
     let queries = update.queries.clone();
     match program.apply(update, Instant(1)) {
         Ok(_) => {
-            queries.iter().filter(|query| query.reset).for_each(|query| program.reset(query));
+            if queries.iter().any(|query| query.reset) {
+                let mut copy = program.start_snapshot(&queries, Instant(1));
+                while program.continue_snapshot(&mut copy, 1) == Some(false) {}
+                program.take_counts(&queries, &copy);
+                let mut listed = copy.listed_counts(&queries);
+                while !program.take_element_counts(&mut listed, 1) {}
+            }
             Ok(())
         }
         Err(RulesetUpdateError::Outdated) => panic!("nobody else changes it"),
@@ -314,7 +320,7 @@ fn handles_and_state_of_what_a_script_does_not_name_stay() {
         "{after}"
     );
     // What a script refers to by name is reset by name.
-    program.reset(&Query { kind: QueryKind::Counters, name: Some("web".into()), ..everything() });
+    apply(&mut program, "reset counter ip t web").unwrap();
     assert!(listing(&program, false).contains("packets 0 bytes 0\n\t}"));
 }
 

@@ -3,7 +3,7 @@ use super::Router;
 use crate::known_flow::FlowTracker;
 use keepstate_engine::{Instant, Sysctl};
 use keepstate_rules::ast::{Hook, Query};
-use keepstate_rules::{AppliedUpdate, Program, RulesetUpdate, RulesetUpdateError};
+use keepstate_rules::{AppliedUpdate, ListedCounts, Program, RulesetSnapshot, RulesetUpdate, RulesetUpdateError};
 
 impl Router {
     /// The ruleset in use.
@@ -47,9 +47,14 @@ impl Router {
         Ok(replaced)
     }
 
-    /// Sets counters and quotas to zero.
-    pub fn reset_counters(&mut self, query: &Query) {
-        self.program.reset(query);
+    /// Takes from the counters and quotas that queries reset what a complete copy has of them; nothing if the ruleset has changed since.
+    pub fn take_counts(&mut self, queries: &[Query], copy: &RulesetSnapshot) {
+        self.program.take_counts(queries, copy);
+    }
+
+    /// The same for at most `count` elements of sets. True when none is left.
+    pub fn take_element_counts(&mut self, listed: &mut ListedCounts, count: usize) -> bool {
+        self.program.take_element_counts(listed, count)
     }
 
     /// Counts packets and bytes of connections from now on, if a rule reads them. As in Linux, counting is not switched off again.

@@ -7,7 +7,7 @@ use crate::{now, router_of};
 use keepstate_engine::Instant;
 use keepstate_router::Router;
 use keepstate_rules::NoIncludes;
-use keepstate_rules::ast::{Query, QueryKind};
+use keepstate_rules::ast::Query;
 use std::process::Command;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ fn run_script(router: &mut Router, script: &str, now: Instant) -> bool {
 }
 
 fn our_listing(router: &Router, now: Instant) -> String {
-    let everything = Query { kind: QueryKind::Ruleset, family: None, table: None, name: None, reset: false };
+    let everything = Query::default();
     let mut state = router.program().start_snapshot(std::slice::from_ref(&everything), now);
     while router.program().continue_snapshot(&mut state, 64) == Some(false) {}
     state.list(&everything, keepstate_rules::ListOptions::default()).unwrap()

@@ -23,6 +23,7 @@ pub use queue::*;
 pub use ruleset::*;
 pub use script::*;
 pub use selector::*;
+pub(crate) use set::DEFAULT_DYNSET_SIZE;
 pub use set::*;
 pub use statement::*;
 pub use tunnel::*;

@@ -39,8 +39,8 @@ pub enum SetChangeKind {
     Flush,
 }
 
-/// Something to list, after all changes of the script were made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Something to list, after all changes of the script were made. The default is the whole ruleset.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query {
     /// The kind of thing.
     pub kind: QueryKind,
@@ -50,14 +50,22 @@ pub struct Query {
     pub table: Option<String>,
     /// Only this one.
     pub name: Option<String>,
-    /// Counters and quotas are reset after they were read.
+    /// Of rules: only the one with this handle.
+    pub rule: Option<u64>,
+    /// The elements that are asked for, of the kind [`QueryKind::Elements`].
+    pub elements: Vec<ElementName>,
+    /// What counters and quotas had counted when they were read is taken from them.
     pub reset: bool,
 }
 
+/// An element by its key: a value or range for each part; `None` is the catch-all element `*`.
+pub type ElementName = Option<Vec<(u128, u128)>>;
+
 /// See [`Query`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are the words of the language")]
 pub enum QueryKind {
+    #[default]
     Ruleset,
     Tables,
     Chains,
@@ -74,8 +82,10 @@ pub enum QueryKind {
     SecMarks,
     /// Always empty: there are none here.
     Flowtables,
-    /// The rules, without anything else (`reset rules`).
+    /// The rules, without anything else (`reset rules`, `reset rule`).
     Rules,
+    /// Elements of a set or map (`get element`, `reset element`).
+    Elements,
 }
 
 /// Something that a script has added, for `--echo`: its table, and its handle there.

@@ -45,6 +45,10 @@ pub struct Set {
     pub timeout: Option<u64>,
     /// Maximum number of elements.
     pub size: Option<u32>,
+    /// A rule adds, updates or deletes its elements, or once did: see [`Set::most_elements`].
+    pub updated_by_rules: bool,
+    /// Such a rule stood in the text that has declared it: nft then lists the flag `dynamic`.
+    pub updated_from_start: bool,
     /// Overlapping ranges are merged.
     pub auto_merge: bool,
     /// Elements may be ranges (`flags interval`).
@@ -59,7 +63,15 @@ pub struct Set {
     pub elements: Vec<SetElement>,
 }
 
+/// Most elements of a set without `size` that rules change, as in the kernel (`nft_dynset_init`).
+pub(crate) const DEFAULT_DYNSET_SIZE: u32 = 65_535;
+
 impl Set {
+    /// How many elements it may have at most: its `size`; without one 65,535 since a rule has begun to change it, also when that rule is gone.
+    pub fn most_elements(&self) -> Option<u32> {
+        self.size.filter(|size| *size > 0).or(self.updated_by_rules.then_some(DEFAULT_DYNSET_SIZE))
+    }
+
     /// Are its elements changed in the running program, one by one? Those of other sets (ranges, verdicts, objects) are changed in the tree, and compiled again.
     pub fn is_runtime(&self) -> bool {
         let kept_in_tree = match self.data.as_deref() {

@@ -16,7 +16,8 @@ type Text = Result<String, JsonScriptError>;
 /// The newest schema that is known.
 const SCHEMA_VERSION: u32 = 1;
 /// Commands; whatever has none is added.
-const COMMANDS: [&str; 9] = ["add", "create", "insert", "replace", "delete", "destroy", "flush", "list", "reset"];
+const COMMANDS: [&str; 10] =
+    ["add", "create", "insert", "replace", "delete", "destroy", "flush", "list", "reset", "get"];
 
 /// A document as `nft -j -f` takes it, as a script of nft commands: a line for each command.
 ///
@@ -306,7 +307,7 @@ fn rule_line(verb: &str, one: &JsonRule) -> Text {
         (_, None, Some(index)) => format!(" index {index}"),
         _ => String::new(),
     };
-    if verb == "delete" || verb == "destroy" {
+    if matches!(verb, "delete" | "destroy" | "reset") {
         return Ok(format!("{verb} rule {at}{number}"));
     }
     if one.expr.is_empty() {

@@ -6,9 +6,9 @@ use super::write_expression::{concat, tree_element};
 use super::write_object::{ObjectState, comment, flowtable, object};
 use super::write_statement::{limit, quota, stateful, statements};
 use super::write_value::{literal, range};
-use crate::ast::{AddedItem, Chain, Object, ObjectBody, Query, QueryKind, Rule, Set, Table};
+use crate::ast::{AddedItem, Chain, ElementName, Object, ObjectBody, Query, QueryKind, Rule, Set, Table};
 use crate::parse::type_name;
-use crate::program::json_access::{ListedElementState, SnapshotTable, shows_object};
+use crate::program::json_access::{ListedElementState, ListedState, SnapshotTable, shows_object};
 use crate::{ListOptions, RulesetSnapshot};
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ impl RulesetSnapshot {
         for query in queries {
             let mut found = Vec::new();
             for table in self.tables().filter(|table| table.is_asked_for(query)) {
-                write_table(query, &table, options, &mut found);
+                write_table(query, &table, options, &mut found)?;
             }
             if let (Some(name), true) = (&query.name, found.is_empty()) {
                 return Err(format!("nothing named {name} of this kind in this table"));
@@ -43,10 +43,9 @@ impl RulesetSnapshot {
             let of_item = |one: &JsonObject| handle_of(one) == item.handle;
             let mut objects = vec![table_object(table.tree)];
             if item.handle.is_some() {
-                let everything =
-                    Query { kind: QueryKind::Ruleset, family: None, table: None, name: None, reset: false };
+                let everything = Query::default();
                 objects.clear();
-                write_table(&everything, &table, options, &mut objects);
+                write_table(&everything, &table, options, &mut objects)?;
                 objects.retain(|one| !matches!(one, JsonObject::Table(_)) && of_item(one));
             }
             let verb = if item.inserted { "insert" } else { "add" };
@@ -96,7 +95,12 @@ fn table_object(table: &Table) -> JsonObject {
     })
 }
 
-fn write_table(query: &Query, table: &SnapshotTable<'_>, options: ListOptions, out: &mut Vec<JsonObject>) {
+fn write_table(
+    query: &Query,
+    table: &SnapshotTable<'_>,
+    options: ListOptions,
+    out: &mut Vec<JsonObject>,
+) -> Result<(), String> {
     let tree = table.tree;
     let named = |name: &String| query.name.as_ref().is_none_or(|wanted| wanted == name);
     if matches!(query.kind, QueryKind::Ruleset | QueryKind::Tables) {
@@ -109,7 +113,7 @@ fn write_table(query: &Query, table: &SnapshotTable<'_>, options: ListOptions, o
         out.extend(tree.flowtables.iter().map(|name| flowtable(tree, name)));
     }
     for set in tree.sets.iter().filter(|set| query.shows_set(set)) {
-        out.push(set_object(table, set, options));
+        out.push(set_object(table, set, options, query)?);
     }
     let chains = matches!(query.kind, QueryKind::Ruleset | QueryKind::Chains | QueryKind::Rules);
     let mut rules = Vec::new();
@@ -118,10 +122,12 @@ fn write_table(query: &Query, table: &SnapshotTable<'_>, options: ListOptions, o
             out.push(chain_object(tree, chain));
         }
         if query.kind != QueryKind::Chains || query.name.is_some() {
-            rules.extend(chain.rules.iter().map(|rule| rule_object(table, chain, rule, options)));
+            let asked = chain.rules.iter().filter(|rule| query.shows_rule(rule));
+            rules.extend(asked.map(|rule| rule_object(table, chain, rule, options)));
         }
     }
     out.extend(rules);
+    Ok(())
 }
 
 fn object_state(table: &SnapshotTable<'_>, one: &Object) -> ObjectState {
@@ -162,7 +168,7 @@ fn rule_object(table: &SnapshotTable<'_>, chain: &Chain, rule: &Rule, options: L
     })
 }
 
-fn set_object(table: &SnapshotTable<'_>, set: &Set, options: ListOptions) -> JsonObject {
+fn set_object(table: &SnapshotTable<'_>, set: &Set, options: ListOptions, query: &Query) -> Result<JsonObject, String> {
     let property = |name: &str| {
         let mut lines = set.properties.iter();
         lines.find_map(|line| {
@@ -188,25 +194,30 @@ fn set_object(table: &SnapshotTable<'_>, set: &Set, options: ListOptions) -> Jso
         handle: Some(set.handle),
         comment: set.properties.iter().find_map(|line| comment(line)),
         policy: property("policy"),
-        size: set.size,
+        size: set.most_elements(),
         flags: (!flags.is_empty()).then_some(OneOrMore::More(flags)),
         timeout: set.timeout,
         gc_interval: property("gc-interval").and_then(|text| crate::parse::duration_seconds(&text)),
         auto_merge: set.auto_merge,
-        elem: if options.terse { Vec::new() } else { elements(table, set, options) },
+        elem: if options.terse { Vec::new() } else { elements(table, set, options, &query.elements)? },
         stmt: set.stateful.iter().map(stateful).collect(),
         map,
     };
-    if set.data.is_some() { JsonObject::Map(json) } else { JsonObject::Set(json) }
+    Ok(if set.data.is_some() { JsonObject::Map(json) } else { JsonObject::Set(json) })
 }
 
-/// The elements of a set in use, or those of the tree.
-fn elements(table: &SnapshotTable<'_>, set: &Set, options: ListOptions) -> Vec<JsonValue> {
-    let Some(states) = table.elements(set) else {
-        let states = table.tree_states(set).into_iter().map(|state| state.map(|state| own_state(state, options)));
-        return set.elements.iter().zip(states).map(|(element, state)| tree_element(set, element, state)).collect();
+/// The elements of a set in use, or those of the tree: all, or those with these names.
+fn elements(
+    table: &SnapshotTable<'_>,
+    set: &Set,
+    options: ListOptions,
+    names: &[ElementName],
+) -> Result<Vec<JsonValue>, String> {
+    let json = |one| match one {
+        ListedState::InUse(state) => element(set, state, options),
+        ListedState::OfTree(one, state) => tree_element(set, one, state.map(|state| own_state(state, options))),
     };
-    states.into_iter().map(|state| element(set, state, options)).collect()
+    Ok(table.elements(set, names)?.into_iter().map(json).collect())
 }
 
 /// What an element has besides its key and its value; the key is empty.

@@ -49,13 +49,19 @@ impl Parser<'_> {
             "destroy" => self.parse_delete(false),
             "rename" => self.parse_rename(),
             "list" | "reset" if self.script.active => self.parse_query(word == "reset"),
+            "get" if self.script.active => {
+                self.expect_keyword("element")?;
+                self.parse_element_query(false)
+            }
             // What a file prints when nft loads it changes nothing.
             "list" => {
                 let depth = self.brace_depth;
                 self.skip_line(depth)
             }
-            "reset" | "monitor" => Err(Diagnostic::new(span, format!("`{word}` has no place in a ruleset file"))
-                .with_help("`keepstate control nft list ruleset` lists the rules of a running gateway")),
+            "reset" | "get" | "monitor" => {
+                Err(Diagnostic::new(span, format!("`{word}` has no place in a ruleset file"))
+                    .with_help("`keepstate control nft list ruleset` lists the rules of a running gateway"))
+            }
             _ => Err(Diagnostic::new(span, format!("unknown command `{word}`")).with_help(
                 "use table, include, define, add, create, insert, replace, delete, destroy, flush or rename",
             )),

@@ -1,13 +1,10 @@
 //! Changes of sets and maps by packets: `add`, `update`, `delete`, `meter`.
 use super::parser::{ParseResult, Parser};
-use crate::ast::{Dynset, DynsetOp, Expression, StatefulSpec, Statement};
+use crate::ast::{DEFAULT_DYNSET_SIZE, Dynset, DynsetOp, Expression, StatefulSpec, Statement};
 use crate::datatype::DataType;
 use crate::diagnostic::Diagnostic;
 use crate::lexer::{Token, TokenKind};
 use crate::source::Span;
-
-/// Maximum number of elements of a meter without `size`.
-const DEFAULT_METER_SIZE: u32 = 65_535;
 
 impl Parser<'_> {
     /// After `add`, `update` or `delete`: `@set { key … }`.
@@ -46,7 +43,8 @@ impl Parser<'_> {
     /// After `meter`: `NAME [size N] { key … }`, a dynamic set that needs no declaration.
     pub(super) fn parse_meter(&mut self) -> ParseResult<Dynset> {
         let (name, span) = self.expect_identifier("a name for the meter")?;
-        let size = if self.eat_keyword("size") { self.expect_u32("a number of elements")? } else { DEFAULT_METER_SIZE };
+        let size =
+            if self.eat_keyword("size") { self.expect_u32("a number of elements")? } else { DEFAULT_DYNSET_SIZE };
         let meter = self.parse_dynset_element(DynsetOp::Add, name, span, Some(size))?;
         self.anonymous_sets += 1;
         // As in nft, packets refresh the timeout of a meter's element.

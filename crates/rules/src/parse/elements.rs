@@ -20,9 +20,9 @@ impl Parser<'_> {
             return Err(Diagnostic::new(span, format!("no set or map named {name}")));
         };
         let (key, data, stateful) = (set.key.clone(), set.data.clone(), set.stateful.clone());
-        self.script.deletes = matches!(change(Vec::new()), SetChangeKind::Delete { .. });
+        self.script.names_elements = matches!(change(Vec::new()), SetChangeKind::Delete { .. });
         let elements = self.parse_elements(&key, data.as_deref());
-        self.script.deletes = false;
+        self.script.names_elements = false;
         let mut elements = elements?;
         for element in elements.iter_mut().filter(|element| element.stateful.is_empty()) {
             element.stateful.clone_from(&stateful);

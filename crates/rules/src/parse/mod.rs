@@ -30,6 +30,7 @@ mod table;
 mod tproxy;
 mod tunnel;
 mod unsupported;
+mod updated_sets;
 mod value;
 
 #[cfg(feature = "json")]
@@ -38,8 +39,8 @@ pub(crate) use ct_timeout::timeout_state_name;
 pub(crate) use exthdr::{exthdr_names, srh_names};
 #[cfg(feature = "json")]
 pub(crate) use payload::payload_field_names;
-#[cfg(feature = "json")]
 pub(crate) use set::type_name;
+pub(crate) use statement::DEFAULT_BURST;
 #[cfg(feature = "json")]
 pub(crate) use value::parse_duration as duration_seconds;
 
@@ -48,6 +49,7 @@ use crate::diagnostic::{Diagnostic, RulesetError};
 use crate::lexer::{Token, TokenKind, tokenize};
 use crate::source::{IncludeResolver, Sources};
 use parser::Parser;
+use updated_sets::known_handles;
 
 /// Parses a ruleset. `name` is the name of the text in error messages.
 ///
@@ -85,6 +87,7 @@ pub fn parse_with(
         parser.diagnostics.push(diagnostic);
     }
     if parser.diagnostics.is_empty() {
+        parser.mark_updated_sets(&Vec::new());
         parser.ruleset.assign_handles();
         Ok((parser.ruleset, parser.sources))
     } else {
@@ -117,6 +120,7 @@ pub fn parse_skipping_unsupported(
         parser.diagnostics.push(diagnostic);
     }
     if parser.diagnostics.is_empty() {
+        parser.mark_updated_sets(&Vec::new());
         parser.ruleset.assign_handles();
         Ok((parser.ruleset, parser.sources, parser.left_out.diagnostics))
     } else {
@@ -192,11 +196,15 @@ pub(crate) fn parse_script(
     parser.sources = sources;
     parser.script.active = true;
     parser.index_chains();
+    let before = known_handles(&parser.ruleset);
     if let Err(diagnostic) = parser.load_source(name, text, &[]).and_then(|()| parser.parse_ruleset()) {
         parser.diagnostics.push(diagnostic);
     }
     if !parser.diagnostics.is_empty() {
         return Err(RulesetError { diagnostics: parser.diagnostics, sources: parser.sources });
+    }
+    if parser.script.tree_changed {
+        parser.mark_updated_sets(&before);
     }
     let parser::ScriptState { tree_changed, changes, queries, added, .. } = parser.script;
     let notes = std::mem::take(&mut parser.ruleset.notes);

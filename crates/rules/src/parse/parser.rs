@@ -61,8 +61,8 @@ pub(super) struct Parser<'a> {
 pub(super) struct ScriptState {
     /// The tree is that of a running ruleset.
     pub(super) active: bool,
-    /// The command deletes elements.
-    pub(super) deletes: bool,
+    /// The command names elements that exist: the values of a map's may be left out.
+    pub(super) names_elements: bool,
     /// What the command adds must not exist.
     pub(super) create: bool,
     pub(super) tree_changed: bool,

@@ -54,7 +54,6 @@ fn is_stateful(word: &str) -> bool {
 }
 
 /// A type by its name; a number without one is an integer.
-#[cfg(feature = "json")]
 pub(crate) fn type_name(kind: DataType) -> String {
     let named = TYPE_NAMES.iter().find(|(_, known)| *known == kind).map(|(name, _)| (*name).to_owned());
     let object = match kind {
@@ -352,8 +351,8 @@ impl Parser<'_> {
         }
         let data = match data {
             None => None,
-            // An element to delete may be named without its value.
-            Some(_) if self.script.deletes && !matches!(self.peek(), TokenKind::Punct(":")) => None,
+            // An element that exists may be named without its value.
+            Some(_) if self.script.names_elements && !matches!(self.peek(), TokenKind::Punct(":")) => None,
             Some(kinds) => {
                 self.expect_punct(":")?;
                 self.skip_separators();

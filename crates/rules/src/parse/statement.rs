@@ -41,7 +41,7 @@ fn is_writable_option(field: ExthdrField) -> bool {
 }
 
 /// Packets that a limit lets pass at once.
-const DEFAULT_BURST: u64 = 5;
+pub(crate) const DEFAULT_BURST: u64 = 5;
 
 impl Parser<'_> {
     /// One statement.

@@ -9,7 +9,7 @@ use crate::source::Span;
 
 impl Compiler {
     pub(super) fn compile_set(&mut self, set: &Set) -> CompileResult<usize> {
-        let most = set.size.map(|size| size as usize);
+        let most = set.most_elements().map(|most| most as usize);
         let mut compiled = CompiledSet::new(set.timeout, most);
         let mut last = Span::default();
         for element in &set.elements {

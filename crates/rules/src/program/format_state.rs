@@ -3,6 +3,7 @@ use super::set::{DynElement, ElementValue};
 use super::state::StatefulExpr;
 use crate::ast::{ElementData, Limit, NftVerdict, Set, SetElement};
 use crate::datatype::{DataType, format_duration};
+use crate::parse::DEFAULT_BURST;
 use keepstate_engine::Instant;
 use std::fmt::Write;
 
@@ -84,7 +85,7 @@ fn write_times(out: &mut String, timeout: Option<u64>, until: Option<Instant>, n
     }
 }
 
-fn format_parts(kinds: &[DataType], ranges: impl Iterator<Item = (u128, u128)>) -> String {
+pub(super) fn format_parts(kinds: &[DataType], ranges: impl Iterator<Item = (u128, u128)>) -> String {
     let parts: Vec<String> = kinds
         .iter()
         .zip(ranges)
@@ -135,6 +136,8 @@ fn format_limit(limit: &Limit) -> String {
     match limit.per_byte {
         true if limit.burst == 0 => format!("limit rate {over}{} bytes/{unit}", limit.rate),
         true => format!("limit rate {over}{} bytes/{unit} burst {} bytes", limit.rate, limit.burst),
+        // As nft: what is usual is not written.
+        false if limit.burst == DEFAULT_BURST => format!("limit rate {over}{}/{unit}", limit.rate),
         false => format!("limit rate {over}{}/{unit} burst {} packets", limit.rate, limit.burst),
     }
 }

@@ -1,17 +1,25 @@
 //! What a listing in JSON reads of a snapshot.
 use super::compiled::ListedTable;
+use super::listed_elements::ListedElement;
 use super::listing;
-use super::set::{DynElement, ElementValue, kept_key};
+use super::set::{DynElement, ElementValue};
 use super::snapshot::RulesetSnapshot;
 use super::state::StatefulExpr;
-use crate::ast::{AnonymousChain, Limit, ObjectBody, Query, QueryKind, Rule, Set, SetElement, Table};
-use std::collections::BTreeMap;
+use crate::ast::{AnonymousChain, ElementName, Limit, ObjectBody, Query, QueryKind, Rule, Set, SetElement, Table};
 
 /// A table and the state of what it has.
 pub(crate) struct SnapshotTable<'a> {
     pub(crate) tree: &'a Table,
     listed: &'a ListedTable,
     snapshot: &'a RulesetSnapshot,
+}
+
+/// An element as a listing shows it.
+pub(crate) enum ListedState<'a> {
+    /// Of a set whose elements packets and scripts change one by one.
+    InUse(ListedElementState),
+    /// Of another set, with what it has counted if it counts.
+    OfTree(&'a SetElement, Option<ListedElementState>),
 }
 
 /// An element of a set in use.
@@ -70,47 +78,31 @@ impl SnapshotTable<'_> {
         slots.and_then(|slots| self.snapshot.counters.get(slots.counters.clone())).unwrap_or_default()
     }
 
-    /// The elements of a set that packets and scripts change one by one, in the order of their keys; `None` for other sets.
-    pub(crate) fn elements(&self, set: &Set) -> Option<Vec<ListedElementState>> {
-        if !set.is_runtime() {
-            return None;
-        }
-        let at = self.listed.set_indices.get(&set.name);
-        let found = at.and_then(|at| self.snapshot.elements.get(at)).map(Vec::as_slice).unwrap_or_default();
-        let mut sorted: Vec<_> = found.iter().collect();
-        sorted.sort_by(|(one, _), (other, _)| one.cmp(other));
+    /// The elements of a set in the order of their keys: all, or those with these names.
+    ///
+    /// # Errors
+    /// It does not have one of them.
+    pub(crate) fn elements<'b>(
+        &'b self,
+        set: &'b Set,
+        names: &'b [ElementName],
+    ) -> Result<Vec<ListedState<'b>>, String> {
         let now = self.snapshot.now;
-        let catchall = at.and_then(|at| self.snapshot.catchalls.get(at));
-        let states = sorted
-            .into_iter()
-            .map(|(key, element)| (Some(key.clone()), element))
-            .chain(catchall.map(|element| (None, element)))
-            .map(|(key, element)| ListedElementState {
-                key,
+        let found = self.snapshot.listed_elements(self.listed, set, names);
+        let found = found.map_err(|name| listing::missing_element(set, name))?;
+        let states = found.into_iter().map(|one| match one {
+            ListedElement::InUse(key, element) => ListedState::InUse(ListedElementState {
+                key: key.map(Box::from),
                 timeout: element.timeout.filter(|own| Some(*own) != set.timeout),
                 expires: element.expires_at.map(|end| end.0.saturating_sub(now.0) / 1_000_000_000),
                 ..ListedElementState::of(element)
-            })
-            .collect();
-        Some(states)
-    }
-
-    /// What the elements of another set have counted, in the order of the tree; `None` for those without state of their own.
-    pub(crate) fn tree_states(&self, set: &Set) -> Vec<Option<ListedElementState>> {
-        let at = self.listed.set_indices.get(&set.name);
-        let found = at.and_then(|at| self.snapshot.elements.get(at)).map(Vec::as_slice).unwrap_or_default();
-        let in_use: BTreeMap<&[u128], &DynElement> = found.iter().map(|(key, element)| (&**key, element)).collect();
-        let state_of = |element: &SetElement| {
-            if element.stateful.is_empty() {
-                return None;
+            }),
+            // Those without state of their own are as the tree has them.
+            ListedElement::OfTree(element, state) => {
+                ListedState::OfTree(element, state.filter(|_| !element.stateful.is_empty()).map(ListedElementState::of))
             }
-            let known = match &element.key {
-                None => at.and_then(|at| self.snapshot.catchalls.get(at)),
-                Some(key) => in_use.get(&*kept_key(key)).copied(),
-            };
-            known.map(ListedElementState::of)
-        };
-        set.elements.iter().map(state_of).collect()
+        });
+        Ok(states.collect())
     }
 }
 

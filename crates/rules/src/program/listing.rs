@@ -1,12 +1,13 @@
 //! A ruleset in nft's syntax: rules as they were written, with today's counters, quotas and set elements. nft reads it, and so do we.
 use super::compiled::{ListedTable, Program};
-use super::format_state::{format_element, format_tree_element};
-use super::set::{DynElement, kept_key};
+use super::format_state::format_parts;
+use super::set_lines::{meter_set, set_lines};
 use super::snapshot::RulesetSnapshot;
 #[cfg(feature = "json")]
 use crate::ast::AnonymousChain;
-use crate::ast::{AddedItem, Chain, Object, ObjectBody, Query, QueryKind, Rule, Set, SetElement, Statement, Table};
-use std::collections::BTreeMap;
+use crate::ast::{
+    AddedItem, Chain, Dynset, ElementName, Object, ObjectBody, Query, QueryKind, Rule, Set, Statement, Table,
+};
 use std::fmt::{Display, Write};
 
 /// What a listing shows.
@@ -23,7 +24,7 @@ pub struct ListOptions {
 impl Program {
     /// The whole ruleset in nft's syntax: named objects, sets with their elements, chains; every rule as written, with its current counters.
     pub fn list(&self) -> impl Display + '_ {
-        let query = Query { kind: QueryKind::Ruleset, family: None, table: None, name: None, reset: false };
+        let query = Query::default();
         let mut snapshot = self.start_snapshot(std::slice::from_ref(&query), self.state.last_seen);
         self.continue_snapshot(&mut snapshot, usize::MAX);
         snapshot.list(&query, ListOptions::default()).unwrap_or_default()
@@ -39,7 +40,7 @@ impl RulesetSnapshot {
         let mut writer = ListingWriter { snapshot: self, options, out: String::new(), found: false };
         for (table, listed) in self.listing.tree.tables.iter().zip(&self.listing.tables) {
             if query.covers(table.family, &table.name) {
-                writer.write_table(query, table, listed);
+                writer.write_table(query, table, listed)?;
             }
         }
         match &query.name {
@@ -80,11 +81,12 @@ impl ListingWriter<'_> {
         if self.options.handles { format!(" # handle {handle}") } else { String::new() }
     }
 
-    fn write_table(&mut self, query: &Query, table: &Table, listed: &ListedTable) {
+    fn write_table(&mut self, query: &Query, table: &Table, listed: &ListedTable) -> Result<(), String> {
         let name = format!("table {} {}", table.family, table.name);
         if query.kind == QueryKind::Tables {
             let handle = self.handle(table.handle);
-            return self.line(0, &format!("{name}{handle}"));
+            self.line(0, &format!("{name}{handle}"));
+            return Ok(());
         }
         let whole = query.kind == QueryKind::Ruleset;
         self.line(0, &format!("{name} {{{}", if whole { self.handle(table.handle) } else { String::new() }));
@@ -104,17 +106,22 @@ impl ListingWriter<'_> {
         }
         for set in table.sets.iter().filter(|set| query.shows_set(set)) {
             self.separate(&mut first, whole);
-            self.write_set(set, listed);
+            let elements = match self.options.terse {
+                true => Vec::new(),
+                false => self.element_texts(set, listed, &query.elements)?,
+            };
+            self.write_set(set, query.kind == QueryKind::Elements, elements);
         }
         if query.kind == QueryKind::Meters {
-            self.write_meters(query, table, listed);
+            self.write_meters(query, table, listed)?;
         }
         let chains = matches!(query.kind, QueryKind::Ruleset | QueryKind::Chains | QueryKind::Rules);
         for chain in table.chains.iter().filter(|chain| chains && named(&chain.name)) {
             self.separate(&mut first, whole);
-            self.write_chain(chain, listed, query.kind != QueryKind::Chains || query.name.is_some());
+            self.write_chain(chain, listed, query);
         }
         self.line(0, "}");
+        Ok(())
     }
 
     /// An empty line between the parts of a table.
@@ -159,66 +166,42 @@ impl ListingWriter<'_> {
         [first].into_iter().filter(|line| !line.is_empty()).chain(comment).collect()
     }
 
-    fn write_set(&mut self, set: &Set, listed: &ListedTable) {
+    fn write_set(&mut self, set: &Set, only_header: bool, elements: Vec<String>) {
         let word = if set.data.is_some() { "map" } else { "set" };
         let handle = self.handle(set.handle);
         self.line(1, &format!("{word} {} {{{handle}", set.name));
-        set.properties.iter().for_each(|line| self.line(2, line));
-        let elements = if self.options.terse { Vec::new() } else { self.elements(set, listed) };
+        self.write_set_lines(set, only_header, elements);
+    }
+
+    fn write_set_lines(&mut self, set: &Set, only_header: bool, elements: Vec<String>) {
+        set_lines(set, only_header).iter().for_each(|line| self.line(2, line));
         if !elements.is_empty() {
             self.line(2, &format!("elements = {{ {} }}", elements.join(",\n\t\t\t     ")));
         }
         self.line(1, "}");
     }
 
-    /// The set's elements, in the order of their keys.
-    fn elements(&self, set: &Set, listed: &ListedTable) -> Vec<String> {
-        let at = listed.set_indices.get(&set.name);
-        let found = at.and_then(|at| self.snapshot.elements.get(at)).map(Vec::as_slice).unwrap_or_default();
-        let (now, stateless) = (self.snapshot.now, self.options.stateless);
-        if set.is_runtime() {
-            let mut sorted: Vec<_> = found.iter().collect();
-            sorted.sort_by(|(one, _), (other, _)| one.cmp(other));
-            let catchall = at.and_then(|at| self.snapshot.catchalls.get(at));
-            return sorted
-                .into_iter()
-                .map(|(key, element)| (Some(&**key), element))
-                .chain(catchall.map(|element| (None, element)))
-                .map(|(key, element)| format_element(set, key, element, now, stateless))
-                .collect();
-        }
-        let lives = set.elements.iter().filter(|element| element.deadline.is_none_or(|end| end > now));
-        let mut sorted: Vec<_> = lives.collect();
-        sorted.sort_by(|one, other| (one.key.is_none(), &one.key).cmp(&(other.key.is_none(), &other.key)));
-        // What ranges and elements of maps to verdicts have counted.
-        let in_use: BTreeMap<&[u128], &DynElement> = found.iter().map(|(key, element)| (&**key, element)).collect();
-        let state_of = |element: &SetElement| match &element.key {
-            None => at.and_then(|at| self.snapshot.catchalls.get(at)),
-            Some(key) if !element.stateful.is_empty() => in_use.get(&*kept_key(key)).copied(),
-            Some(_) => None,
-        };
-        sorted
-            .into_iter()
-            .map(|element| format_tree_element(set, element, state_of(element), (now, stateless)))
-            .collect()
+    /// The set's elements, in the order of their keys: all, or those with these names.
+    fn element_texts(&self, set: &Set, listed: &ListedTable, names: &[ElementName]) -> Result<Vec<String>, String> {
+        let elements = self.snapshot.listed_elements(listed, set, names).map_err(|name| missing_element(set, name))?;
+        Ok(elements.iter().map(|one| one.format(set, self.snapshot, self.options.stateless)).collect())
     }
 
-    fn write_meters(&mut self, query: &Query, table: &Table, listed: &ListedTable) {
-        let mut names: Vec<_> = listed.set_indices.iter().collect();
-        names.sort();
-        for (name, at) in names {
-            let declared = table.sets.iter().any(|set| set.name == *name);
-            if declared || query.name.as_ref().is_some_and(|wanted| wanted != name) {
+    fn write_meters(&mut self, query: &Query, table: &Table, listed: &ListedTable) -> Result<(), String> {
+        for set in meters(table) {
+            if query.name.as_ref().is_some_and(|wanted| *wanted != set.name) {
                 continue;
             }
             self.found = true;
-            let count = self.snapshot.elements.get(at).map_or(0, Vec::len);
-            self.line(1, &format!("meter {name} {{ # elements: {count}"));
-            self.line(1, "}");
+            let elements = if self.options.terse { Vec::new() } else { self.element_texts(&set, listed, &[])? };
+            self.line(1, &format!("meter {} {{", set.name));
+            self.write_set_lines(&set, false, elements);
         }
+        Ok(())
     }
 
-    fn write_chain(&mut self, chain: &Chain, listed: &ListedTable, rules: bool) {
+    fn write_chain(&mut self, chain: &Chain, listed: &ListedTable, query: &Query) {
+        let rules = query.kind != QueryKind::Chains || query.name.is_some();
         let handle = self.handle(chain.handle);
         self.line(1, &format!("chain {} {{{handle}", chain.name));
         if let Some(base) = &chain.base {
@@ -228,7 +211,7 @@ impl ListingWriter<'_> {
         if let Some(comment) = &chain.comment {
             self.line(2, &format!("comment \"{comment}\""));
         }
-        for rule in chain.rules.iter().filter(|_| rules) {
+        for rule in chain.rules.iter().filter(|rule| rules && query.shows_rule(rule)) {
             let text = self.rule_text(rule, listed);
             let handle = self.handle(rule.handle);
             self.line(2, &format!("{text}{handle}"));
@@ -240,7 +223,14 @@ impl ListingWriter<'_> {
         let slots = listed.slots.get(&(rule.handle, rule.replaced));
         let counters = slots.and_then(|slots| self.snapshot.counters.get(slots.counters.clone())).unwrap_or_default();
         let mut counts = counters.iter().copied().filter(|_| !self.options.stateless);
-        full_rule_text(rule, &mut counts, self.options.stateless)
+        let mut text = full_rule_text(rule, &mut counts, self.options.stateless);
+        for statement in std::iter::once(rule).chain(rule.nested_rules()).flat_map(|rule| &rule.statements) {
+            // As nft does, also where none was written.
+            if let Statement::Dynset(Dynset { meter_size: Some(size), set, .. }) = statement {
+                text = text.replacen(&format!("meter {set} {{"), &format!("meter {set} size {size} {{"), 1);
+            }
+        }
+        text
     }
 
     fn write_added(&mut self, item: &AddedItem, table: &Table, listed: &ListedTable) {
@@ -256,7 +246,7 @@ impl ListingWriter<'_> {
             self.line(0, &format!("add chain {place} {}{}{end}", chain.name, head.unwrap_or_default()));
         } else if let Some(set) = table.sets.iter().find(|set| set.handle == handle) {
             let word = if set.data.is_some() { "map" } else { "set" };
-            self.line(0, &format!("add {word} {place} {} {{ {}; }}{end}", set.name, set.properties.join("; ")));
+            self.line(0, &format!("add {word} {place} {} {{ {}; }}{end}", set.name, set_lines(set, false).join("; ")));
         } else if let Some(object) = table.objects.iter().find(|object| object.handle == handle) {
             let lines = self.object_lines(object, listed).join("; ");
             self.line(0, &format!("add {} {place} {} {{ {lines}; }}{end}", object.body.keyword(), object.name));
@@ -269,6 +259,26 @@ impl ListingWriter<'_> {
             }
         }
     }
+}
+
+/// The sets that the `meter` statements of a table make, in the order of their names.
+fn meters(table: &Table) -> Vec<Set> {
+    let mut found = std::collections::BTreeMap::new();
+    for statement in table.chains.iter().flat_map(Chain::all_rules).flat_map(|rule| &rule.statements) {
+        match statement {
+            Statement::Dynset(change) if change.meter_size.is_some() => {
+                found.entry(change.set.clone()).or_insert_with(|| meter_set(change));
+            }
+            _ => (),
+        }
+    }
+    found.into_values().collect()
+}
+
+/// What is said when a query names an element that is not there.
+pub(crate) fn missing_element(set: &Set, name: &ElementName) -> String {
+    let element = name.as_ref().map_or("*".to_owned(), |key| format_parts(&set.key, key.iter().copied()));
+    format!("{} does not have the element {element}", set.name)
 }
 
 pub(super) fn shows_object(kind: QueryKind, body: &ObjectBody) -> bool {

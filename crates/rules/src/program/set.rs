@@ -3,6 +3,7 @@
 use super::instr::CompiledVerdict;
 use super::range_tree::{KeyRanges, RangeTree};
 use super::state::StatefulExpr;
+use crate::ast::DEFAULT_DYNSET_SIZE;
 use keepstate_engine::Instant;
 use smallvec::SmallVec;
 use std::collections::HashMap;
@@ -41,9 +42,6 @@ pub(super) struct CompiledSet {
 
 /// The least time between two searches for expired elements of a full set: a packet's work must not grow with the set.
 const CLEANUP_INTERVAL: Duration = Duration::from_millis(100);
-
-/// Elements that packets may add to a set without `size`.
-const DEFAULT_DYNSET_SIZE: usize = 65_535;
 
 /// What an element maps to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -279,7 +277,7 @@ impl CompiledSet {
 
     /// Is there room for one more dynamic element? Removes expired ones if the set is full.
     pub(super) fn make_room(&mut self, now: Instant) -> bool {
-        let most = self.max_size.unwrap_or(DEFAULT_DYNSET_SIZE);
+        let most = self.max_size.unwrap_or(DEFAULT_DYNSET_SIZE as usize);
         if self.dynamic.len() < most {
             return true;
         }

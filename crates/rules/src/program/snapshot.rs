@@ -3,7 +3,7 @@
 use super::compiled::{Listing, Program};
 use super::set::DynElement;
 use super::state::StatefulExpr;
-use crate::ast::{Query, QueryKind, Set};
+use crate::ast::{Query, QueryKind, Rule, Set};
 use keepstate_engine::Instant;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,18 +27,27 @@ pub struct RulesetSnapshot {
     pending: Vec<usize>,
     /// Elements of that one that were copied, and the room of its table: more room means that they were moved.
     position: (usize, usize),
+    /// Sets of which only these elements are still to be copied.
+    named: Vec<(usize, Vec<Box<[u128]>>)>,
 }
 
 impl Program {
     /// Begins a copy for these queries: counters and quotas at once, elements later.
     pub fn start_snapshot(&self, queries: &[Query], now: Instant) -> RulesetSnapshot {
         let listing = Arc::clone(&self.listing);
-        let mut pending = Vec::new();
+        let (mut pending, mut named) = (Vec::new(), Vec::new());
         for (table, listed) in listing.tree.tables.iter().zip(&listing.tables) {
             for set in &table.sets {
-                let asked = |query: &Query| query.covers(table.family, &table.name) && query.shows_set(set);
-                if queries.iter().any(asked) {
-                    pending.extend(listed.set_indices.get(&set.name));
+                let asked = |query: &&Query| query.covers(table.family, &table.name) && query.shows_set(set);
+                let Some(at) = listed.set_indices.get(&set.name).copied() else { continue };
+                // Of a set that may be large only what is asked for is copied.
+                let whole = |query: &Query| query.elements.is_empty() || !set.is_runtime();
+                match queries.iter().filter(asked).any(whole) {
+                    true => pending.push(at),
+                    false => {
+                        let keys: Vec<_> = queries.iter().filter(asked).flat_map(Query::exact_keys).collect();
+                        named.extend((!keys.is_empty()).then_some((at, keys)));
+                    }
                 }
             }
             let declared = |name: &String| table.sets.iter().any(|set| set.name == *name);
@@ -63,6 +72,7 @@ impl Program {
             now,
             pending,
             position: (0, 0),
+            named,
             listing,
         }
     }
@@ -74,6 +84,22 @@ impl Program {
             return None;
         }
         let mut left = count;
+        while let Some((at, keys)) = snapshot.named.last_mut() {
+            if left == 0 {
+                return Some(false);
+            }
+            let from = keys.len().saturating_sub(left);
+            left -= keys.len() - from;
+            let set = self.sets.get(*at);
+            let copied = snapshot.elements.entry(*at).or_default();
+            for key in keys.drain(from..) {
+                let found = set.and_then(|set| set.dynamic.get(&key)).filter(|element| element.lives(snapshot.now));
+                copied.extend(found.map(|element| (key, element.for_listing())));
+            }
+            if from == 0 {
+                snapshot.named.pop();
+            }
+        }
         while let Some(at) = snapshot.pending.last().copied() {
             let Some(set) = self.sets.get(at) else {
                 snapshot.pending.pop();
@@ -117,8 +143,20 @@ impl Query {
             QueryKind::Ruleset => true,
             QueryKind::Sets => set.data.is_none(),
             QueryKind::Maps => set.data.is_some(),
+            QueryKind::Elements => true,
             _ => false,
         };
         kind && self.name.as_ref().is_none_or(|name| *name == set.name)
+    }
+
+    /// Is this rule of such a chain asked for?
+    pub(crate) fn shows_rule(&self, rule: &Rule) -> bool {
+        self.rule.is_none_or(|handle| handle == rule.handle)
+    }
+
+    /// The keys that it names, without those of ranges and `*`.
+    fn exact_keys(&self) -> impl Iterator<Item = Box<[u128]>> {
+        let keys = self.elements.iter().flatten();
+        keys.map(|key| key.iter().map(|(first, _)| *first).collect())
     }
 }

@@ -87,6 +87,20 @@ impl StatefulExpr {
         }
     }
 
+    /// Takes from it what another of its kind has counted: counters and quotas; the others have nothing to reset.
+    pub(super) fn take(&mut self, counted: &StatefulExpr) {
+        match (self, counted) {
+            (StatefulExpr::Counter(packets, bytes), StatefulExpr::Counter(less_packets, less_bytes)) => {
+                *packets = packets.saturating_sub(*less_packets);
+                *bytes = bytes.saturating_sub(*less_bytes);
+            }
+            (StatefulExpr::Quota { used, .. }, StatefulExpr::Quota { used: less, .. }) => {
+                *used = used.saturating_sub(*less);
+            }
+            _ => (),
+        }
+    }
+
     /// Exchanges what was counted so far, if both are of one kind; the limits themselves stay.
     pub(super) fn swap_state(&mut self, other: &mut StatefulExpr) {
         match (self, other) {

@@ -10,7 +10,6 @@ use super::element_change::{PreparedChange, apply_changes, prepare_changes};
 use super::rule_drops::DropMoves;
 use super::set::DynElement;
 use super::set_lookup::LookupScope;
-use super::state::StatefulExpr;
 use super::update_scope::scope_between;
 use crate::ast::{AddedItem, ObjectBody, Query, Ruleset, Table};
 use crate::check::{refuse_masquerade, refuse_unassigned_sources};
@@ -20,7 +19,6 @@ use crate::source::{IncludeResolver, Sources};
 use keepstate_engine::Instant;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::ops::Range;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -193,53 +191,6 @@ impl Program {
                     let pairs = element.stateful.iter_mut().zip(&mut old.stateful);
                     pairs.for_each(|(one, other)| one.swap_state(other));
                 }
-            }
-        }
-    }
-
-    /// Sets counters and quotas that a query names to zero, after they were read.
-    pub fn reset(&mut self, query: &Query) {
-        use crate::ast::QueryKind;
-        let listing = Arc::clone(&self.listing);
-        for (listed, table) in listing.tables.iter().zip(&listing.tree.tables) {
-            if query.family.is_some_and(|family| family != listed.family)
-                || query.table.as_ref().is_some_and(|name| *name != listed.name)
-            {
-                continue;
-            }
-            let named = |name: &String| query.name.as_ref().is_none_or(|wanted| wanted == name);
-            match query.kind {
-                QueryKind::Counters => {
-                    for (_, at) in listed.counters.iter().filter(|(name, _)| named(name)) {
-                        self.reset_counters(*at..*at + 1);
-                    }
-                }
-                QueryKind::Quotas => {
-                    for (_, at) in listed.stateful.iter().filter(|((name, quota), _)| *quota && named(name)) {
-                        self.reset_stateful(*at..*at + 1);
-                    }
-                }
-                _ => {
-                    let chains = table.chains.iter().filter(|chain| named(&chain.name));
-                    for rule in chains.flat_map(|chain| &chain.rules) {
-                        if let Some(slots) = listed.slots.get(&(rule.handle, rule.replaced)) {
-                            self.reset_counters(slots.counters.clone());
-                            self.reset_stateful(slots.stateful.clone());
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn reset_counters(&mut self, range: Range<usize>) {
-        self.state.counters.get_mut(range).unwrap_or_default().fill((0, 0));
-    }
-
-    fn reset_stateful(&mut self, range: Range<usize>) {
-        for state in self.state.stateful.get_mut(range).unwrap_or_default() {
-            if let StatefulExpr::Quota { used, .. } = state {
-                *used = 0;
             }
         }
     }
