@@ -49,6 +49,12 @@ fn scripts_change_the_running_ruleset_and_reload_keeps_state() {
     let listed = gateway.nft("list set inet filter banned").unwrap();
     assert!(listed.contains("192.0.2.7 timeout 1h expires 59m"), "{listed}");
 
+    // One element, or the answer that it is not there.
+    let found = gateway.nft("get element inet filter banned { 192.0.2.7 }").unwrap();
+    assert!(found.contains("192.0.2.7 timeout 1h expires 59m"), "{found}");
+    let refused = gateway.nft("get element inet filter banned { 192.0.2.8 }").unwrap_err();
+    assert!(refused.contains("banned does not have the element 192.0.2.8"), "{refused}");
+
     // All or nothing: the last command is impossible, so the first has not happened.
     let refused =
         gateway.nft("add element inet filter banned { 192.0.2.8 }; delete element inet filter banned { 192.0.2.9 }");
@@ -67,6 +73,13 @@ fn scripts_change_the_running_ruleset_and_reload_keeps_state() {
     assert!(rules.contains("\t\ttcp dport 25 counter packets 0 bytes 0 drop # handle 6\n"), "{rules}");
     gateway.nft("delete rule inet filter forward handle 6").unwrap();
     assert!(gateway.nft("delete rule inet filter forward handle 6").is_err());
+
+    // What was listed is what was taken.
+    gateway.nft("add set inet filter counted { type ipv4_addr; counter; elements = { 192.0.2.9 counter packets 3 bytes 4 }; }").unwrap();
+    let (first, second) =
+        (gateway.nft("reset set inet filter counted").unwrap(), gateway.nft("reset set inet filter counted").unwrap());
+    assert!(first.contains("packets 3 bytes 4") && second.contains("packets 0 bytes 0"), "{first}{second}");
+    gateway.nft("delete set inet filter counted").unwrap();
 
     // A table of its own, from standard input; more than fits into the request's line.
     let addresses: Vec<String> = (0..10_000).map(|number| format!("10.{}.{}.1", number / 250, number % 250)).collect();
