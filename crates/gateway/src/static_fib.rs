@@ -35,35 +35,72 @@ pub struct RouteConfig {
 }
 
 impl StaticFib {
+    /// What does not fit together, all of it: two interfaces of one name, routes to an interface that is not there.
+    pub fn faults(&self) -> Vec<StaticFibFault> {
+        let mut faults = Vec::new();
+        for (at, InterfaceConfig { name, .. }) in self.interfaces.iter().enumerate() {
+            let same = |interfaces: &[InterfaceConfig]| interfaces.iter().filter(|one| one.name == *name).count();
+            // Once for each name.
+            if same(self.interfaces.get(..at).unwrap_or_default()) == 1 {
+                let message = format!("--device {name}: given {} times", same(&self.interfaces));
+                faults.push(StaticFibFault { is_route: false, message });
+            }
+        }
+        for RouteConfig { prefix, length, interface } in &self.routes {
+            if !self.interfaces.iter().any(|known| known.name == *interface) {
+                let message = format!("--route {prefix}/{length}={interface}: there is no --device {interface}");
+                faults.push(StaticFibFault { is_route: true, message });
+            }
+        }
+        faults
+    }
+
     /// The FIB of these interfaces and routes.
     ///
     /// # Errors
-    /// A sentence for the user: two interfaces of one name, a route to an interface that is not there.
+    /// A line for the user about each of [`StaticFib::faults`].
     pub fn build(&self) -> Result<FibTable, String> {
-        let mut interfaces: Vec<Interface> = Vec::new();
-        for (index, InterfaceConfig { name, addresses }) in (1..).zip(&self.interfaces) {
-            if interfaces.iter().any(|known| known.name == *name) {
-                return Err(format!("--device {name}: given twice"));
-            }
-            let (name, addresses) = (name.clone(), addresses.clone());
-            interfaces.push(Interface {
-                index,
-                name,
-                mtu: self.mtu,
-                group: 0,
-                link_type: LINK_TYPE_NONE,
-                kind: String::new(),
-                addresses,
-            });
+        let faults: Vec<String> = self.faults().into_iter().map(|fault| fault.message).collect();
+        if !faults.is_empty() {
+            return Err(faults.join("\n"));
         }
-        let mut routes = Vec::new();
-        for RouteConfig { prefix, length, interface } in &self.routes {
-            let Some(known) = interfaces.iter().find(|known| known.name == *interface) else {
-                return Err(format!("--route {prefix}/{length}={interface}: there is no --device {interface}"));
-            };
-            routes.push(Route::new(*prefix, *length, known.index));
-        }
+        let interface = |(index, InterfaceConfig { name, addresses }): (u32, &InterfaceConfig)| Interface {
+            index,
+            name: name.clone(),
+            mtu: self.mtu,
+            group: 0,
+            link_type: LINK_TYPE_NONE,
+            kind: String::new(),
+            addresses: addresses.clone(),
+        };
+        let interfaces: Vec<Interface> = (1..).zip(&self.interfaces).map(interface).collect();
+        let route = |RouteConfig { prefix, length, interface }: &RouteConfig| {
+            let known = interfaces.iter().find(|known| known.name == *interface)?;
+            Some(Route::new(*prefix, *length, known.index))
+        };
+        let routes = self.routes.iter().filter_map(route).collect();
         Ok(FibTable::new(interfaces, routes))
+    }
+}
+
+/// One thing that does not fit together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StaticFibFault {
+    /// It is about a route, otherwise about an interface.
+    pub is_route: bool,
+    /// A sentence for the user.
+    pub message: String,
+}
+
+/// An address of an interface and the length of its prefix; from text as `10.1.0.1/24`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InterfaceAddress(pub IpAddr, pub u8);
+
+impl FromStr for InterfaceAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<InterfaceAddress, String> {
+        parse_prefix(text).map(|(address, length)| InterfaceAddress(address, length))
     }
 }
 
@@ -72,12 +109,28 @@ impl FromStr for InterfaceConfig {
 
     fn from_str(text: &str) -> Result<InterfaceConfig, String> {
         let (name, addresses) = text.split_once('=').ok_or("write NAME=ADDRESS/LENGTH, like lan0=10.1.0.1/24")?;
-        if name.is_empty() || name.len() > 15 || name.contains(['/', ' ']) {
-            return Err(format!("{name:?}: an interface name has 1 to 15 characters, no slash, no space"));
+        let name = check_name(name);
+        let (good, bad): (Vec<_>, Vec<_>) = addresses.split(',').map(parse_prefix).partition(Result::is_ok);
+        let mut faults: Vec<String> = name.as_ref().err().cloned().into_iter().collect();
+        faults.extend(bad.into_iter().filter_map(Result::err));
+        match name {
+            Ok(name) if faults.is_empty() => {
+                Ok(InterfaceConfig { name: name.to_owned(), addresses: good.into_iter().flatten().collect() })
+            }
+            _ => Err(faults.join("; ")),
         }
-        let addresses = addresses.split(',').map(parse_prefix).collect::<Result<Vec<_>, _>>()?;
-        Ok(InterfaceConfig { name: name.to_owned(), addresses })
     }
+}
+
+/// The name of an interface.
+///
+/// # Errors
+/// A sentence for the user: the kernel has no such names.
+pub(crate) fn check_name(name: &str) -> Result<&str, String> {
+    if name.is_empty() || name.len() > 15 || name.contains(['/', ' ']) {
+        return Err(format!("{name:?}: an interface name has 1 to 15 characters, no slash, no space"));
+    }
+    Ok(name)
 }
 
 impl FromStr for RouteConfig {
@@ -120,6 +173,8 @@ mod tests {
             ("lan0=10.0.0.1", "ADDRESS/LENGTH"),
             ("lan0=10.0.0.1/33", "0 to 32"),
             ("lan0=x/8", "not an IP address"),
+            ("lan0=10.0.0.1/33,10.0.0.1/8,x/8,fd00::1/129", "0 to 32; x is not an IP address; fd00::1/129"),
+            ("a/b=10.0.0.1/33", "no space; 10.0.0.1/33: the prefix length is 0 to 32"),
         ] {
             assert!(bad.parse::<InterfaceConfig>().is_err_and(|error| error.contains(expected)), "{bad}");
         }
@@ -133,7 +188,9 @@ mod tests {
             mtu: 1500,
         };
         assert!(fib(&["a=10.0.0.1/8", "b=10.1.0.1/8"], &["0.0.0.0/0=b"]).build().is_ok());
-        assert!(fib(&["a=10.0.0.1/8", "a=10.1.0.1/8"], &[]).build().is_err_and(|error| error.contains("given twice")));
+        assert!(
+            fib(&["a=10.0.0.1/8", "a=10.1.0.1/8"], &[]).build().is_err_and(|error| error.contains("given 2 times"))
+        );
         assert!(fib(&["a=10.0.0.1/8"], &["0.0.0.0/0=b"]).build().is_err_and(|error| error.contains("no --device b")));
     }
 }

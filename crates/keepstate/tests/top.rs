@@ -21,10 +21,16 @@ struct OnTerminal {
 impl OnTerminal {
     /// `None` where there may be no namespace.
     fn start() -> Option<OnTerminal> {
-        let top =
-            format!("stty rows 24 cols 80; echo pid=$$.; exec {} top --doctor 0", env!("CARGO_BIN_EXE_keepstate"));
-        let started = Command::new("unshare")
-            .args(["--net", "script", "-qec", &top, "/dev/null"])
+        OnTerminal::start_with("", &["unshare", "--net"])
+    }
+
+    /// With options of its own; `inside` runs it.
+    fn start_with(options: &str, inside: &[&str]) -> Option<OnTerminal> {
+        let program = env!("CARGO_BIN_EXE_keepstate");
+        let top = format!("stty rows 24 cols 100; echo pid=$$.; exec {program} top --doctor 0 {options}");
+        let words = [inside, &["script", "-qec", &top, "/dev/null"]].concat();
+        let started = Command::new(words[0])
+            .args(&words[1..])
             .env("TERM", "xterm")
             .env("NO_COLOR", "1")
             .stdin(Stdio::piped())
@@ -153,4 +159,24 @@ fn one_screen_of_a_table_that_cannot_be_read_is_an_error() {
     }
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("cannot read the table of Linux: no permission"), "{said}");
+}
+
+#[test]
+fn it_says_that_its_network_namespace_is_gone() {
+    let name = format!("kstop{}", std::process::id());
+    let ip =
+        |words: &[&str]| Command::new("ip").args(words).stderr(Stdio::null()).status().is_ok_and(|ran| ran.success());
+    if !ip(&["netns", "add", &name]) {
+        return report_skipped("top of a network namespace: it needs root and iproute2");
+    }
+    let started = OnTerminal::start_with(&format!("--netns {name}"), &["env"]);
+    let follows = started.map(|mut top| (top.wait_for("connections 0-0 of 0"), top));
+    // Another one of the same name is not the one that was asked for.
+    assert!(ip(&["netns", "delete", &name]) && ip(&["netns", "add", &name]));
+    let said = follows.map(|(follows, mut top)| (follows, top.wait_for(&format!("network namespace {name} is gone"))));
+    assert!(ip(&["netns", "delete", &name]));
+    match said {
+        Some((true, said)) => assert!(said, "it goes on in silence"),
+        _ => report_skipped("top of a network namespace: script is not installed, or there is no connection tracking"),
+    }
 }

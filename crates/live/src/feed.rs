@@ -355,6 +355,7 @@ impl FeedShared {
         let mut client = CtClient::from_socket(self.source.open()?);
         let mut drifted = 0;
         while !self.is_stopped() {
+            self.source.check()?;
             let (entries, limit) = client.count()?;
             let stats = client.cpu_stats()?;
             let reasons = self.source.reasons()?;
@@ -386,6 +387,10 @@ fn explain(error: &NetlinkError) -> String {
         Some(libc::EPROTONOSUPPORT | libc::EINVAL) => {
             format!("{error} (is the module loaded? modprobe nf_conntrack_netlink)")
         }
-        _ => error.to_string(),
+        _ => match error {
+            // It says by itself what it is about.
+            NetlinkError::Io(error) if error.raw_os_error().is_none() => error.to_string(),
+            error => error.to_string(),
+        },
     }
 }

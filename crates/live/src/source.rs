@@ -87,11 +87,29 @@ impl TableSource {
         self.netns.as_ref()
     }
 
+    /// Is the namespace of Linux's table still there? Sockets that are open do not tell.
+    ///
+    /// # Errors
+    /// A sentence for the user.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        let Some(netns) = self.netns.as_ref().filter(|netns| !netns.is_current) else { return Ok(()) };
+        netns.check().map_err(|error| {
+            let text = match error.source.kind() {
+                io::ErrorKind::NotFound => {
+                    format!("network namespace {} is gone; start again when it is back", netns.name)
+                }
+                _ => error.to_string(),
+            };
+            io::Error::new(error.source.kind(), text)
+        })
+    }
+
     /// A ctnetlink socket to its owner.
     ///
     /// # Errors
     /// The system's error.
     pub fn open(&self) -> io::Result<NetlinkSocket> {
+        self.check()?;
         (self.open)()
     }
 

@@ -9,7 +9,7 @@ use crate::config::{DriverConfig, GatewayConfig};
 use crate::engine_settings::{MemorySize, SysctlSettings};
 use crate::flow_log::{FlowLogConfig, FlowLogTarget, LogBackends, LoggedSessions};
 use crate::ruleset::RulesetOptions;
-use crate::static_fib::StaticFib;
+use crate::static_fib::{StaticFib, StaticFibFault};
 use crate::tc::TcOptions;
 use anyhow::{Context, Result};
 use keepstate_engine::{AdmissionPolicy, NatPolicy, Sysctl, Sysctls, sysctl_conf};
@@ -85,11 +85,14 @@ pub(super) fn faults(settings: &GatewaySettings) -> Vec<SettingFault> {
             faults.add(name.origin.clone(), message);
         }
     }
-    if let Some(device) = &settings.device
-        && let Err(message) = fib(settings).build()
-    {
-        let origin = settings.route.as_ref().filter(|_| message.contains("--route")).map(|route| route.origin.clone());
-        faults.add(origin.unwrap_or(device.origin.clone()), message);
+    if let Some(device) = &settings.device {
+        for entry in device.value.iter().filter(|entry| entry.0.addresses.is_empty()) {
+            faults.add(device.origin.clone(), format!("device {} has no address", entry.0.name));
+        }
+        for StaticFibFault { is_route, message } in fib(settings).faults() {
+            let route = settings.route.as_ref().filter(|_| is_route).map(|route| route.origin.clone());
+            faults.add(route.unwrap_or(device.origin.clone()), message);
+        }
     }
     faults.0
 }

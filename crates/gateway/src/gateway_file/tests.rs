@@ -235,6 +235,26 @@ fn all_faults_are_found_at_once() {
     let faults = file(device).faults;
     // That `addresses` is missing then is not said.
     assert_eq!(faults.len(), 2, "{faults:?}");
+    // Each address has its place.
+    let device = "version = 1\ndevice = [{ name = \"a\", addresses = [\"10.0.0.1/99\", \"x\", \"10.0.0.1/8\"] }, { name = \"b\", addresses = [\"fd00::1/200\"] }]\n";
+    let faults = file(device).faults;
+    let at: Vec<&str> = faults.iter().filter_map(|fault| device.get(fault.span.clone())).collect();
+    assert_eq!(at, ["\"10.0.0.1/99\"", "\"x\"", "\"fd00::1/200\""], "{faults:?}");
+    // And what does not fit together is said of each.
+    let text = "version = 1\nruleset = \"r\"\ndevice = [{ name = \"a\", addresses = [\"10.0.0.1/8\"] }, { name = \"a\", addresses = [] }]\n\
+                route = [{ to = \"0.0.0.0/0\", interface = \"b\" }, { to = \"::/0\", interface = \"c\" }]\n";
+    let said: Vec<String> = ResolvedGateway::new(Some(file(text)), GatewaySettings::default())
+        .faults()
+        .into_iter()
+        .map(|fault| fault.message)
+        .collect();
+    let wanted = [
+        "device a has no address",
+        "--device a: given 2 times",
+        "--route 0.0.0.0/0=b: there is no --device b",
+        "--route ::/0=c: there is no --device c",
+    ];
+    assert_eq!(said, wanted);
     for text in ["[x", "x = ", "\u{0}", "version = 1\nversion = 1", "[nat]\n[nat]", "nat = 3", "[[nat]]", "sysctl = []"]
     {
         assert!(!file(text).faults.is_empty(), "{text:?}");

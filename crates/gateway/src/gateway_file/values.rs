@@ -1,7 +1,7 @@
 //! The values of the keys: what a flag takes as text is the same text in the file.
 use super::flow_log::{FlowLogEntry, FlowLogTable};
 use crate::engine_settings::{HelperPort, MemorySize};
-use crate::static_fib::{InterfaceConfig, RouteConfig};
+use crate::static_fib::{InterfaceAddress, InterfaceConfig, RouteConfig, check_name};
 use crate::tc::{InterfacePattern, Lifeline, OffloadXdp, OnExit};
 use keepstate_engine::{
     AdaptiveTimeouts, DeterministicNat, FilteringBehaviour, KernelVersion, MappingBehaviour, SourceLimit, TableReserve,
@@ -128,20 +128,25 @@ pub(super) struct DeviceTable {
     /// The name of the interface.
     name: String,
     /// Its addresses, each with the length of its prefix: 10.1.0.1/24
-    addresses: Vec<String>,
+    addresses: Vec<TextValue<InterfaceAddress>>,
 }
 
 impl TryFrom<DeviceTable> for DeviceEntry {
     type Error = String;
 
     fn try_from(table: DeviceTable) -> Result<DeviceEntry, String> {
-        format!("{}={}", table.name, table.addresses.join(",")).parse().map(DeviceEntry)
+        let name = check_name(&table.name)?.to_owned();
+        let addresses = table.addresses.iter().map(|text| (text.value.0, text.value.1));
+        Ok(DeviceEntry(InterfaceConfig { name, addresses: addresses.collect() }))
     }
 }
 
 impl From<DeviceEntry> for DeviceTable {
     fn from(DeviceEntry(interface): DeviceEntry) -> DeviceTable {
-        let address = |(address, length)| format!("{address}/{length}");
+        let address = |(address, length)| TextValue {
+            text: format!("{address}/{length}"),
+            value: InterfaceAddress(address, length),
+        };
         DeviceTable { name: interface.name, addresses: interface.addresses.into_iter().map(address).collect() }
     }
 }

@@ -164,6 +164,18 @@ pub fn find(name: &str) -> Result<Netns, FileError> {
 }
 
 impl Netns {
+    /// Is it still there under its name? A socket that was opened in it keeps it alive, empty, when everybody else has left it.
+    ///
+    /// # Errors
+    /// Its file is gone, or is that of another namespace.
+    pub fn check(&self) -> Result<(), FileError> {
+        let failed = |source| FileError { path: self.path.clone(), operation: "read", source };
+        match self.path.metadata().map_err(failed)?.ino() {
+            inode if inode == self.inode => Ok(()),
+            _ => Err(failed(io::Error::new(io::ErrorKind::NotFound, "it is another namespace by now"))),
+        }
+    }
+
     /// Runs `work` inside this namespace, on a thread of its own. [`SysRoot::live`] reads that namespace's files there, and programs
     /// started there run there.
     ///
