@@ -20,7 +20,7 @@ use super::signals::SignalFlags;
 use super::state_store::StateStore;
 use super::turns::TurnKind;
 use anyhow::{Context, Result, anyhow};
-use keepstate_router::{LogLine, Router, RouterCounters};
+use keepstate_router::{FlowOffloadStats, LogLine, Router, RouterCounters};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant as Clock};
@@ -109,12 +109,22 @@ pub(super) fn run(
     if let Some(store) = store {
         store.close(router.engine_mut(), time.now());
     }
-    tracing::info!("{}", closing_line(router.counters(), &driver.drop_counts()));
+    tracing::info!("{}", closing_line(&router, &driver.drop_counts()));
     ended.and(driver.close())
 }
 
-/// `rx 5 forwarded 3 dropped 2 (tx ring full 1, neighbour unresolved 1)`: what the router counted, then what the driver dropped of what the router gave it.
-fn closing_line(counters: &RouterCounters, drops: &[(&str, u64)]) -> String {
+/// `rx 5 forwarded 3 dropped 2 (tx ring full 1, neighbour unresolved 1)`: what the router counted, then what the driver dropped of what the router gave it; and what has passed beside it.
+fn closing_line(router: &Router, drops: &[(&str, u64)]) -> String {
+    let counted = counted_line(router.counters(), drops);
+    match router.flow_offload_stats() {
+        Some(FlowOffloadStats { packets, sent_at_xdp, .. }) => {
+            format!("{counted}; passed in the kernel {packets}, at XDP {sent_at_xdp} of them")
+        }
+        None => counted,
+    }
+}
+
+fn counted_line(counters: &RouterCounters, drops: &[(&str, u64)]) -> String {
     let drops: Vec<String> =
         drops.iter().filter(|(_, count)| *count > 0).map(|(reason, count)| format!("{reason} {count}")).collect();
     let drops = if drops.is_empty() { String::new() } else { format!(" ({})", drops.join(", ")) };
@@ -285,12 +295,15 @@ fn answer_reload(origins: Vec<ReloadOrigin>, mut applied: Result<AppliedConfig>,
 
 /// What systemd shows of a running gateway.
 fn status_text(gateway: &SharedGateway) -> String {
-    let (forwarded, draining, count) = {
+    let (forwarded, offload, draining, count) = {
         let router = &gateway.lock(TurnKind::Upkeep).router;
-        (router.counters().forwarded, router.is_draining(), router.engine().count())
+        (router.counters().forwarded, router.flow_offload_stats(), router.is_draining(), router.engine().count())
     };
+    let offload = offload.map_or_else(String::new, |stats| {
+        format!(", passed in the kernel {} of {} connections", stats.packets, stats.flows)
+    });
     let draining = if draining { ", draining: new connections refused" } else { "" };
-    format!("connections {count}, packets forwarded {forwarded}{draining}")
+    format!("connections {count}, packets forwarded {forwarded}{offload}{draining}")
 }
 
 /// Drops what may take a while to drop on a thread of its own.
@@ -335,15 +348,35 @@ mod turn_tests;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use keepstate_engine::{Engine, Secret, Sysctls};
+
+    #[test]
+    fn what_passes_in_the_kernel_is_in_the_closing_line() {
+        let router = || {
+            Router::new(
+                Engine::new(Sysctls::default(), Secret([1; 16])),
+                Default::default(),
+                Default::default(),
+                (1, 2),
+            )
+        };
+        assert_eq!(closing_line(&router(), &[]), "rx 0 forwarded 0 dropped 0");
+        let mut offloads = router().with_flow_offload();
+        offloads.set_sent_at_xdp(3);
+        assert_eq!(
+            closing_line(&offloads, &[]),
+            "rx 0 forwarded 0 dropped 0; passed in the kernel 0, at XDP 3 of them"
+        );
+    }
 
     #[test]
     fn closing_line_names_its_numbers() {
         let mut counters = RouterCounters::default();
         (counters.received, counters.forwarded, counters.dropped) = (5, 3, 2);
-        assert_eq!(closing_line(&counters, &[]), "rx 5 forwarded 3 dropped 2");
+        assert_eq!(counted_line(&counters, &[]), "rx 5 forwarded 3 dropped 2");
         let drops = [("tx ring full", 1), ("send failed", 0), ("neighbour unresolved", 1)];
         assert_eq!(
-            closing_line(&counters, &drops),
+            counted_line(&counters, &drops),
             "rx 5 forwarded 3 dropped 2 (tx ring full 1, neighbour unresolved 1)"
         );
     }

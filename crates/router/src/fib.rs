@@ -462,16 +462,30 @@ impl Fib for FibTable {
         device.is_none_or(|device| device == leaves_by).then(|| self.device(leaves_by))?
     }
 
-    fn source_address(&self, device: u32, to: IpAddr) -> Option<IpAddr> {
+    fn source_address(&self, device: u32, to: IpAddr, next_hop: Option<IpAddr>) -> Option<IpAddr> {
         match to {
             IpAddr::V4(to) => {
-                let route = self.find(to.into(), Some(device)).and_then(|route| route.gateway);
-                let next_hop =
-                    route.and_then(|gateway| if let IpAddr::V4(gateway) = gateway { Some(gateway) } else { None });
+                let by_table = || self.find(to.into(), Some(device)).and_then(|route| route.gateway);
+                // As Linux (`rt_nexthop`): behind a router of IPv6 the destination counts.
+                let next_hop = match next_hop.or_else(by_table) {
+                    Some(IpAddr::V4(next_hop)) => Some(next_hop),
+                    Some(IpAddr::V6(_)) | None => None,
+                };
                 select_v4(self.sources.values().flatten(), device, next_hop.unwrap_or(to))
             }
             IpAddr::V6(to) => select_v6(self.sources.values().flatten(), device, to),
         }
+    }
+
+    fn redirect_address(&self, device: u32, to: IpAddr) -> Option<IpAddr> {
+        let is_usable = |of: &&SourceAddress| match (of.address, to) {
+            (IpAddr::V4(_), IpAddr::V4(_)) => true,
+            (IpAddr::V6(own), IpAddr::V6(to)) => {
+                !of.tentative && (!to.is_unicast_link_local() || own.is_unicast_link_local())
+            }
+            _ => false,
+        };
+        self.sources.get(&device)?.iter().find(is_usable).map(|of| of.address)
     }
 
     fn primary_address(&self, device: u32, v6: bool) -> Option<IpAddr> {

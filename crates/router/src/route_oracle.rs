@@ -1,6 +1,6 @@
 //! Whoever knows the routes better than the router's own table: the kernel, with its policy rules, tables, several ways and VRFs.
-use keepstate_wire::{Addresses, Packet};
-use std::net::IpAddr;
+use keepstate_wire::{Addresses, Packet, protocol};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A packet, as far as its way depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,6 +66,15 @@ pub trait RouteOracle: Send {
 }
 
 impl RouteQuery {
+    /// The question about an ICMP error of the machine itself, which has no source yet.
+    pub(crate) fn from_machine(destination: IpAddr) -> RouteQuery {
+        let (source, protocol) = match destination {
+            IpAddr::V4(_) => (IpAddr::V4(Ipv4Addr::UNSPECIFIED), protocol::ICMP),
+            IpAddr::V6(_) => (IpAddr::V6(Ipv6Addr::UNSPECIFIED), protocol::ICMPV6),
+        };
+        RouteQuery { source, destination, iif: None, mark: 0, tos: 0, flow_label: 0, protocol, ports: (0, 0) }
+    }
+
     /// The question about a packet.
     pub(crate) fn of(packet: &Packet<'_>, iif: Option<u32>, mark: u32) -> RouteQuery {
         let (source, destination) = match packet.addresses() {

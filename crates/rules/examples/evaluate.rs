@@ -28,7 +28,10 @@ impl Fib for EmptyFib {
     fn route_lookup(&self, _: IpAddr, _: Option<u32>) -> Option<InterfaceInfo> {
         None
     }
-    fn source_address(&self, _: u32, _: IpAddr) -> Option<IpAddr> {
+    fn source_address(&self, _: u32, _: IpAddr, _: Option<IpAddr>) -> Option<IpAddr> {
+        None
+    }
+    fn redirect_address(&self, _: u32, _: IpAddr) -> Option<IpAddr> {
         None
     }
     fn primary_address(&self, _: u32, _: bool) -> Option<IpAddr> {
@@ -83,7 +86,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             sockets: None,
             now,
         };
-        let verdict = program.eval_filter_chains(Hook::Forward, i32::MIN..i32::MAX, &mut ctx);
+        let verdict = program.eval_filter_chains(Hook::Forward, i32::MIN..=i32::MAX, &mut ctx);
         writeln!(std::io::stdout(), "{what}: {verdict:?}")?;
         if verdict == Verdict::Accept {
             engine.confirm(tracked, now);

@@ -42,8 +42,11 @@ pub trait Fib {
     fn is_own_address(&self, address: IpAddr, device: Option<u32>) -> bool {
         self.address_type(address, device.filter(|_| is_link_scoped(address))) == AddressType::Local
     }
-    /// The source address that an interface uses towards this destination, of the same family.
-    fn source_address(&self, device: u32, to: IpAddr) -> Option<IpAddr>;
+    /// The source address that an interface uses towards this destination, of the same family. With `next_hop`: as a packet's own route says; else as the table's best route by that interface does.
+    fn source_address(&self, device: u32, to: IpAddr, next_hop: Option<IpAddr>) -> Option<IpAddr>;
+    /// The address of an interface that a packet to this destination is redirected to when it comes in there: the first one; of IPv6 none that is tentative, and for a link-local destination a
+    /// link-local one.
+    fn redirect_address(&self, device: u32, to: IpAddr) -> Option<IpAddr>;
     /// The first address of an interface, of IPv6 or IPv4, that is not secondary, tentative or deprecated.
     fn primary_address(&self, device: u32, v6: bool) -> Option<IpAddr>;
     /// Where a packet to this address goes next when it leaves by this interface: the route's gateway, or the address itself.

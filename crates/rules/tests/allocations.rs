@@ -105,7 +105,7 @@ fn evaluation_allocates_nothing_in_steady_state() {
         let before = ALLOCATIONS.get();
         let verdict = program.eval_filter_chains(
             Hook::Forward,
-            i32::MIN..i32::MAX,
+            i32::MIN..=i32::MAX,
             &mut EvalCtx {
                 engine: &mut engine,
                 packet_ctx: Some(&mut tracked),

@@ -39,7 +39,7 @@ fn matches(rule: &str, link_header: Option<[u8; 14]>) -> bool {
     let mut engine = Engine::new(Sysctls::default(), Secret([1; 16]));
     let verdict = program.eval_filter_chains(
         Hook::Forward,
-        i32::MIN..i32::MAX,
+        i32::MIN..=i32::MAX,
         &mut EvalCtx {
             engine: &mut engine,
             packet_ctx: None,

@@ -104,7 +104,7 @@ fn evaluate(program: &mut Program, engine: &mut Engine, bytes: &[u8], mark: u32)
         sockets: None,
         now,
     };
-    let verdict = program.eval_filter_chains(Hook::Forward, i32::MIN..i32::MAX, &mut ctx);
+    let verdict = program.eval_filter_chains(Hook::Forward, i32::MIN..=i32::MAX, &mut ctx);
     format!("{verdict:?} mark {} log {:?}", meta.mark, meta.log_lines)
 }
 

@@ -91,7 +91,7 @@ fn judge(rule: &str, bytes: &[u8], sockets: Option<&Sockets>) -> (bool, Option<O
     let mut meta = PacketMeta { iif: Some(iif), ..PacketMeta::default() };
     let verdict = program.eval_filter_chains(
         Hook::Prerouting,
-        i32::MIN..i32::MAX,
+        i32::MIN..=i32::MAX,
         &mut EvalCtx {
             engine: &mut Engine::new(Sysctls::default(), Secret([1; 16])),
             packet_ctx: None,

@@ -37,7 +37,7 @@ impl Harness {
         let mut meta = PacketMeta::default();
         let verdict = self.program.eval_filter_chains(
             Hook::Forward,
-            i32::MIN..i32::MAX,
+            i32::MIN..=i32::MAX,
             &mut EvalCtx {
                 engine: &mut self.engine,
                 packet_ctx: Some(&mut packet_ctx),

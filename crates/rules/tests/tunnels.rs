@@ -85,7 +85,7 @@ fn matches(rule: &str, bytes: &[u8]) -> bool {
     let mut engine = Engine::new(Sysctls::default(), Secret([1; 16]));
     let verdict = program.eval_filter_chains(
         Hook::Forward,
-        i32::MIN..i32::MAX,
+        i32::MIN..=i32::MAX,
         &mut EvalCtx {
             engine: &mut engine,
             packet_ctx: None,

@@ -4,8 +4,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// The facts, as of the last reading. What is not known is empty.
 #[derive(Clone, Debug, Default)]
 pub struct OwnerFacts {
-    /// A gateway's own counters by name: packets received, forwarded and so on.
+    /// A gateway's own counters by name: packets received, forwarded and so on; those that the kernel has let pass by itself are `offloaded`.
     pub packets: Vec<(String, u64)>,
+    /// What of a gateway goes on in the kernel; `None` if nothing can.
+    pub offload: Option<OffloadFacts>,
     /// A gateway's memory, in bytes.
     pub memory_bytes: Option<u64>,
     /// The longest time that packets have waited for the router, in microseconds.
@@ -44,6 +46,17 @@ pub struct OwnerFacts {
     pub diagnosed_at: Option<u64>,
     /// Why facts could not be read, for the page.
     pub error: Option<String>,
+}
+
+/// What of a gateway goes on in the kernel, and what does not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OffloadFacts {
+    /// Connections whose packets go on there now.
+    pub flows: u64,
+    /// Of those packets, the ones that were sent on at XDP.
+    pub xdp_packets: u64,
+    /// Packets of established connections that the rules keep in user space, by reason.
+    pub held: Vec<(String, u64)>,
 }
 
 /// Packets that one chain has dropped.

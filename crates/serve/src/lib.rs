@@ -13,5 +13,5 @@ mod page;
 mod shared;
 
 pub use exporter::{Exporter, ExporterOptions};
-pub use facts::{ActiveFinding, ChainDropFacts, FactBoard, InterfaceFacts, OwnerFacts, ServiceFacts};
+pub use facts::{ActiveFinding, ChainDropFacts, FactBoard, InterfaceFacts, OffloadFacts, OwnerFacts, ServiceFacts};
 pub use metrics::{Exposition, MetricNames, exposition};

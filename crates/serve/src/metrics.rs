@@ -233,6 +233,17 @@ fn write_gateway(out: &mut MetricWriter<'_>, numbers: &TableNumbers, facts: &Own
         rows.iter().map(|(name, count)| ([(key, name.clone())], *count)).collect()
     };
     out.counters("keepstate_gateway_packets", "Packets of the gateway by result", labelled(&facts.packets, "result"))?;
+    if let Some(offload) = &facts.offload {
+        let flows = "Connections whose packets go on in the kernel";
+        out.gauge("keepstate_gateway_offloaded_connections", flows, offload.flows)?;
+        out.counter(
+            "keepstate_gateway_xdp_packets",
+            "Offloaded packets that were sent on at XDP",
+            offload.xdp_packets,
+        )?;
+        let held = "Packets of established connections that the rules keep in user space";
+        out.counters("keepstate_gateway_held_packets", held, labelled(&offload.held, "reason"))?;
+    }
     let reasons = labelled(&numbers.reasons, "reason");
     out.counters("keepstate_gateway_reasons", "Packets invalid, ignored or dropped, by reason", reasons)?;
     if let Some(bytes) = facts.memory_bytes {

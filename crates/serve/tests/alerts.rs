@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Served, get};
-use keepstate_serve::{ActiveFinding, ChainDropFacts, InterfaceFacts, MetricNames, ServiceFacts};
+use keepstate_serve::{ActiveFinding, ChainDropFacts, InterfaceFacts, MetricNames, OffloadFacts, ServiceFacts};
 use keepstate_test_support::report_skipped;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -71,6 +71,7 @@ fn every_metric_of_rules_and_dashboard_exists() {
         let backends = vec![("up".into(), 1), ("down".into(), 0)];
         facts.services = vec![ServiceFacts { name: "web".into(), backends, connections: 0, refused: 0 }];
         facts.packets = vec![("forwarded".into(), 1)];
+        facts.offload = Some(OffloadFacts { flows: 1, xdp_packets: 0, held: vec![("log".into(), 1)] });
         (facts.state_age_seconds, facts.state_failed) = (Some(0.5), Some(false));
         facts.flow_logs = Some([10, 0, 0]);
         facts.log_lines_lost = Some(0);

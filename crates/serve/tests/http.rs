@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Served, get, request};
-use keepstate_serve::{ActiveFinding, MetricNames, ServiceFacts};
+use keepstate_serve::{ActiveFinding, MetricNames, OffloadFacts, ServiceFacts};
 use keepstate_test_support::report_skipped;
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -64,7 +64,8 @@ fn facts_become_metrics() {
             connections: 5,
             refused: 3,
         }];
-        facts.packets = vec![("forwarded".into(), 12)];
+        facts.packets = vec![("forwarded".into(), 12), ("offloaded".into(), 900)];
+        facts.offload = Some(OffloadFacts { flows: 7, xdp_packets: 40, held: vec![("log".into(), 3)] });
         (facts.state_age_seconds, facts.state_failed) = (Some(1.5), Some(false));
         facts.flow_logs = Some([10, 0, 0]);
     }
@@ -76,6 +77,10 @@ fn facts_become_metrics() {
         r#"keepstate_service_backends{service="we\"b\n",status="down"} 1"#,
         r#"keepstate_service_refused_total{service="we\"b\n"} 3"#,
         r#"keepstate_gateway_packets_total{result="forwarded"} 12"#,
+        r#"keepstate_gateway_packets_total{result="offloaded"} 900"#,
+        "keepstate_gateway_offloaded_connections 7",
+        "keepstate_gateway_xdp_packets_total 40",
+        r#"keepstate_gateway_held_packets_total{reason="log"} 3"#,
         "keepstate_gateway_state_age_seconds 1.5",
     ] {
         assert!(text.lines().any(|there| there == line), "{line} in\n{text}");

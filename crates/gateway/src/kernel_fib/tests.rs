@@ -109,7 +109,7 @@ fn masquerade_picks_the_source_that_linux_picks() {
     let mut wrong = Vec::new();
     for (device, to) in DESTINATIONS {
         let to: IpAddr = to.parse().unwrap();
-        let (ours, theirs) = (fib.source_address(index(device), to), masqueraded_by_kernel(&namespace, to));
+        let (ours, theirs) = (fib.source_address(index(device), to, None), masqueraded_by_kernel(&namespace, to));
         if ours != theirs || theirs.is_none() {
             wrong.push(format!("to {to} by {device}: the kernel {theirs:?}, here {ours:?}"));
         }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use keepstate_advisor::doctor::{RULES, Report, Severity, diagnose};
 use keepstate_gateway::control_client;
 use keepstate_gateway::control_protocol::ControlRequest;
-use keepstate_serve::{ActiveFinding, FactBoard, ServiceFacts};
+use keepstate_serve::{ActiveFinding, FactBoard, OffloadFacts, ServiceFacts};
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
@@ -99,16 +99,18 @@ fn repeat(stop: &AtomicBool, every: Duration, mut work: impl FnMut()) {
 
 /// Takes a gateway's counters over.
 pub(crate) fn note_stats(board: &FactBoard, document: &Value) {
-    const RESULTS: [(&str, &str); 5] = [
+    const RESULTS: [(&str, &str); 6] = [
         ("received", "received"),
         ("forwarded", "forwarded"),
         ("delivered", "delivered"),
         ("answered", "answered"),
         ("lost", "dropped"),
+        ("offloaded_packets", "offloaded"),
     ];
     let number = |name: &str| document.get(name).and_then(Value::as_u64);
     let mut facts = board.lock();
     facts.packets = RESULTS.iter().filter_map(|(name, label)| Some(((*label).to_owned(), number(name)?))).collect();
+    facts.offload = offload_facts(document);
     facts.memory_bytes = number("memory");
     facts.longest_turn_us = number("longest_turn_us");
     facts.events_lost = number("events_lost");
@@ -123,6 +125,20 @@ pub(crate) fn note_stats(board: &FactBoard, document: &Value) {
     facts.shard_values = shards.map(|(name, values)| (name.clone(), cluster_values(values))).collect();
     facts.log_lines_lost = number("log_lines_lost");
     facts.state_age_seconds = number("state_file_age_ms").map(|age| age as f64 / 1000.0);
+}
+
+/// What of the gateway goes on in the kernel; `None` if it has no such data path.
+fn offload_facts(document: &Value) -> Option<OffloadFacts> {
+    let number = |name: &str| document.get(name).and_then(Value::as_u64);
+    let held = document.as_object()?.iter().filter_map(|(name, count)| {
+        let reason = name.strip_prefix("held_").or((name == "held").then_some("other"))?;
+        Some((reason.to_owned(), count.as_u64()?))
+    });
+    Some(OffloadFacts {
+        flows: number("offloaded_flows")?,
+        xdp_packets: number("packets_sent_at_xdp").unwrap_or(0),
+        held: held.collect(),
+    })
 }
 
 /// The numbers of a shard, or of a cluster as a whole.
@@ -246,6 +262,21 @@ mod tests {
         assert_eq!(cluster, [("cluster_epoch".to_owned(), 4), ("cluster_role".to_owned(), 1)]);
         assert_eq!((facts.state_failed, facts.state_age_seconds), (Some(true), Some(2.5)));
         assert_eq!(facts.shard_values, []);
+    }
+
+    #[test]
+    fn packets_that_pass_in_the_kernel_are_facts() {
+        let board = FactBoard::default();
+        note_stats(
+            &board,
+            &serde_json::json!({"received": 5, "offloaded_flows": 2, "offloaded_packets": 900, "packets_sent_at_xdp": 40, "held_log": 3, "held": 1}),
+        );
+        let facts = board.lock();
+        assert_eq!(facts.packets, [("received".to_owned(), 5), ("offloaded".to_owned(), 900)]);
+        let mut offload = facts.offload.clone().unwrap();
+        offload.held.sort();
+        let held = vec![("log".to_owned(), 3), ("other".to_owned(), 1)];
+        assert_eq!(offload, OffloadFacts { flows: 2, xdp_packets: 40, held });
     }
 
     #[test]

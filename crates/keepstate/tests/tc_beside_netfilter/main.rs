@@ -22,11 +22,13 @@ mod many_zones;
 mod maps;
 mod metas;
 mod nat;
+mod nat_addresses;
 mod odd_protocols;
 mod own_output;
 mod own_ports;
 #[path = "../common/peers.rs"]
 mod peers;
+mod priorities;
 mod proxies;
 mod quotes;
 mod reflections;

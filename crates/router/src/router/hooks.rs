@@ -5,14 +5,14 @@ use keepstate_engine::{CtInfo, Direction, Manip, NatRewrite, PacketCtx, Status};
 use keepstate_rules::ast::{Hook, Reject};
 use keepstate_rules::{EvalCtx, Verdict};
 use keepstate_wire::Packet;
-use std::ops::Range;
+use std::ops::RangeInclusive;
 
 impl Router {
     /// Evaluates the filter chains of a hook, and makes their header changes.
     pub(super) fn run_filter_chains(
         &mut self,
         hook: Hook,
-        priorities: Range<i32>,
+        priorities: RangeInclusive<i32>,
         pkt: &mut InFlightPacket,
     ) -> Result<(), DropReason> {
         if !self.program.has_filter_chain(hook, &priorities) {

@@ -48,7 +48,7 @@ impl Router {
         let is_unicast = self.fib.is_local(to);
         if packet.protocol() == protocol::ICMPV6 && v6 {
             // A group, or all routers of a prefix: the answer comes from this router's own address.
-            let us = if is_unicast { Some(to) } else { self.fib.source_address(iif?, from) };
+            let us = if is_unicast { Some(to) } else { self.fib.source_address(iif?, from, None) };
             return us.and_then(|us| icmp_error::build_echo_reply(packet, us));
         }
         // Anything else to several hosts gets no answer.

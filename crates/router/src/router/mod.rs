@@ -60,20 +60,20 @@ use packet::{InFlightPacket, destination_address, parse_packet};
 use packet_tap::PacketTaps;
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::ops::Range;
+use std::ops::RangeInclusive;
 
 /// Before conntrack.
-const BEFORE_CONNTRACK: Range<i32> = i32::MIN..-200;
+const BEFORE_CONNTRACK: RangeInclusive<i32> = i32::MIN..=-201;
 /// After conntrack, before DNAT.
-const CONNTRACK_TO_DNAT: Range<i32> = -200..-100;
+const CONNTRACK_TO_DNAT: RangeInclusive<i32> = -200..=-101;
 /// After DNAT.
-const AFTER_DNAT: Range<i32> = -100..i32::MAX;
+const AFTER_DNAT: RangeInclusive<i32> = -100..=i32::MAX;
 /// Before SNAT.
-const BEFORE_SNAT: Range<i32> = i32::MIN..100;
+const BEFORE_SNAT: RangeInclusive<i32> = i32::MIN..=99;
 /// After SNAT.
-const AFTER_SNAT: Range<i32> = 100..i32::MAX;
+const AFTER_SNAT: RangeInclusive<i32> = 100..=i32::MAX;
 /// All chains of a hook.
-const ALL_PRIORITIES: Range<i32> = i32::MIN..i32::MAX;
+const ALL_PRIORITIES: RangeInclusive<i32> = i32::MIN..=i32::MAX;
 
 /// A router. See the [crate's front page](crate) for how a driver uses it.
 pub struct Router {

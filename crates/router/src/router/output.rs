@@ -8,10 +8,11 @@ use super::{
 };
 use crate::icmp_ratelimit::IcmpAnswer;
 use crate::known_flow::FlowTarget;
+use crate::route_oracle::{RouteAnswer, RouteQuery};
 use crate::{icmp_error, ip_fragment};
 use keepstate_engine::{CtVerdict, Instant, Manip, PacketCtx, SynproxyState};
 use keepstate_rules::ast::{Hook, Reject};
-use keepstate_rules::{Fib, PacketCopy, PacketMeta};
+use keepstate_rules::{Fib, InterfaceInfo, PacketCopy, PacketMeta};
 use keepstate_wire::rewrite::{ChecksumMode, HeaderBase, PacketMut};
 use keepstate_wire::{Addresses, Packet};
 use std::net::IpAddr;
@@ -52,7 +53,7 @@ impl Router {
             Some(asked) => Some(asked),
             // The kernel takes nothing that comes from its own addresses.
             None if pkt.is_output => destination_of(sent).ok(),
-            None => self.fib.route_lookup(to, None).and_then(|device| self.fib.source_address(device.index, to)),
+            None => self.source_towards(to),
         };
         let Some(answer) = us.and_then(|us| icmp_error::build_icmp_error(&packet, us, kind, code, word)) else {
             return;
@@ -78,7 +79,7 @@ impl Router {
         // To the sender after SNAT, which may be an address of our own; NAT then translates the error back.
         let us = match self.fib.is_local(from) {
             true => Some(from),
-            false => self.fib.route_lookup(from, None).and_then(|device| self.fib.source_address(device.index, from)),
+            false => self.source_towards(from),
         };
         let Some(answer) = us.and_then(|us| icmp_error::build_icmp_error(&packet, us, kind, code, 0)) else { return };
         if self.may_send_icmp(from, (kind, code), now) {
@@ -242,7 +243,9 @@ impl Router {
     /// The output and postrouting hooks. `attached` packets belong to a known connection and were built from the packet before NAT, so they are not translated.
     fn run_output_hooks(&mut self, pkt: &mut InFlightPacket, attached: bool) -> Result<(), DropReason> {
         if !pkt.is_output {
-            pkt.meta.oif = self.find_way_out(&pkt.bytes, pkt.meta.mark).map(|(device, _)| device);
+            (pkt.meta.oif, pkt.meta.next_hop) = self.find_way_out(&pkt.bytes, pkt.meta.mark).unzip();
+        } else if self.program.reads_next_hop() {
+            self.note_next_hop(pkt);
         }
         let sent_to = destination_of(&pkt.bytes)?;
         self.run_filter_chains(Hook::Output, BEFORE_CONNTRACK, pkt)?;
@@ -278,11 +281,15 @@ impl Router {
         if let Some(mark) = if is_routed { pkt.meta.reroute_mark } else { Some(pkt.meta.mark) } {
             pkt.meta.trace.note_mark();
             let (device, next_hop) = self.find_way_out(&pkt.bytes, mark).ok_or(DropReason::NoRoute)?;
-            pkt.meta.oif = Some(device);
+            (pkt.meta.oif, pkt.meta.next_hop) = (Some(device), Some(next_hop));
             pkt.way_out = Some((device, next_hop));
         }
         self.run_filter_chains(Hook::Postrouting, BEFORE_SNAT, pkt)?;
         if !attached {
+            let is_new = pkt.ctx.as_mut().is_some_and(|ctx| ctx.unconfirmed().is_some());
+            if is_new && pkt.meta.next_hop.is_none() && self.program.has_nat_chain_at(Hook::Postrouting) {
+                self.note_next_hop(pkt);
+            }
             self.run_nat(Hook::Postrouting, Manip::Source, pkt)?;
         }
         self.run_filter_chains(Hook::Postrouting, AFTER_SNAT, pkt)?;
@@ -293,6 +300,27 @@ impl Router {
             }
         }
         self.confirm(pkt)
+    }
+
+    /// Notes where a packet that a socket of the machine sends goes next: the kernel has routed it, and told the interface alone.
+    fn note_next_hop(&mut self, pkt: &mut InFlightPacket) {
+        pkt.meta.trace.note_mark();
+        let found = self.find_way_out(&pkt.bytes, pkt.meta.mark);
+        // A socket that is bound to an interface is routed otherwise.
+        let is_same_way = |(device, _): &(InterfaceInfo, IpAddr)| pkt.meta.oif == Some(*device);
+        pkt.meta.next_hop = found.filter(is_same_way).map(|(_, next_hop)| next_hop);
+    }
+
+    /// The source of an ICMP error to this address: that of the interface it leaves by, for the next hop of its route.
+    fn source_towards(&mut self, to: IpAddr) -> Option<IpAddr> {
+        let asked = self.route_oracle.as_mut().filter(|_| !is_link_local(to));
+        match asked.and_then(|oracle| oracle.ask(&RouteQuery::from_machine(to))) {
+            Some(RouteAnswer::Out { oif, next_hop, .. }) => self.fib.source_address(oif, to, Some(next_hop)),
+            Some(RouteAnswer::Nowhere(_)) => None,
+            Some(RouteAnswer::Host) | None => {
+                self.fib.route_lookup(to, None).and_then(|device| self.fib.source_address(device.index, to, None))
+            }
+        }
     }
 
     /// Does it belong to a connection of the table, or begin one to another end than the packet was sent to?

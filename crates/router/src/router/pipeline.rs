@@ -184,7 +184,7 @@ impl Router {
     /// Fills in record route and timestamp options with the address of the outgoing interface.
     fn fill_record_route(&self, pkt: &mut InFlightPacket, device: u32, next_hop: IpAddr) {
         let Some(IpAddr::V4(us)) =
-            self.fib.source_address(device, next_hop).filter(|_| !pkt.record_route_slots.is_empty())
+            self.fib.source_address(device, next_hop, Some(next_hop)).filter(|_| !pkt.record_route_slots.is_empty())
         else {
             return;
         };
@@ -263,7 +263,7 @@ impl Router {
         if v6 {
             check_ipv6_source_scope(pkt, device)?;
         }
-        pkt.meta.oif = Some(device);
+        (pkt.meta.oif, pkt.meta.next_hop) = (Some(device), Some(next_hop));
         self.check_mtu(pkt, v6)?;
         pkt.rewrite()?.set_hop_limit(hops - 1);
         if !pkt.pre_nat.is_empty() {

@@ -359,7 +359,7 @@ impl Services {
             Masquerade::Hairpin => is_hairpin,
             Masquerade::Always => true,
         };
-        if let Some(us) = fib.source_address(device.index, to).filter(|_| wanted) {
+        if let Some(us) = fib.source_address(device.index, to, meta.next_hop).filter(|_| wanted) {
             engine.translate(ctx, Manip::Source, &NatRange::masquerade(us), now);
         }
     }

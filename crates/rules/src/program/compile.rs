@@ -14,8 +14,8 @@ use super::set::CompiledSet;
 use super::set_lookup::set_number;
 use super::state::StatefulExpr;
 use crate::ast::{
-    self, Expression, MatchRhs, NatTarget, ObjectBody, ObjectKind, PayloadBase, Ruleset, Selector, SetRef, SocketKey,
-    StatefulSpec, Statement,
+    self, Expression, MatchRhs, NatTarget, ObjectBody, ObjectKind, PayloadBase, RouteKey, Ruleset, Selector, SetRef,
+    SocketKey, StatefulSpec, Statement,
 };
 use crate::check::{check_jump_depth, check_ruleset, nat_only_chains, synproxy_allowed_chains};
 use crate::datatype::DataType;
@@ -371,6 +371,8 @@ impl Compiler {
                 );
                 self.program.reads_link_header |=
                     matches!(selector, Selector::Payload(field) if field.base == PayloadBase::Link);
+                self.program.reads_next_hop |=
+                    matches!(selector, Selector::Route(RouteKey::NextHop4 | RouteKey::NextHop6));
                 CompiledExpr::Select(*selector)
             }
             Expression::Constant(value, _) => CompiledExpr::Constant(*value),

@@ -10,7 +10,7 @@ use super::state::State;
 use crate::ast::{Hook, Ruleset, TableFamily};
 use crate::source::Sources;
 use std::collections::HashMap;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 /// A compiled ruleset with its state.
@@ -28,6 +28,8 @@ pub struct Program {
     /// A rule reads the counters of connections.
     pub(super) needs_accounting: bool,
     pub(super) reads_link_header: bool,
+    /// See [`Program::reads_next_hop`].
+    pub(super) reads_next_hop: bool,
     pub(super) has_synproxy: bool,
     pub(super) asks_for_sockets: bool,
 }
@@ -96,13 +98,18 @@ impl Program {
         self.reads_link_header
     }
 
+    /// Does a rule ask where a packet goes next (`rt nexthop`)?
+    pub fn reads_next_hop(&self) -> bool {
+        self.reads_next_hop
+    }
+
     /// Does a rule ask for the socket of a packet, or give packets to that of a transparent proxy? Where sockets cannot be asked for, such a rule never matches.
     pub fn asks_for_sockets(&self) -> bool {
         self.asks_for_sockets
     }
 
     /// Does a hook have filter chains at priorities in this range?
-    pub fn has_filter_chain(&self, hook: Hook, priorities: &Range<i32>) -> bool {
+    pub fn has_filter_chain(&self, hook: Hook, priorities: &RangeInclusive<i32>) -> bool {
         self.base_chains.iter().any(|base| base.hook == hook && !base.nat && priorities.contains(&base.priority))
     }
 

@@ -35,6 +35,8 @@ pub struct PacketMeta {
     pub iif: Option<InterfaceInfo>,
     /// Output interface.
     pub oif: Option<InterfaceInfo>,
+    /// Where its route leads next, if it is known: a router, or its destination.
+    pub next_hop: Option<IpAddr>,
     /// It is at the postrouting hook.
     pub is_leaving: bool,
     /// Mark.

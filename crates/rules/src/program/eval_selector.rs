@@ -71,7 +71,7 @@ pub(super) fn eval_selector(selector: Selector, ctx: &EvalCtx<'_, '_>, state: &m
 fn next_hop(packet: &Packet<'_>, ctx: &EvalCtx<'_, '_>) -> Option<IpAddr> {
     let to = packet_address(packet, Endpoint::Destination);
     match ctx.meta.oif {
-        Some(device) => ctx.fib.next_hop(to, device.index),
+        Some(device) => ctx.meta.next_hop.or_else(|| ctx.fib.next_hop(to, device.index)),
         None => ctx.meta.is_delivered.then_some(to),
     }
 }

@@ -10,7 +10,7 @@ use super::header_rewrite::HeaderRewrite;
 use super::hold::{holds_of_instr, is_alike, is_ordinary_in, stops_probe, tcp_flags_of_match};
 use super::instr::{BaseChain, CompiledExpr, CompiledRhs, CompiledRule, CompiledVerdict, Instr};
 use super::log::format_log_line;
-use super::nat::apply_nat;
+use super::nat::{NatOutcome, apply_nat};
 use super::rule_trace::Decision;
 use super::set::ElementValue;
 use super::tproxy::eval_tproxy;
@@ -19,7 +19,7 @@ use crate::ast::{Hook, Reject};
 use keepstate_engine::{ExpectResult, Instant, Manip};
 use keepstate_wire::Family;
 use std::net::IpAddr;
-use std::ops::Range;
+use std::ops::RangeInclusive;
 
 /// Result of a chain.
 enum ChainOutcome {
@@ -41,7 +41,12 @@ enum InstrOutcome {
 
 impl Program {
     /// Evaluates the filter chains of a hook with priorities in `priorities`, in ascending order.
-    pub fn eval_filter_chains(&mut self, hook: Hook, priorities: Range<i32>, ctx: &mut EvalCtx<'_, '_>) -> Verdict {
+    pub fn eval_filter_chains(
+        &mut self,
+        hook: Hook,
+        priorities: RangeInclusive<i32>,
+        ctx: &mut EvalCtx<'_, '_>,
+    ) -> Verdict {
         let v6 = ctx.packet.family() == Family::V6;
         for at in 0..self.base_chains.len() {
             let Some(base) = self.base_chains.get(at).copied() else { break };
@@ -319,8 +324,11 @@ impl Evaluator<'_> {
                     Some(ExpectResult::NotApplicable) | None => InstrOutcome::Break,
                 }
             }
-            Instr::Nat(nat) if apply_nat(self, nat, ctx) => InstrOutcome::Final(Verdict::Accept),
-            Instr::Nat(_) => InstrOutcome::Break,
+            Instr::Nat(nat) => match apply_nat(self, nat, ctx) {
+                NatOutcome::Applied => InstrOutcome::Final(Verdict::Accept),
+                NatOutcome::NoAddress => InstrOutcome::Final(Verdict::Drop),
+                NatOutcome::NoMatch => InstrOutcome::Break,
+            },
             // Only TCP segments can be answered with a reset.
             Instr::Reject(Reject::TcpReset) if ctx.packet.protocol() != 6 => InstrOutcome::Break,
             // The type implies the family: nothing is done with packets of the other one.

@@ -9,23 +9,62 @@ use crate::datatype::DataType;
 use keepstate_engine::{Manip, NatRange};
 use keepstate_wire::Family;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::ops::RangeInclusive;
 
-/// Sets up NAT for the packet's connection; false (the rule does not match) if the address or port is not known.
-pub(super) fn apply_nat(evaluator: &mut Evaluator<'_>, nat: &CompiledNat, ctx: &mut EvalCtx<'_, '_>) -> bool {
-    let Some(range) = nat_range(evaluator, nat, ctx) else { return false };
-    if let Some(packet_ctx) = ctx.packet_ctx.as_deref_mut() {
-        ctx.engine.translate(packet_ctx, nat.manip, &range, ctx.now);
-    }
-    true
+/// What a NAT statement has come to.
+pub(super) enum NatOutcome {
+    /// The rule does not match: the packet is of another family, or a map has nothing for it.
+    NoMatch,
+    /// The interface has no address to translate to: the packet is dropped, as in Linux (`nf_nat_redirect`, `nf_nat_masquerade`).
+    NoAddress,
+    /// The packet's connection has its translation.
+    Applied,
 }
 
-fn nat_range(evaluator: &mut Evaluator<'_>, nat: &CompiledNat, ctx: &EvalCtx<'_, '_>) -> Option<NatRange> {
+/// Sets up NAT for the packet's connection.
+pub(super) fn apply_nat(evaluator: &mut Evaluator<'_>, nat: &CompiledNat, ctx: &mut EvalCtx<'_, '_>) -> NatOutcome {
     let v6 = ctx.packet.family() == Family::V6;
     // Before anything is read from the packet: nft implies the family ahead of the statement.
     if nat.v6.is_some_and(|six| six != v6) {
-        return None;
+        return NatOutcome::NoMatch;
     }
+    let of_interface = match nat.target {
+        NatAddress::Masquerade => Some(masquerade_address(ctx)),
+        NatAddress::Redirect => Some(redirect_address(ctx)),
+        _ => None,
+    };
+    if of_interface == Some(None) {
+        return NatOutcome::NoAddress;
+    }
+    let Some(range) = nat_range(evaluator, nat, of_interface.flatten(), ctx) else { return NatOutcome::NoMatch };
+    if let Some(packet_ctx) = ctx.packet_ctx.as_deref_mut() {
+        ctx.engine.translate(packet_ctx, nat.manip, &range, ctx.now);
+    }
+    NatOutcome::Applied
+}
+
+/// The address that the interface a packet leaves by has for the next hop of its route.
+fn masquerade_address(ctx: &EvalCtx<'_, '_>) -> Option<IpAddr> {
+    let to = packet_address(&ctx.current_packet(), Endpoint::Destination);
+    ctx.fib.source_address(ctx.meta.oif?.index, to, ctx.meta.next_hop)
+}
+
+/// The address of the interface that a packet came in by; of what the machine itself sends, that of the loopback interface.
+fn redirect_address(ctx: &EvalCtx<'_, '_>) -> Option<IpAddr> {
+    let to = packet_address(&ctx.current_packet(), Endpoint::Destination);
+    match (ctx.meta.iif, to) {
+        (Some(device), _) => ctx.fib.redirect_address(device.index, to),
+        (None, IpAddr::V4(_)) => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        (None, IpAddr::V6(_)) => Some(IpAddr::V6(Ipv6Addr::LOCALHOST)),
+    }
+}
+
+fn nat_range(
+    evaluator: &mut Evaluator<'_>,
+    nat: &CompiledNat,
+    of_interface: Option<IpAddr>,
+    ctx: &EvalCtx<'_, '_>,
+) -> Option<NatRange> {
+    let v6 = ctx.packet.family() == Family::V6;
     let mut ports = match &nat.ports {
         None => None,
         Some(NatPortSource::Range(first, last)) => Some(*first..=*last),
@@ -57,17 +96,7 @@ fn nat_range(evaluator: &mut Evaluator<'_>, nat: &CompiledNat, ctx: &EvalCtx<'_,
             evaluator.state.trace.one_connection |= first != last || !one_port;
             Some(address_from_value(*first, v6)..=address_from_value(*last, v6))
         }
-        NatAddress::Masquerade => single_address(
-            ctx.fib
-                .source_address(ctx.meta.oif?.index, packet_address(&ctx.current_packet(), Endpoint::Destination))?,
-        ),
-        NatAddress::Redirect => match ctx.meta.iif {
-            Some(device) => single_address(
-                ctx.fib.source_address(device.index, packet_address(&ctx.current_packet(), Endpoint::Source))?,
-            ),
-            None if v6 => single_address(IpAddr::V6(Ipv6Addr::LOCALHOST)),
-            None => single_address(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        },
+        NatAddress::Masquerade | NatAddress::Redirect => of_interface.map(|address| address..=address),
     };
     // In an inet table, the address may be of the other family.
     if addresses.as_ref().is_some_and(|addresses| addresses.start().is_ipv6() != v6) {
@@ -82,10 +111,6 @@ fn nat_range(evaluator: &mut Evaluator<'_>, nat: &CompiledNat, ctx: &EvalCtx<'_,
         masquerade: matches!(nat.target, NatAddress::Masquerade),
         prefix: nat.netmap,
     })
-}
-
-fn single_address(address: IpAddr) -> Option<RangeInclusive<IpAddr>> {
-    Some(address..=address)
 }
 
 pub(super) fn address_from_value(bits: u128, v6: bool) -> IpAddr {

@@ -11,7 +11,10 @@ impl Fib for EmptyFib {
     fn route_lookup(&self, _: IpAddr, _: Option<u32>) -> Option<InterfaceInfo> {
         None
     }
-    fn source_address(&self, _: u32, _: IpAddr) -> Option<IpAddr> {
+    fn source_address(&self, _: u32, _: IpAddr, _: Option<IpAddr>) -> Option<IpAddr> {
+        None
+    }
+    fn redirect_address(&self, _: u32, _: IpAddr) -> Option<IpAddr> {
         None
     }
     fn primary_address(&self, _: u32, _: bool) -> Option<IpAddr> {
