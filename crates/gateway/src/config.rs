@@ -3,6 +3,7 @@ use crate::clock::{SystemTimeSource, TimeSource};
 use crate::cluster::{AddressTakeover, ClusterConfig, ClusterNode};
 use crate::control_server::ControlSocket;
 use crate::driver::Driver;
+use crate::end_notice::{self, OperatorSession};
 use crate::flow_log::{FlowLogConfig, FlowLogs, LogBackends};
 use crate::health::{HealthMonitor, HealthStarter};
 use crate::icmp_sysctls::IcmpSysctls;
@@ -68,8 +69,8 @@ pub struct GatewayConfig {
     pub fib: StaticFib,
     /// How long to busy-poll before sleeping.
     pub busy_poll: Duration,
-    /// The path of the control socket.
-    pub control_socket: Option<PathBuf>,
+    /// The control socket, if there is one.
+    pub control: Option<ControlConfig>,
     /// The file (or a directory for it) that keeps the connection table over a restart.
     pub state_file: Option<PathBuf>,
     /// NAT and flow logs.
@@ -88,6 +89,33 @@ pub struct GatewayConfig {
     pub secret: [u8; 16],
     /// One gateway of a cluster.
     pub cluster: Option<ClusterConfig>,
+    /// Who starts it from afar, if somebody does: warned if that ends with the gateway.
+    pub operator: Option<OperatorSession>,
+}
+
+/// The control socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlConfig {
+    /// Its path.
+    pub path: PathBuf,
+    /// It was asked for: without it the gateway does not start.
+    pub is_needed: bool,
+}
+
+impl ControlConfig {
+    /// The socket; `None` if it cannot be had, and nobody has asked for it.
+    fn bind(&self) -> Result<Option<ControlSocket>> {
+        match ControlSocket::bind(&self.path) {
+            Ok(socket) => Ok(Some(socket)),
+            Err(error) if self.is_needed => Err(error),
+            Err(error) => {
+                tracing::warn!(
+                    "no control socket: {error:#}. This gateway runs without one, and keepstate control does not reach it; --control PATH gives it one of its own, --control off goes without"
+                );
+                Ok(None)
+            }
+        }
+    }
 }
 
 impl GatewayConfig {
@@ -180,7 +208,7 @@ impl GatewayConfig {
             DriverConfig::Tc { .. } => CapabilitySet::NET_ADMIN | CapabilitySet::BPF | CapabilitySet::PERFMON,
         };
         // Root may do this to another user's files only with it.
-        let files = [Some(&self.ruleset), self.services.as_ref(), self.control_socket.as_ref()];
+        let files = [Some(&self.ruleset), self.services.as_ref(), self.control.as_ref().map(|control| &control.path)];
         let clusters = self.cluster.iter().flat_map(|cluster| cluster.servers.files().chain([&cluster.directory]));
         if files
             .into_iter()
@@ -234,7 +262,11 @@ impl GatewayConfig {
                 if options.offload && options.offload_new {
                     router = router.with_syn_classes();
                 }
-                let note = format!("routing {}; Ctrl-C stops", driver.interface_names());
+                let warning =
+                    self.operator.and_then(|of| end_notice::warn_operator(options, of, |at| driver.name_of(at)));
+                warning.iter().for_each(|warning| tracing::warn!("{warning}"));
+                let names = driver.interface_names();
+                let note = format!("routing {names}; Ctrl-C stops; {}", end_notice::at_the_end(options, &names));
                 (Box::new(driver), note)
             }
             DriverConfig::Nfqueue(number) => {
@@ -265,11 +297,15 @@ impl GatewayConfig {
         privileges::keep_capabilities(self.needed_capabilities()).context("dropping capabilities")?;
         let cluster =
             self.cluster.as_ref().map(|cluster| ClusterNode::start(cluster, greeting, takeover)).transpose()?;
-        let socket = self.control_socket.as_deref().map(ControlSocket::bind).transpose()?;
+        let socket = self.control.as_ref().map(ControlConfig::bind).transpose()?.flatten();
         // A file that is read again may name services later.
         let may_have_services = self.services.is_some() || !self.other_files.is_empty();
         let starter = may_have_services.then(HealthStarter::start).transpose().context("starting a thread")?;
-        sandbox::limit(&config_dirs, self.control_socket.as_deref(), driver.allow_files(FileAccess::default()))?;
+        sandbox::limit(
+            &config_dirs,
+            socket.as_ref().map(ControlSocket::path),
+            driver.allow_files(FileAccess::default()),
+        )?;
         let handle = cluster.as_ref().map(ClusterNode::handle);
         let control = socket.map(|socket| socket.serve(handle)).transpose()?;
         // Whoever reads that it routes may end it, and knows that no packet passes by the rules of an earlier gateway.

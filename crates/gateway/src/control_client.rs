@@ -1,5 +1,5 @@
 //! The client side of the control socket.
-use super::control_protocol::{CTNETLINK, ControlRequest, PROTOCOL_VERSION, ReplyLine, RequestLine};
+use super::control_protocol::{CTNETLINK, ControlRequest, DEFAULT_SOCKET, PROTOCOL_VERSION, ReplyLine, RequestLine};
 use anyhow::{Context, Result, bail};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -50,7 +50,9 @@ fn connect_with(path: &Path, request: &RequestLine, payload: &[u8]) -> Result<Un
     let shown = path.display();
     let mut stream = UnixStream::connect(path).with_context(|| match path.exists() {
         true => format!("{shown}: cannot connect. Try as root; if the gateway has ended, start it again: keepstate gateway --control {shown}"),
-        false => format!("{shown}: no gateway listens there. Start one: keepstate gateway --control {shown}"),
+        false => format!(
+            "{shown}: no gateway listens there. One with --interface listens at {DEFAULT_SOCKET}, unless its --control says otherwise; any other needs --control PATH. Name the path that yours has, or start one: keepstate gateway --control {shown}"
+        ),
     })?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');

@@ -84,6 +84,11 @@ impl ControlSocket {
         Ok(ControlSocket { path: path.to_owned(), listener })
     }
 
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Starts to serve clients, by threads that can do what this one can.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ mod ctnl_edit;
 mod ctnl_session;
 mod driver;
 pub mod duration;
+pub mod end_notice;
 pub mod engine_settings;
 pub mod flow_log;
 mod flow_log_counters;

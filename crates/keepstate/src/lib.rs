@@ -28,6 +28,7 @@ pub mod serve;
 pub mod shared_args;
 pub mod simulate;
 pub mod size;
+mod ssh_session;
 pub mod stderr;
 pub mod stderr_queue;
 pub mod sync;

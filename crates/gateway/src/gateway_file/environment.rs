@@ -42,6 +42,11 @@ pub(super) fn faults(settings: &GatewaySettings) -> Vec<SettingFault> {
             "/dev/net/tun is missing: modprobe tun; in a container, give it that device".to_owned(),
         );
     }
+    if let Some(given) = &settings.interface {
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let missing = missing_in_kernel(read("/proc/sys/kernel/osrelease").trim(), &read("/proc/filesystems"));
+        missing.into_iter().for_each(|message| add(&given.origin, message));
+    }
     for given in settings.flow_log.iter() {
         for entry in &given.value {
             let path = match &entry.0.target {
@@ -58,7 +63,9 @@ pub(super) fn faults(settings: &GatewaySettings) -> Vec<SettingFault> {
             missing.into_iter().chain(unreadable).for_each(|message| add(&given.origin, message));
         }
     }
-    for given in [&settings.control, &settings.state].into_iter().flatten() {
+    // The directory of the usual control socket is made.
+    let control = settings.control.as_ref().filter(|given| given.origin != SettingOrigin::Default);
+    for given in control.into_iter().chain(&settings.state) {
         if let Some(message) = missing_folder(given) {
             add(&given.origin, message);
         }
@@ -71,6 +78,27 @@ pub(super) fn faults(settings: &GatewaySettings) -> Vec<SettingFault> {
     }
     faults
 }
+
+/// What interfaces need of the kernel: Linux 6.6 (programs at tc's hooks by links), and the BPF file system.
+fn missing_in_kernel(release: &str, filesystems: &str) -> Vec<String> {
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit()).map(str::parse::<u32>);
+    let is_old = matches!((numbers.next(), numbers.next()), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) < NEEDED_KERNEL);
+    let (major, minor) = NEEDED_KERNEL;
+    let old = is_old.then(|| {
+        format!(
+            "interface needs Linux {major}.{minor} or newer, this is {release}: use a newer kernel (Debian 12 has one in bookworm-backports), or packets from queue (NFQUEUE) or device (TUN) instead"
+        )
+    });
+    let has_bpf_fs =
+        filesystems.is_empty() || filesystems.lines().any(|line| line.split_whitespace().last() == Some("bpf"));
+    let no_bpf = (!has_bpf_fs).then(|| {
+        "interface needs the BPF file system, which this kernel does not have (CONFIG_BPF_SYSCALL)".to_owned()
+    });
+    old.into_iter().chain(no_bpf).collect()
+}
+
+/// The first kernel that has what [`TcDriver`](crate::tc) attaches its programs by.
+const NEEDED_KERNEL: (u32, u32) = (6, 6);
 
 fn read_links() -> Result<Vec<RtMessage>> {
     Ok(RtMonitor::open()?.dump_all()?)
@@ -100,4 +128,25 @@ fn missing_capabilities(settings: &GatewaySettings) -> Option<String> {
     (!names.is_empty()).then(|| {
         format!("not allowed here: {}; run it as root, or by the unit keepstate-gateway.service", names.join(", "))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_is_too_old_is_told_of() {
+        let systems = "nodev\tsysfs\nnodev\tbpf\n\text4\n";
+        for (release, is_enough) in [
+            ("6.6.0", true),
+            ("6.18.44", true),
+            ("7.0.0-rc1", true),
+            ("6.1.0-32-amd64", false),
+            ("5.15.0-91-generic", false),
+            ("?", true),
+        ] {
+            assert_eq!(missing_in_kernel(release, systems).is_empty(), is_enough, "{release}");
+        }
+        assert_eq!(missing_in_kernel("6.6.0", "nodev\tsysfs\n\text4\n").len(), 1);
+    }
 }

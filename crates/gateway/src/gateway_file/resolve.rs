@@ -1,11 +1,12 @@
 //! The sum of a file and a command line: checked, then a [`GatewayConfig`].
 use super::given::{Given, SettingOrigin};
-use super::settings::{GatewaySettings, NatSettings, TableSettings};
+use super::settings::{CONTROL_OFF, GatewaySettings, NatSettings, TableSettings};
 use super::values::{
     KernelVersionSetting, LogSetting, NatFilteringSetting, NatMappingSetting, OffloadXdpSetting, OnExitSetting,
 };
 use crate::cluster::ClusterConfig;
-use crate::config::{DriverConfig, GatewayConfig};
+use crate::config::{ControlConfig, DriverConfig, GatewayConfig};
+use crate::control_protocol::DEFAULT_SOCKET;
 use crate::engine_settings::{MemorySize, SysctlSettings};
 use crate::flow_log::{FlowLogConfig, FlowLogTarget, LogBackends, LoggedSessions};
 use crate::ruleset::RulesetOptions;
@@ -14,6 +15,7 @@ use crate::tc::TcOptions;
 use anyhow::{Context, Result};
 use keepstate_engine::{AdmissionPolicy, NatPolicy, Sysctl, Sysctls, sysctl_conf};
 use keepstate_linux::tc::FlowTableSize;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What does not fit, and where it stands.
@@ -34,6 +36,7 @@ pub(super) fn defaults(settings: &GatewaySettings) -> GatewaySettings {
     GatewaySettings {
         version: some(true, FORMAT_VERSION),
         skip_unsupported: some(true, false),
+        control: some(interface, PathBuf::from(DEFAULT_SOCKET)),
         on_exit: some(interface, OnExitSetting::Closed),
         offload: some(interface, true),
         offload_new: some(interface, true),
@@ -248,7 +251,7 @@ pub(super) fn config(
         driver,
         fib: fib(s),
         busy_poll: Duration::from_micros(value_or(&s.spin, 0)),
-        control_socket: s.control.as_ref().map(|given| given.value.clone()),
+        control: s.control.as_ref().and_then(control_config),
         other_files: value_or(&s.sysctl_files, Vec::new()),
         state_file: s.state.as_ref().map(|given| given.value.clone()),
         flow_logs: flow_log_configs(s, cluster.as_ref()),
@@ -264,7 +267,14 @@ pub(super) fn config(
             .collect(),
         secret,
         cluster,
+        operator: None,
     })
+}
+
+/// Where the control socket is; `None` if there is to be none.
+fn control_config(given: &Given<PathBuf>) -> Option<ControlConfig> {
+    let path = Some(given.value.clone()).filter(|path| path != Path::new(CONTROL_OFF))?;
+    Some(ControlConfig { path, is_needed: given.origin != SettingOrigin::Default })
 }
 
 /// Logs to subjects of NATS have the cluster's servers, if they name none.

@@ -65,7 +65,7 @@ pub struct GatewaySettings {
     /// Busy-poll this many microseconds before sleeping. Default: 0
     #[cfg_attr(test, schemars(range(max = 1_000_000)))]
     pub spin: Option<Given<u64>>,
-    /// The path of the control socket
+    /// The path of the control socket; "off" for none. Default: /run/keepstate/gateway.sock with interface, else none
     pub control: Option<Given<PathBuf>>,
     /// Keep the connection table in this file, or in a file in this directory
     pub state: Option<Given<PathBuf>>,
@@ -132,6 +132,9 @@ pub struct NatSettings {
     /// Compute outside address and ports from the inside address (RFC 7422): ["100.64.0.0/16=192.0.2.0/28"]
     pub deterministic: Option<Given<Vec<DeterministicText>>>,
 }
+
+/// In place of the path of a control socket: there is none.
+pub(super) const CONTROL_OFF: &str = "off";
 
 impl GatewaySettings {
     /// These, and of `below` what these do not say.
@@ -212,7 +215,8 @@ impl GatewaySettings {
 
     /// Paths that are relative are below `folder`.
     pub(super) fn resolve_paths(&mut self, folder: &Path) {
-        let one = [&mut self.ruleset, &mut self.services, &mut self.control, &mut self.state];
+        let control = self.control.as_mut().filter(|given| given.value != Path::new(CONTROL_OFF));
+        let one = [self.ruleset.as_mut(), self.services.as_mut(), control, self.state.as_mut()];
         for given in one.into_iter().flatten() {
             given.value = folder.join(&given.value);
         }

@@ -1,5 +1,6 @@
 use super::*;
-use crate::config::DriverConfig;
+use crate::config::{ControlConfig, DriverConfig};
+use crate::control_protocol::DEFAULT_SOCKET;
 use crate::tc::OnExit;
 use keepstate_engine::{KernelVersion, MappingBehaviour, Sysctl, Sysctls};
 
@@ -99,7 +100,8 @@ fn every_key_reaches_the_gateway() {
     assert_eq!((options.on_exit, options.offload), (OnExit::Open, false));
     assert_eq!(options.offload_size.connections(), 131_072);
     assert_eq!(options.lifeline, Some("eth0:2222".parse().unwrap()));
-    assert_eq!(config.control_socket.as_deref(), Some(Path::new("/run/keepstate/gateway.sock")));
+    let control = ControlConfig { path: "/run/keepstate/gateway.sock".into(), is_needed: true };
+    assert_eq!(config.control, Some(control));
     assert_eq!(config.state_file.as_deref(), Some(Path::new("/var/lib/keepstate")));
     assert_eq!(config.helpers.first().map(|(_, port)| *port), Some(2121));
     assert_eq!(config.busy_poll.as_micros(), 50);
@@ -114,6 +116,18 @@ fn every_key_reaches_the_gateway() {
     sysctls.set(Sysctl::TcpLoose, 0).unwrap();
     assert_eq!(config.sysctls, sysctls);
     assert_eq!(resolved.settings().log.as_ref().map(|log| log.value), Some(LogSetting::Debug));
+}
+
+#[test]
+fn a_gateway_that_governs_interfaces_can_be_asked() {
+    const GOVERNS: &str = "version = 1\nruleset = \"router.nft\"\ninterface = [\"eth0\"]\n";
+    let of = |text: &str| config(&resolved(text)).control;
+    let usual = ControlConfig { path: DEFAULT_SOCKET.into(), is_needed: false };
+    assert_eq!(of(GOVERNS), Some(usual));
+    assert_eq!(of(&format!("{GOVERNS}control = \"off\"\n")), None);
+    let own = ControlConfig { path: "/etc/keepstate/own.sock".into(), is_needed: true };
+    assert_eq!(of(&format!("{GOVERNS}control = \"own.sock\"\n")), Some(own));
+    assert_eq!(of(TUN), None);
 }
 
 #[test]

@@ -262,6 +262,11 @@ impl TcDriver {
         Ok(Box::new(sockets))
     }
 
+    /// The name of a governed interface.
+    pub(super) fn name_of(&self, index: u32) -> Option<&str> {
+        self.attached.get(&index).map(String::as_str)
+    }
+
     /// The names of the governed interfaces.
     pub(super) fn interface_names(&self) -> String {
         let names: Vec<&str> = self.attached.values().map(String::as_str).collect();

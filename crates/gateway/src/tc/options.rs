@@ -43,8 +43,8 @@ pub enum OffloadXdp {
 /// A TCP port of the machine that stays open on an interface while no gateway runs: `eth0`, or `eth0:2222`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lifeline {
-    pub(super) interface: String,
-    pub(super) port: u16,
+    pub(crate) interface: String,
+    pub(crate) port: u16,
 }
 
 impl FromStr for Lifeline {

@@ -9,10 +9,12 @@ pub(crate) mod table_args;
 
 use crate::ruleset_args::RulesetArgs;
 use crate::shared_args::EngineArgs;
+use crate::ssh_session::SshSession;
 use anyhow::{Result, bail};
 use clap::Args;
 use keepstate_gateway::config::DriverConfig;
 use keepstate_gateway::control_protocol::DEFAULT_SOCKET;
+use keepstate_gateway::end_notice::OperatorSession;
 use keepstate_gateway::gateway_file::{
     DEFAULT_GATEWAY_FILE, DeviceEntry, FlowLogEntry, GatewayFile, GatewaySettings, Given, InterfaceText, LifelineText,
     OffloadXdpSetting, OnExitSetting, ResolvedGateway, RouteEntry,
@@ -90,7 +92,7 @@ pub struct GatewayArgs {
     /// Write forwarded packets to this pcap file (raw IP); an existing file is overwritten
     #[arg(long = "out", value_name = "CAPTURE", requires = "input", help_heading = "Capture")]
     output: Option<PathBuf>,
-    /// Listen on a control socket, for keepstate control and keepstate conntrack --gateway
+    /// Listen on a control socket, for keepstate control and keepstate conntrack --gateway; off for none [default: /run/keepstate/gateway.sock with --interface, else none]
     #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = DEFAULT_SOCKET, conflicts_with = "input", help_heading = "Control")]
     control: Option<PathBuf>,
     /// Keep the connection table in this file (or a file in this directory): connections survive a restart and a crash
@@ -167,7 +169,7 @@ Examples:
   sudo keepstate gateway --ruleset router.nft \\
       --device lan0=10.1.0.1/24 --device wan0=192.0.2.1/24 --route 0.0.0.0/0=wan0
   # a router and firewall at the kernel's own hooks, for forwarded packets and the machine's own
-  sudo keepstate gateway --ruleset /etc/nftables.conf --interface eth0,eth1 --control
+  sudo keepstate gateway --ruleset /etc/nftables.conf --interface eth0,eth1
   # route what kernel rules queue: on any host, beside its own rules
   sudo iptables -t raw -I PREROUTING -i lan0 -j NFQUEUE --queue-num 0     # and the same for -i wan0
   sudo keepstate gateway --ruleset router.nft --queue 0
@@ -176,7 +178,7 @@ Examples:
   keepstate gateway --config gateway.toml --on-exit open --print-config
 
 With --state, connections survive a restart: start the gateway again with the same file, however it ended.
-With --control, keepstate control lists connections, shows rules and counters, sets sysctls.
+By its control socket, keepstate control lists connections, shows rules and counters, sets sysctls.
 With --services, virtual addresses are load-balanced; keepstate control services lists them, drain takes a backend out.
 SIGHUP reloads file, ruleset and services; connections are kept. If one has an error, or
 asks for what needs a restart, nothing changes.
@@ -220,6 +222,7 @@ impl GatewayArgs {
         let mut config = resolved.config(secret, |note| tracing::info!("{note}"))?;
         cluster_transport::use_nats(&mut config);
         config.log_backends = log_backends::all();
+        config.operator = SshSession::current().map(|SshSession { client, port }| OperatorSession { client, port });
         if let (Some(input), Some(output)) = (&self.input, &self.output) {
             if resolved.settings().device.is_none() {
                 bail!("--in needs interfaces with addresses that the capture is routed between: add --device");

@@ -15,7 +15,7 @@ table ip n {
 	chain post { type nat hook postrouting priority 100; udp dport 7070 snat to 10.0.2.77; }
 	chain first { type filter hook prerouting priority -2147483648; udp dport 7001 drop; }
 	chain last { type filter hook forward priority 2147483647; policy drop; ct direction reply udp length > 0 accept; udp dport { 7070, 7003 } accept; }
-	chain last_in { type filter hook input priority 2147483647; policy drop; ct direction reply udp length > 0 accept; udp dport 7070 accept; }
+	chain last_in { type filter hook input priority 2147483647; policy drop; ct direction reply udp length > 0 accept; udp dport 7070 udp length > 0 accept; }
 	chain last_out { type filter hook postrouting priority 2147483647; udp dport 7003 drop; }
 }
 table ip f {
@@ -70,6 +70,8 @@ table ip f {
             ("udp c 10.0.1.2:4004 10.0.2.2:7002 s 10.0.2.2:7002", "not heard"),
             ("udp c 10.0.1.2:4004 10.0.2.2:7003 s 10.0.2.2:7003", "not heard"),
             ("udp c 10.0.1.2:4004 10.0.1.1:7004 r 10.0.1.1:7004", "not heard"),
+            // Whether the last chain drops a packet before or behind the entry of its connection is registration's too.
+            ("conntrack -F", ""),
         ],
     });
 }

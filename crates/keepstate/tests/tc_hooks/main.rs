@@ -1,6 +1,7 @@
 //! `keepstate gateway --interface`: client, router and server in namespaces of their own, veth pairs with all offloads between them, the kernel's own TCP at all three.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod asked;
 mod classes;
 #[path = "../common/mod.rs"]
 mod common;
