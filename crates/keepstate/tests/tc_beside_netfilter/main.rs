@@ -24,6 +24,7 @@ mod metas;
 mod nat;
 mod nat_addresses;
 mod odd_protocols;
+mod one_direction;
 mod own_output;
 mod own_ports;
 #[path = "../common/peers.rs"]

@@ -309,6 +309,74 @@ table inet t {
     });
 }
 
+/// What rules ask of the socket that sends a packet of the router itself: before it is translated, of both families, and of what the kernel sends by itself.
+#[test]
+fn sockets_of_packets_that_the_router_sends() {
+    run(&Case {
+        name: "to",
+        rules: "
+table inet t {
+	counter transparent { }
+	counter opaque { }
+	counter wildcard { }
+	counter bound { }
+	counter marked { }
+	counter unmarked { }
+	chain nat {
+		type nat hook output priority -100;
+		meta l4proto { tcp, udp } th dport 70 dnat ip to 10.0.2.2:7070
+	}
+	chain out {
+		type filter hook output priority filter;
+		oifname != { r0, r1 } accept
+		icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+		meta l4proto { tcp, udp, icmp } jump sockets
+	}
+	chain sockets {
+		socket transparent 1 counter name transparent
+		socket transparent 0 counter name opaque
+		socket wildcard 1 counter name wildcard
+		socket wildcard 0 counter name bound
+		socket mark 7 counter name marked
+		socket mark 0 counter name unmarked
+	}
+}
+",
+        prepare: &[],
+        steps: &[
+            ("udp r 10.0.2.1:4001 10.0.2.2:53 s 10.0.2.2:53", "10.0.2.1 same port"),
+            ("counters inet t", "bound 12/2736, opaque 12/2736, unmarked 12/2736"),
+            ("udp r 0.0.0.0:4002 10.0.2.2:54 s 10.0.2.2:54", "10.0.2.1 same port"),
+            ("counters inet t", "bound 12/2736, opaque 12/2736, unmarked 12/2736"),
+            ("udp r [fd00:2::1]:4001 [fd00:2::2]:53 s [fd00:2::2]:53", "fd00:2::1 same port"),
+            ("counters inet t", "bound 12/2976, opaque 12/2976, unmarked 12/2976"),
+            // Translated on its way out.
+            ("udp r 10.0.2.1:4003 10.0.2.2:70 s 10.0.2.2:7070", "10.0.2.1 same port"),
+            ("counters inet t", "bound 12/2736, opaque 12/2736, unmarked 12/2736"),
+            // A server that is bound to no address, and one that may speak for others.
+            ("udp c 10.0.1.2:4001 10.0.1.1:80 r 0.0.0.0:80", "10.0.1.2 same port"),
+            ("counters inet t", "opaque 12/1536, unmarked 12/1536, wildcard 12/1536"),
+            ("proxy listen 0.0.0.0:81", ""),
+            ("udp c 10.0.1.2:4001 10.0.1.1:81 r 0.0.0.0:81", "10.0.1.2 same port"),
+            ("counters inet t", "transparent 12/1536, unmarked 12/1536, wildcard 12/1536"),
+            // What the kernel answers.
+            ("ping c 10.0.1.1", "64 bytes from 10.0.1.1: icmp_seq=1 ttl=64"),
+            ("counters inet t", "opaque 1/84, unmarked 1/84, wildcard 1/84"),
+            ("tcp c 10.0.1.2:4009 10.0.1.1:9 s 10.0.2.2:9", "ConnectionRefused"),
+            ("counters inet t", "opaque 1/40, unmarked 1/40, wildcard 1/40"),
+            ("ping r 10.0.2.2", "64 bytes from 10.0.2.2: icmp_seq=1 ttl=64"),
+            ("counters inet t", "opaque 1/84, unmarked 1/84, wildcard 1/84"),
+            ("ping r -m 7 10.0.2.2", "64 bytes from 10.0.2.2: icmp_seq=1 ttl=64"),
+            ("counters inet t", "marked 1/84, opaque 1/84, wildcard 1/84"),
+            // Connections: each end of them.
+            ("tcp r 10.0.2.1:4006 10.0.2.2:80 s 10.0.2.2:80", "10.0.2.1 same port"),
+            ("tcp r 10.0.2.1:4007 10.0.2.2:70 s 10.0.2.2:7070", "10.0.2.1 same port"),
+            ("tcp c 10.0.1.2:4006 10.0.1.1:22 r 10.0.1.1:22", "10.0.1.2 same port"),
+            ("again", "3 of 3"),
+        ],
+    });
+}
+
 /// Connections of proxies become known flows once their socket is there, by whatever rules: their packets go on to the stack without user space.
 #[test]
 fn connections_of_proxies_become_known() {

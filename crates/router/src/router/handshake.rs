@@ -90,7 +90,7 @@ impl Router {
             }
             FlowSource::Host(oif) => {
                 pkt.meta.oif = self.fib.device(oif);
-                pkt.is_output = true;
+                (pkt.is_output, pkt.meta.is_sent) = (true, true);
                 self.process_output(&mut pkt, oif)
             }
         };

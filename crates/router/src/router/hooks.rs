@@ -18,7 +18,7 @@ impl Router {
         if !self.program.has_filter_chain(hook, &priorities) {
             return Ok(());
         }
-        let InFlightPacket { bytes, layout, meta, ctx, is_output, now, .. } = pkt;
+        let InFlightPacket { bytes, layout, meta, ctx, now, .. } = pkt;
         let packet = parse_packet(bytes, *layout)?;
         let mut eval_ctx = EvalCtx {
             engine: &mut self.engine,
@@ -26,7 +26,7 @@ impl Router {
             packet: &packet,
             meta,
             fib: &self.fib,
-            sockets: self.sockets.as_deref().filter(|_| !*is_output),
+            sockets: self.sockets.as_deref(),
             now: *now,
         };
         let verdict = self.program.eval_filter_chains(hook, priorities, &mut eval_ctx);
@@ -43,7 +43,7 @@ impl Router {
         if !self.services.is_empty() {
             self.dispatch_service(manip, pkt)?;
         }
-        let InFlightPacket { bytes, layout, meta, ctx, is_output, now, .. } = pkt;
+        let InFlightPacket { bytes, layout, meta, ctx, now, .. } = pkt;
         let Some(ctx) = ctx.as_mut() else { return Ok(()) };
         if ctx.unconfirmed().is_none() {
             return self.apply_nat(manip, pkt);
@@ -55,7 +55,7 @@ impl Router {
             packet: &packet,
             meta,
             fib: &self.fib,
-            sockets: self.sockets.as_deref().filter(|_| !*is_output),
+            sockets: self.sockets.as_deref(),
             now: *now,
         };
         let verdict = self.program.eval_nat_chains(hook, &mut eval_ctx);

@@ -415,7 +415,7 @@ impl Router {
                 pkt.meta.oif = self.fib.device(oif);
                 pkt.meta.socket_uid = self.socket_uid;
                 pkt.meta.packet_type = Some(PACKET_HOST);
-                pkt.is_output = true;
+                (pkt.is_output, pkt.meta.is_sent) = (true, true);
                 self.process_output(&mut pkt, oif)
             }
         };

@@ -300,7 +300,7 @@ impl Compiler {
             }
             Statement::Last | Statement::SecMark(_) => Instr::Nop,
             Statement::Tproxy(proxy) => {
-                self.program.asks_for_sockets = true;
+                (self.program.asks_for_sockets, self.program.has_tproxy) = (true, true);
                 Instr::Tproxy(Box::new(self.compile_tproxy(proxy)?))
             }
             // Nobody listens.
@@ -369,6 +369,8 @@ impl Compiler {
                     selector,
                     Selector::Socket(SocketKey::Transparent | SocketKey::Wildcard | SocketKey::Mark)
                 );
+                self.program.matches_unknown_owner |=
+                    matches!(selector, Selector::Socket(SocketKey::CgroupV2 | SocketKey::Cgroup | SocketKey::GroupId));
                 self.program.reads_link_header |=
                     matches!(selector, Selector::Payload(field) if field.base == PayloadBase::Link);
                 self.program.reads_next_hop |=

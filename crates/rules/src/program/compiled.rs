@@ -32,6 +32,9 @@ pub struct Program {
     pub(super) reads_next_hop: bool,
     pub(super) has_synproxy: bool,
     pub(super) asks_for_sockets: bool,
+    pub(super) has_tproxy: bool,
+    /// A rule matches what is never known of a packet's socket.
+    pub(super) matches_unknown_owner: bool,
 }
 
 /// What a listing or a change needs besides the program: the tree, its texts, and which index is what.
@@ -106,6 +109,16 @@ impl Program {
     /// Does a rule ask for the socket of a packet, or give packets to that of a transparent proxy? Where sockets cannot be asked for, such a rule never matches.
     pub fn asks_for_sockets(&self) -> bool {
         self.asks_for_sockets
+    }
+
+    /// Does a rule give packets to transparent proxies?
+    pub fn has_tproxy(&self) -> bool {
+        self.has_tproxy
+    }
+
+    /// Does a rule match `meta skgid`, `meta cgroup` or `socket cgroupv2`, which are not known of any packet? Such a rule never matches.
+    pub fn matches_unknown_owner(&self) -> bool {
+        self.matches_unknown_owner
     }
 
     /// Does a hook have filter chains at priorities in this range?

@@ -20,7 +20,7 @@ pub struct EvalCtx<'a, 'p> {
     pub meta: &'a mut PacketMeta,
     /// Interfaces, addresses and routes.
     pub fib: &'a dyn Fib,
-    /// The machine's sockets; `None` if they cannot be asked for, or the packet has not come in.
+    /// The machine's sockets; `None` if they cannot be asked for.
     pub sockets: Option<&'a dyn SocketLookup>,
     /// Current time.
     pub now: Instant,
@@ -45,6 +45,8 @@ pub struct PacketMeta {
     pub reroute_mark: Option<u32>,
     /// The user whose socket sends it, if that is known.
     pub socket_uid: Option<u32>,
+    /// A socket of the machine sends it, or the kernel itself.
+    pub is_sent: bool,
     /// The socket of a transparent proxy that a rule has given it to.
     pub proxy: Option<ProxySocket>,
     /// Priority.

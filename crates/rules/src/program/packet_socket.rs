@@ -1,4 +1,4 @@
-//! The socket of a packet that has come in: matches of it, as Linux has them (`nft_socket_eval`), and what `tproxy` needs as well.
+//! The socket of a packet that has come in, or that the machine itself sends: matches of it, as Linux has them (`nft_socket_eval`), and what `tproxy` needs as well.
 use super::context::EvalCtx;
 use super::header_bits::packet_address;
 use super::state::State;
@@ -7,13 +7,16 @@ use crate::ast::{Endpoint, SocketKey};
 use crate::socket_lookup::{ProxySocket, SocketEnds, SocketInfo, SocketLookup, SocketState};
 use keepstate_engine::{CtInfo, Direction, PacketCtx};
 use keepstate_wire::Packet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 pub(super) const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// The value of a selector of the socket of a packet that has come in.
+/// The value of a selector of a packet's socket: that which takes it, or at the output hook that which sends it.
 pub(super) fn eval_socket(key: SocketKey, ctx: &EvalCtx<'_, '_>, state: &mut State) -> Option<u128> {
+    if ctx.meta.is_sent && ctx.meta.iif.is_none() {
+        return eval_sender(key, ctx, state);
+    }
     let asked = ctx.sockets.and_then(|sockets| Some((sockets, packet_ends(&ctx.current_packet(), ctx)?)));
     let Some((sockets, ends)) = asked else {
         state.trace.holds |= HoldReasons::SOCKET;
@@ -28,15 +31,79 @@ pub(super) fn eval_socket(key: SocketKey, ctx: &EvalCtx<'_, '_>, state: &mut Sta
             (sockets.find(&ends), ends)
         }
     };
+    note_asked(key, ends.protocol, found.as_ref(), state);
+    value_of(key, &found?, &ends, sockets)
+}
+
+/// The same of the socket that sends it. What the kernel sends by itself (answers to pings, errors, resets) is of a socket of its own, which is bound to no address.
+fn eval_sender(key: SocketKey, ctx: &EvalCtx<'_, '_>, state: &mut State) -> Option<u128> {
+    let Some(sockets) = ctx.sockets else {
+        state.trace.holds |= HoldReasons::SOCKET;
+        return None;
+    };
+    let packet = ctx.current_packet();
+    let of_kernel = |ctx: &EvalCtx<'_, '_>| SocketInfo {
+        state: SocketState::Connected,
+        is_transparent: Some(false),
+        is_wildcard: true,
+        // Which its packets get: rules may have changed it by now.
+        mark: Some(ctx.meta.mark),
+    };
+    let Some(ends) = sender_ends(&packet, ctx) else {
+        // Sockets of other protocols are not asked for: mostly they are the kernel's, and those of ping.
+        state.trace.holds |= HoldReasons::SOCKET;
+        return value_of(key, &of_kernel(ctx), &packet_ends(&packet, ctx).unwrap_or(NO_ENDS), sockets);
+    };
+    match sockets.find(&ends) {
+        None | Some(SocketInfo { state: SocketState::TimeWait(_), .. }) if ends.protocol == TCP => {
+            // Of a connection that has ended, or of none.
+            state.trace.holds |= HoldReasons::SOCKET;
+            value_of(key, &of_kernel(ctx), &ends, sockets)
+        }
+        found => {
+            note_asked(key, ends.protocol, found.as_ref(), state);
+            value_of(key, &found?, &ends, sockets)
+        }
+    }
+}
+
+/// The ends of what a socket of TCP or UDP sends, as that socket has them: before they are translated.
+fn sender_ends(packet: &Packet<'_>, ctx: &EvalCtx<'_, '_>) -> Option<SocketEnds> {
+    let sent = packet_ends(packet, ctx)?;
+    let iif = ctx.meta.oif.map_or(0, |device| device.index);
+    let known = ctx.packet_ctx.as_deref().filter(|packet_ctx| packet_ctx.info() != CtInfo::Related);
+    let direction = known.and_then(PacketCtx::direction);
+    let of = known.and_then(|packet_ctx| ctx.engine.connection(packet_ctx, ctx.now));
+    let (local, peer) = match (of, direction) {
+        (Some(of), Some(direction)) => {
+            let tuple = if direction == Direction::Reply { of.reply } else { of.original };
+            (SocketAddr::new(tuple.source, tuple.source_key), SocketAddr::new(tuple.destination, tuple.destination_key))
+        }
+        _ => (sent.peer, sent.local),
+    };
+    Some(SocketEnds { protocol: sent.protocol, peer, local, iif })
+}
+
+const NO_ENDS: SocketEnds = SocketEnds {
+    protocol: 0,
+    peer: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+    local: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+    iif: 0,
+};
+
+/// Notes how long the answer to a question holds.
+fn note_asked(key: SocketKey, protocol: u8, found: Option<&SocketInfo>, state: &mut State) {
     match key {
         // A mark is changed at any time.
         SocketKey::Mark if found.is_some() => state.trace.holds |= HoldReasons::SOCKET,
-        _ => note_found(ends.protocol, found.as_ref(), state),
+        _ => note_found(protocol, found, state),
     }
-    let info = found?;
+}
+
+fn value_of(key: SocketKey, info: &SocketInfo, ends: &SocketEnds, sockets: &dyn SocketLookup) -> Option<u128> {
     let is_whole = matches!(info.state, SocketState::Listening | SocketState::Connected);
     match key {
-        SocketKey::Transparent => Some(is_transparent(&info, &ends, sockets).into()),
+        SocketKey::Transparent => Some(is_transparent(info, ends, sockets).into()),
         SocketKey::Wildcard => is_whole.then_some(info.is_wildcard.into()),
         SocketKey::Mark => info.mark.filter(|_| is_whole).map(u128::from),
         _ => None,

@@ -14,7 +14,9 @@ pub(super) fn eval_tproxy(evaluator: &mut Evaluator<'_>, proxy: &CompiledTproxy,
     let packet = ctx.current_packet();
     let is_of_family = proxy.v6.is_none_or(|six| six == (packet.family() == Family::V6));
     let own = packet_ends(&packet, ctx).filter(|_| is_of_family);
-    let (Some(own), Some(sockets)) = (own, ctx.sockets) else { return false };
+    // What the machine sends to itself is given to no proxy.
+    let sockets = ctx.sockets.filter(|_| !ctx.meta.is_sent);
+    let (Some(own), Some(sockets)) = (own, sockets) else { return false };
     let found = find_proxy(evaluator, proxy, ctx, (&own, sockets));
     match found {
         // Each packet is given to it anew.
