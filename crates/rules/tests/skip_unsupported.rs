@@ -77,6 +77,37 @@ fn each_thing_left_out_is_named_and_the_rest_is_in_force() {
     compile(&tree, &sources).unwrap();
 }
 
+/// Taken, and not in force as in the kernel: each is noted once, at its first place.
+#[test]
+fn what_never_matches_is_noted() {
+    let text = "table inet t {
+	chain c {
+		type filter hook output priority 0;
+		meta skuid 0 meta mark set 7 meta priority 0 accept
+		meta skgid 33 drop
+		skgid 34 drop
+		meta cgroup 1 drop
+		socket cgroupv2 level 1 \"system.slice\" drop
+		meta priority set 1:10
+		meta priority set ip dscp map { cs1 : 1:1, ef : 1:2 }
+	}
+}
+";
+    let (tree, sources, left_out) = parse_skipping_unsupported("r.nft", text, &NoIncludes, &[]).unwrap();
+    assert!(left_out.is_empty(), "{left_out:?}");
+    let notes: Vec<String> =
+        tree.notes.iter().map(|note| format!("{} {}", sources.position(note.span).line, note.message)).collect();
+    assert_eq!(
+        notes,
+        [
+            "5 skgid never matches here: the group of a socket is not known",
+            "7 cgroup never matches here: the control group of a socket is not known",
+            "8 socket cgroupv2 never matches here: the control group of a socket is not known",
+            "9 the priority that rules set stays in the rules: packets leave without it, so queueing disciplines (tc) do not see it",
+        ]
+    );
+}
+
 #[test]
 fn rules_that_name_something_left_out_are_left_out_too() {
     let text = "table ip t {\n\tset macs { type secret; }\n}\n";

@@ -71,6 +71,7 @@ impl Parser<'_> {
         }
         if let Some((_, selector)) = UNQUALIFIED_SOCKET_KEYS.iter().find(|(name, _)| *name == word) {
             self.next_token();
+            self.note_unknown_owner(*selector, span);
             return Ok(Some(*selector));
         }
         if let Some((_, why, help)) = UNSUPPORTED_SELECTORS.iter().find(|(name, ..)| *name == word) {
@@ -218,6 +219,22 @@ impl Parser<'_> {
         Ok(Selector::OsFingerprint(key))
     }
 
+    /// Of a socket's owner the user alone is known here.
+    fn note_unknown_owner(&mut self, selector: Selector, span: Span) {
+        let what = match selector {
+            Selector::Socket(SocketKey::GroupId) => "skgid never matches here: the group of a socket is not known",
+            Selector::Socket(SocketKey::Cgroup) => {
+                "cgroup never matches here: the control group of a socket is not known"
+            }
+            Selector::Socket(SocketKey::CgroupV2) => {
+                "socket cgroupv2 never matches here: the control group of a socket is not known"
+            }
+            _ => return,
+        };
+        let help = "match the user (skuid, with --interface in the output chain), or ports and addresses";
+        self.note(Diagnostic::new(span, what).with_help(help));
+    }
+
     /// After `socket`.
     fn parse_socket(&mut self) -> ParseResult<Selector> {
         let (word, span) = self.expect_word("transparent, mark or wildcard")?;
@@ -232,6 +249,7 @@ impl Parser<'_> {
                 if level > 255 {
                     return Err(Diagnostic::new(level_span, "the level of a control group is at most 255"));
                 }
+                self.note_unknown_owner(Selector::Socket(SocketKey::CgroupV2), span);
                 SocketKey::CgroupV2
             }
             _ => {
@@ -325,6 +343,7 @@ impl Parser<'_> {
     fn parse_meta(&mut self) -> ParseResult<Selector> {
         let (word, span) = self.expect_word("a meta key")?;
         if let Some((_, selector)) = UNQUALIFIED_SOCKET_KEYS.iter().find(|(name, _)| *name == word) {
+            self.note_unknown_owner(*selector, span);
             return Ok(*selector);
         }
         Ok(Selector::Meta(match word.as_str() {

@@ -253,7 +253,12 @@ impl Parser<'_> {
     fn parse_assignment(&mut self, selector: Selector, span: Span) -> ParseResult<Statement> {
         let target = match selector {
             Selector::Meta(MetaKey::Mark) => AssignTarget::MetaMark,
-            Selector::Meta(MetaKey::Priority) => AssignTarget::MetaPriority,
+            Selector::Meta(MetaKey::Priority) => {
+                let what = "the priority that rules set stays in the rules: packets leave without it, so queueing disciplines (tc) do not see it";
+                let help = "set the mark (meta mark set), and classify by it: tc filter add … handle 1 fw classid 1:10";
+                self.note(Diagnostic::new(span, what).with_help(help));
+                AssignTarget::MetaPriority
+            }
             Selector::Ct(CtKey::Mark) => AssignTarget::CtMark,
             Selector::Ct(CtKey::Zone(direction)) => AssignTarget::CtZone(match direction {
                 None => ZoneDirection::Both,

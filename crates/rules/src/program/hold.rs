@@ -109,10 +109,11 @@ pub(super) fn holds_of_instr(instr: &Instr) -> HoldReasons {
         Instr::Stateful(_) | Instr::StatefulMap(..) => HoldReasons::METER,
         Instr::Dynset { .. } => HoldReasons::DYNAMIC_SET,
         Instr::Log(_) => HoldReasons::LOG,
-        // Noted where they are set.
-        Instr::Assign(AssignTarget::MetaMark | AssignTarget::CtMark | AssignTarget::CtEvents, ..) => {
-            HoldReasons::empty()
-        }
+        // Noted where they are set; of the priority nothing leaves the rules, and whoever reads it is noted there.
+        Instr::Assign(
+            AssignTarget::MetaMark | AssignTarget::MetaPriority | AssignTarget::CtMark | AssignTarget::CtEvents,
+            ..,
+        ) => HoldReasons::empty(),
         Instr::Assign(..)
         | Instr::Notrack
         | Instr::CtHelper(_)
@@ -152,10 +153,11 @@ pub(super) fn is_ordinary_in(packet: &Packet<'_>, flags: u8) -> bool {
 /// May a probe, which must change nothing, not pass an instruction?
 pub(super) fn stops_probe(instr: &Instr) -> bool {
     let changes = match instr {
-        // The connection's mark and events are only compared.
-        Instr::Assign(target, ..) => {
-            !matches!(target, AssignTarget::MetaMark | AssignTarget::CtMark | AssignTarget::CtEvents)
-        }
+        // The connection's mark and events are only compared; mark and priority are the probe's own.
+        Instr::Assign(target, ..) => !matches!(
+            target,
+            AssignTarget::MetaMark | AssignTarget::MetaPriority | AssignTarget::CtMark | AssignTarget::CtEvents
+        ),
         // They go by the state of the connection, which changes.
         Instr::FlowOffload | Instr::Tproxy(_) => true,
         _ => false,
