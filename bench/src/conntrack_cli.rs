@@ -1,6 +1,7 @@
 //! `bench cli`: `keepstate conntrack` beside Debian's `conntrack` on the kernel's own table, in the same run, the two taking turns for each command.
 //!
 //! The table is that of a new network namespace; the machine-wide limit is raised meanwhile and restored.
+use crate::linux_table::LinuxTableSize;
 use crate::median::median;
 use crate::process::{self, ProcessUsage};
 use anyhow::{Context, Result, ensure};
@@ -8,7 +9,6 @@ use clap::Args;
 use keepstate_linux::ctnetlink::{
     CtClient, CtDumpKind, CtFlow, CtProtoInfo, CtTcpInfo, CtTuple, DumpFilter, Status, TcpState, protocol,
 };
-use keepstate_linux::{SysRoot, sysctl};
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -32,8 +32,6 @@ pub struct CliBench {
 /// Number of source addresses of the connections.
 pub(crate) const SOURCE_COUNT: u32 = 16;
 const DEBIAN_CONNTRACK: &str = "/usr/sbin/conntrack";
-const SYSCTL_MAX: &str = "net.netfilter.nf_conntrack_max";
-const SYSCTL_BUCKETS: &str = "net.netfilter.nf_conntrack_buckets";
 
 impl CliBench {
     /// Raises nf_conntrack_max, runs itself in a network namespace, restores the limit.
@@ -49,7 +47,7 @@ impl CliBench {
             .args(["build", "--release", "--quiet", "--package", "keepstate"])
             .status()?;
         ensure!(built.success(), "cannot build keepstate");
-        let _limits = RaisedLimits::raise_to(u64::from(self.connections) * 2)?;
+        let _size = LinuxTableSize::for_connections(self.connections.saturating_mul(2))?;
         let status = Command::new("unshare")
             .args(["--net", "--"])
             .arg(std::env::current_exe()?)
@@ -236,40 +234,5 @@ pub(crate) fn established_flow(source: u32, number: u32) -> CtFlow {
         status: Some(Status::CONFIRMED | Status::SEEN_REPLY | Status::ASSURED),
         protoinfo: CtProtoInfo::Tcp(CtTcpInfo { state: Some(TcpState::Established.number()), ..CtTcpInfo::default() }),
         ..CtFlow::default()
-    }
-}
-
-/// The machine-wide limit, at least as high as asked for while this lives.
-pub(crate) struct RaisedLimits {
-    before: [(&'static str, String); 2],
-}
-
-impl RaisedLimits {
-    pub(crate) fn raise_to(limit: u64) -> Result<RaisedLimits> {
-        let root = SysRoot::live();
-        let raised = RaisedLimits {
-            before: [
-                (SYSCTL_MAX, sysctl::read(&root, SYSCTL_MAX)?),
-                (SYSCTL_BUCKETS, sysctl::read(&root, SYSCTL_BUCKETS)?),
-            ],
-        };
-        for (key, before) in raised.before.iter().rev() {
-            if before.trim().parse().is_ok_and(|before: u64| before >= limit) {
-                continue;
-            }
-            sysctl::write(&root, key, &limit.to_string())
-                .context("this benchmark needs root, outside of containers")?;
-        }
-        Ok(raised)
-    }
-}
-
-impl Drop for RaisedLimits {
-    fn drop(&mut self) {
-        for (key, value) in &self.before {
-            if let Err(error) = sysctl::write(&SysRoot::live(), key, value) {
-                eprintln!("{error}: it was {value}");
-            }
-        }
     }
 }

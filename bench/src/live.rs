@@ -1,7 +1,8 @@
 //! `bench live`: what watching a large table costs: `keepstate top`'s first screen, what it takes while connections come and go, and a scrape of `keepstate serve`.
 //!
 //! The table is Linux's, in a new network namespace, filled by ctnetlink; the machine-wide limit is raised meanwhile and restored. Run it on an idle machine.
-use crate::conntrack_cli::{RaisedLimits, SOURCE_COUNT, established_flow, fill_table, time_kernel_dump};
+use crate::conntrack_cli::{SOURCE_COUNT, established_flow, fill_table, time_kernel_dump};
+use crate::linux_table::LinuxTableSize;
 use crate::median::median;
 use crate::process;
 use anyhow::{Context, Result, bail, ensure};
@@ -56,7 +57,7 @@ impl LiveBench {
             .args(["build", "--release", "--quiet", "--package", "keepstate"])
             .status()?;
         ensure!(built.success(), "cannot build keepstate");
-        let _limits = RaisedLimits::raise_to(u64::from(self.connections) * 2)?;
+        let _size = LinuxTableSize::for_connections(self.connections.saturating_mul(2))?;
         let numbers = [("--connections", u64::from(self.connections)), ("--churn", self.churn.into())];
         let mut inside = Command::new("unshare");
         inside.args(["--net", "--"]).arg(std::env::current_exe()?).args(["live", "--inside"]);

@@ -8,9 +8,11 @@ mod cluster;
 mod conntrack_cli;
 mod counting_alloc;
 mod engine_bench;
+mod flow_order;
 mod gateway;
 mod instructions;
 mod kernel_table;
+mod linux_table;
 mod live;
 mod median;
 mod process;
@@ -22,6 +24,7 @@ mod state_store;
 mod table;
 mod table_case;
 mod tcp_segment;
+mod undo;
 
 use clap::Parser;
 
@@ -40,6 +43,7 @@ enum BenchCommand {
 }
 
 fn main() -> anyhow::Result<()> {
+    undo::undo_on_signals()?;
     match BenchCommand::parse() {
         BenchCommand::Table(table) => table.run(),
         BenchCommand::Replay(replay) => replay.run(),

@@ -1,5 +1,6 @@
 //! `bench router`: the router alone. A packet of a known, masqueraded connection traverses every hook of a small ruleset, without driver and kernel.
 use crate::counting_alloc;
+use crate::flow_order::FlowOrder;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use keepstate_engine::{Engine, Instant, Secret, Sysctl, Sysctls};
@@ -52,21 +53,21 @@ impl RouterBench {
         let mut sysctls = Sysctls::default();
         sysctls.set(Sysctl::Max, u64::from(flows) * 2).ok().context("cannot set nf_conntrack_max")?;
         let mut router = router(sysctls, RULESET)?;
-        let (new, _) = self.send_packets(&mut router, flows, flows)?;
-        let (known, allocations) = self.send_packets(&mut router, flows, self.packets.max(flows))?;
+        let (new, _) = self.send_packets(&mut router, flows, flows, FlowOrder::AsEntered)?;
+        let (known, allocations) =
+            self.send_packets(&mut router, flows, self.packets.max(flows), FlowOrder::Jumping)?;
         ensure!(router.engine().count() == flows as usize, "{} connections, not {flows}", router.engine().count());
         Ok((known, new, allocations))
     }
 
     /// Nanoseconds and allocations a packet.
-    fn send_packets(&self, router: &mut Router, flows: u32, packets: u32) -> Result<(f64, f64)> {
+    fn send_packets(&self, router: &mut Router, flows: u32, packets: u32, order: FlowOrder) -> Result<(f64, f64)> {
         let mut batch: Vec<Vec<u8>> = (0..BATCH).map(|_| udp_packet(0, self.length)).collect();
         let (mut nanoseconds, mut allocations) = (0, 0);
         let mut sent = 0;
         while sent < packets {
             for (number, bytes) in (sent..).zip(&mut batch) {
-                // A prime step visits every flow, with consecutive ones far apart.
-                set_flow(bytes, (u64::from(number) * 7919 % u64::from(flows)) as u32);
+                set_flow(bytes, order.flow_at(number, flows));
             }
             let (before, begin) = (counting_alloc::allocations(), Clock::now());
             // As the gateway does with a batch.

@@ -8,6 +8,7 @@
 
 struct plan {
 	__u32 device, flows, sent;
+	__u32 step; // from a flow to the next one
 	__u32 reversed; // as the receiver answers
 	__u8 head[48]; // Ethernet, IPv4 and UDP headers
 };
@@ -34,8 +35,7 @@ SEC("xdp") int generate(struct xdp_md *ctx)
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct udphdr *udp = data + sizeof(struct ethhdr) + sizeof(struct iphdr);
 	if (!plan || (void *)(udp + 1) > end) return XDP_DROP;
-	// A prime step visits every flow, with consecutive ones far apart.
-	__u32 flow = (__u64)plan->sent++ * 7919 % plan->flows;
+	__u32 flow = (__u64)plan->sent++ * plan->step % plan->flows;
 	__be16 client = bpf_htons(1024 + flow % 60000), server = bpf_htons(7000 + flow / 60000);
 	__builtin_memcpy(data, plan->head, 42);
 	udp->source = plan->reversed ? server : client;

@@ -6,7 +6,7 @@ mod streams;
 mod topology;
 mod udp_flood;
 
-use crate::conntrack_cli::RaisedLimits;
+use crate::linux_table::LinuxTableSize;
 use crate::median::median;
 use crate::router::RULESET;
 use anyhow::{Context, Result, ensure};
@@ -154,8 +154,8 @@ impl GatewayBench {
                 "{tool} is missing; install with: apt-get install iproute2 ethtool nftables util-linux procps"
             );
         }
-        let limit = u64::from(self.flows.iter().copied().max().unwrap_or(0)) * 2;
-        let _limits = RaisedLimits::raise_to(limit)?;
+        let most = self.flows.iter().copied().max().unwrap_or(0);
+        let _size = LinuxTableSize::for_connections(most.saturating_mul(2))?;
         let stage =
             BenchTopology::new().context("cannot create namespaces and veth pairs (the benchmark needs root)")?;
         let rules = tempfile::Builder::new().prefix("keepstate-bench").suffix(".nft").tempfile()?;
@@ -177,6 +177,7 @@ impl GatewayBench {
         if has(BenchPart::Floods) {
             println!("UDP, 46-byte packets, masqueraded; medians of {} rounds of {} s\n", self.rounds, self.seconds);
             for flows in &self.flows {
+                let _size = LinuxTableSize::for_connections(*flows)?;
                 let rounds = self.measure_rounds(&FORWARDERS, |way| bench.measure_flood(way, *flows))?;
                 print_flood(*flows, &rounds);
             }
@@ -187,6 +188,7 @@ impl GatewayBench {
                 self.rounds, self.seconds
             );
             for flows in &self.flows {
+                let _size = LinuxTableSize::for_connections(*flows)?;
                 let rounds = self.measure_rounds(&KNOWN_FORWARDERS, |way| bench.measure_known(way, *flows))?;
                 print_known(*flows, &rounds);
             }

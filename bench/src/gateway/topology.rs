@@ -1,6 +1,7 @@
 //! Client, router and server, each in its own network namespace, connected by two veth pairs. Removed on drop.
 #![allow(unsafe_code, reason = "setns(2) and sched_setaffinity(2) have no safe wrapper in std")]
 
+use crate::undo::Undo;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -14,14 +15,28 @@ pub enum BenchHost {
     Server,
 }
 
-/// The names of the three namespaces.
-pub struct BenchTopology(String);
+const HOSTS: [BenchHost; 3] = [BenchHost::Client, BenchHost::Router, BenchHost::Server];
+
+/// The names of the three namespaces, but for the last letter.
+pub struct BenchTopology {
+    name: String,
+    _undo: Undo,
+}
 
 impl BenchTopology {
     /// Creates the topology: 10.0.1.2 (c0) and 10.0.1.1 (r0), 10.0.2.1 (r1) and 10.0.2.2 (s0). The server has no route to the client's addresses: it sees only translated ones.
     pub fn new() -> Result<BenchTopology> {
-        let stage = BenchTopology(format!("ksbench{}", std::process::id()));
-        let [c, r, s] = [BenchHost::Client, BenchHost::Router, BenchHost::Server].map(|side| stage.netns(side));
+        let name = format!("ksbench{}", std::process::id());
+        let before = HOSTS.map(|side| netns(&name, side));
+        let undo = Undo::new(move || {
+            for name in before {
+                end_processes(&name);
+                // It may not exist.
+                let _ = Command::new("ip").args(["netns", "del", &name]).stderr(Stdio::null()).status();
+            }
+        });
+        let stage = BenchTopology { name, _undo: undo };
+        let [c, r, s] = HOSTS.map(|side| stage.netns(side));
         for name in [&c, &r, &s] {
             ip(&format!("netns add {name}"))?;
             ip(&format!("-n {name} link set lo up"))?;
@@ -48,12 +63,7 @@ impl BenchTopology {
     }
 
     pub fn netns(&self, side: BenchHost) -> String {
-        let letter = match side {
-            BenchHost::Client => 'c',
-            BenchHost::Router => 'r',
-            BenchHost::Server => 's',
-        };
-        format!("{}{letter}", self.0)
+        netns(&self.name, side)
     }
 
     /// The MAC address of an interface.
@@ -74,7 +84,7 @@ impl BenchTopology {
 
     /// Routes through the gateway's TUN interfaces r2 and r3 instead of the veth pairs or, if these are gone, through the pairs again.
     pub fn switch_to_tun(&self, on: bool) -> Result<()> {
-        let [c, r, s] = [BenchHost::Client, BenchHost::Router, BenchHost::Server].map(|side| self.netns(side));
+        let [c, r, s] = HOSTS.map(|side| self.netns(side));
         let state = if on { "down" } else { "up" };
         ip(&format!("-n {c} link set c0 {state}"))?;
         ip(&format!("-n {s} link set s0 {state}"))?;
@@ -109,12 +119,22 @@ impl BenchTopology {
     }
 }
 
-impl Drop for BenchTopology {
-    fn drop(&mut self) {
-        for side in [BenchHost::Client, BenchHost::Router, BenchHost::Server] {
-            // It may not exist.
-            let _ = Command::new("ip").args(["netns", "del", &self.netns(side)]).stderr(Stdio::null()).status();
-        }
+fn netns(name: &str, side: BenchHost) -> String {
+    let letter = match side {
+        BenchHost::Client => 'c',
+        BenchHost::Router => 'r',
+        BenchHost::Server => 's',
+    };
+    format!("{name}{letter}")
+}
+
+/// Ends what runs in a namespace still, when the bench has been interrupted.
+fn end_processes(netns: &str) {
+    let Ok(found) = Command::new("ip").args(["netns", "pids", netns]).stderr(Stdio::null()).output() else { return };
+    let ids = String::from_utf8_lossy(&found.stdout).into_owned();
+    let own = std::process::id().to_string();
+    for id in ids.split_whitespace().filter(|id| *id != own) {
+        let _ = Command::new("kill").arg(id).stderr(Stdio::null()).status();
     }
 }
 

@@ -1,5 +1,6 @@
 //! Sends UDP packets as fast as the kernel can, and counts those received.
 use super::topology::{BenchHost, BenchTopology};
+use crate::flow_order::FlowOrder;
 use anyhow::{Context, Result, ensure};
 use aya::Ebpf;
 use aya::maps::{Array, PerCpuArray};
@@ -33,6 +34,7 @@ struct FloodPlan {
     device: u32,
     flows: u32,
     sent: u32,
+    step: u32,
     reversed: u32,
     head: [u8; 48],
 }
@@ -50,12 +52,18 @@ pub struct FloodRates {
 
 /// Sends with the given number of flows for the given time; `meanwhile` is called before and after the measured time.
 pub fn flood(stage: &BenchTopology, flows: u32, time: Duration, mut meanwhile: impl FnMut()) -> Result<FloodRates> {
-    let plan = FloodSide::Client.plan(stage, flows)?;
+    let orders = [FlowOrder::AsEntered, FlowOrder::Jumping].map(|order| FloodSide::Client.plan(stage, flows, order));
+    let [enters, visits] = orders;
+    let (enters, visits) = (enters?, visits?);
+    let (entered, has_entered) = channel();
     let generator = stage.spawn_in_netns(BenchHost::Client, Some(0), move || {
-        FloodSource::open(FloodSide::Client, plan)?.flood(WARMUP + time + WARMUP / 3)
+        FloodSource::open(FloodSide::Client, enters)?.flood(WARMUP)?;
+        let source = FloodSource::open(FloodSide::Client, visits)?;
+        entered.send(())?;
+        source.flood(time + WARMUP / 3)
     });
     let sink = FloodSink::open(stage, BenchHost::Server, "s0");
-    std::thread::sleep(WARMUP);
+    has_entered.recv().context("the generator has failed")?;
     let first = sink.count()?;
     meanwhile();
     let clock = Instant::now();
@@ -122,7 +130,7 @@ pub fn flood_known(
             pass += 1;
         }
     }
-    let plan = FloodSide::Client.plan(stage, flows)?;
+    let plan = FloodSide::Client.plan(stage, flows, FlowOrder::Jumping)?;
     let [_, sink] = &sinks;
     let (received, spent) = (sink.count()?, beside());
     let generator = stage.spawn_in_netns(BenchHost::Client, Some(0), move || {
@@ -176,23 +184,24 @@ impl FloodSide {
         }
     }
 
-    /// Sends one datagram of each flow of a part, as the generator's order has them.
+    /// Sends one datagram of each flow of a part, in their order.
     fn send_each(self, stage: &BenchTopology, flows: u32, part: Range<u32>) -> Result<()> {
-        let plan = FloodPlan { sent: part.start, ..self.plan(stage, flows)? };
+        let plan = FloodPlan { sent: part.start, ..self.plan(stage, flows, FlowOrder::AsEntered)? };
         let count = part.end - part.start;
         let sent = stage.spawn_in_netns(self.host(), Some(0), move || FloodSource::open(self, plan)?.send_each(count));
         sent.join().map_err(|_| anyhow::anyhow!("the generator has failed"))?
     }
 
     /// What it sends, but for the index of its interface.
-    fn plan(self, stage: &BenchTopology, flows: u32) -> Result<FloodPlan> {
+    fn plan(self, stage: &BenchTopology, flows: u32, order: FlowOrder) -> Result<FloodPlan> {
         let (next, from, to) = match self {
             FloodSide::Client => ("r0", [10, 0, 1, 2], [10, 0, 2, 2]),
             // Masqueraded connections keep their ports.
             FloodSide::Server => ("r1", [10, 0, 2, 2], [10, 0, 2, 1]),
         };
         let head = frame_header(&stage.mac(BenchHost::Router, next)?, from, to)?;
-        Ok(FloodPlan { device: 0, flows, sent: 0, reversed: matches!(self, FloodSide::Server).into(), head })
+        let reversed = matches!(self, FloodSide::Server).into();
+        Ok(FloodPlan { device: 0, flows, sent: 0, step: order.step(flows), reversed, head })
     }
 }
 
