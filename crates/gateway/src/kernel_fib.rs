@@ -111,7 +111,9 @@ impl KernelLinks {
             }
             // No flow goes by an interface that is not known yet.
             RtMessage::Forwards(index, _) if !self.links.contains_key(&index) => (),
-            RtMessage::RoutingChanged(_) | RtMessage::Forwards(..) => changes.push(FibChange::Routing),
+            RtMessage::RoutingChanged(_) | RtMessage::Forwards(..) | RtMessage::ForwardsV6(_) => {
+                changes.push(FibChange::Routing)
+            }
             RtMessage::Route(route, placement) => {
                 self.has_multipath |= route.nexthops.len() > 1;
                 let placement = match placement {

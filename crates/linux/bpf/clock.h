@@ -39,3 +39,10 @@ static __always_inline int is_alive(const struct heartbeat *user, struct instant
 {
 	return now.ns <= user->beat + within_ms * 1000000ull;
 }
+
+static __always_inline int was_seen_within(__u32 ms)
+{
+	__u32 zero = 0;
+	struct heartbeat *user = bpf_map_lookup_elem(&heartbeat, &zero);
+	return user && is_alive(user, clock_now(), ms);
+}

@@ -14,6 +14,9 @@
 
 enum { AF_PACKET = 17, ICMPV6 = 58 };
 
+// The bits of a tag that say of which VLAN it is.
+enum { VLAN_VID = 0x0fff };
+
 // What user space tells the programs.
 struct config {
 	__u32 carrier; // the carrier's index

@@ -6,7 +6,7 @@
 //                                                             └─▶ out as it was, on the interface it was leaving by
 //
 // Every IP packet of a governed interface goes to user space with what the kernel knows of it, and only user space lets it go on. With nobody there the carrier's queue is
-// full, and the packet is lost: closed. Packets of known flows go on at once. What does not go to user space is what netfilter does not see either (ARP, frames of other protocols, frames of tagged VLANs, what
+// full, and the packet is lost: closed. Packets of known flows go on at once. What does not go to user space is what netfilter does not see either (ARP, frames of other protocols, frames of VLANs, what
 // packet sockets send, what the machine sends to itself unless rules translate it), and neighbour discovery, without which a dead gateway would also be a host that nobody can find.
 
 #include "carrier.h"
@@ -31,14 +31,22 @@ static __always_inline int hook(struct __sk_buff *skb, enum hook hook)
 		// For packet sockets: the machine's IP takes no packets of others.
 		return bpf_skb_change_type(skb, PACKET_OTHERHOST) ? drop(BROKEN) : ON;
 	}
-	if (skb->vlan_present) return pass();
+	if (skb->vlan_present) {
+		// A tag without a VLAN, only with a priority: the kernel takes the packet as one without a tag.
+		if (hook != INGRESS || skb->vlan_tci & VLAN_VID) return pass();
+		if (bpf_skb_vlan_pop(skb)) return drop(BROKEN);
+	}
 	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6)) return pass();
 	if (hook == INGRESS && skb->pkt_type == PACKET_OTHERHOST) return pass();
 	if (is_neighbour_discovery(skb)) return pass();
 	if (hook == EGRESS) {
 		if (skb->ingress_ifindex == now->carrier) return ON;
-		// The kernel has forwarded it from an interface that is not governed.
-		if (skb->ingress_ifindex) return drop(UNGOVERNED);
+		if (skb->ingress_ifindex) {
+			// With nobody there, by choice, the kernel forwards as it would without a gateway.
+			if (now->open_when_dead && user_space_is_dead()) return pass();
+			// The kernel has forwarded it from an interface that is not governed.
+			return drop(UNGOVERNED);
+		}
 		if (is_from_packet_socket(skb)) return pass();
 	}
 	int verdict = known(skb, now, hook);

@@ -170,10 +170,10 @@ static __always_inline __u64 hash_of(const __u64 *words, int count, const __u64 
 	return v0 ^ v1 ^ v2 ^ v3;
 }
 
-// The line of a bucket that is looked at as its `i`th: one of the first two, whose cache lines come together, then the other. It goes by the flow, so that most are in the one that is looked at first.
+// The line of a bucket that is looked at as its `i`th. The first goes by the flow, so that most are in the one that is looked at first; the second is beside it, and their cache lines come together.
 static __always_inline __u32 line_in_bucket(__u64 hash, __u32 i)
 {
-	return i ^ hash >> 63;
+	return i ^ hash >> 62;
 }
 
 static __always_inline struct flow *find_in(__u32 at, __u64 hash, const struct flow_key *key, __u32 generation, __u32 *number)

@@ -6,6 +6,9 @@
 
 enum { SEEN_SLOW = -100 }; // user space is to see the packet
 
+// For how long packets go on by known flows while no gateway runs; nothing: without an end. User space says so when it loads the programs.
+volatile const __u32 unattended_ms = 0;
+
 // Makes the headers' bytes readable: those of TCP, or as many as there are, since a datagram may be shorter.
 static __always_inline int pull_headers(struct __sk_buff *skb, __u32 ip_len)
 {
@@ -182,5 +185,6 @@ static __always_inline int known(struct __sk_buff *skb, struct config *now, enum
 {
 	// The machine does not forward what was sent to a group of stations.
 	if (skb->ifindex > 0xffff || (hook == INGRESS && skb->pkt_type != PACKET_HOST)) return SEEN_SLOW;
+	if (unattended_ms && !was_seen_within(unattended_ms)) return SEEN_SLOW;
 	return skb->protocol == bpf_htons(ETH_P_IP) ? known_v4(skb, now, hook) : known_v6(skb, now, hook);
 }

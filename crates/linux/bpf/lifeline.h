@@ -14,9 +14,7 @@ enum { DEAD_AFTER_MS = 10000 };
 
 static __always_inline int user_space_is_dead(void)
 {
-	__u32 zero = 0;
-	struct heartbeat *user = bpf_map_lookup_elem(&heartbeat, &zero);
-	return !user || !is_alive(user, clock_now(), DEAD_AFTER_MS);
+	return !was_seen_within(DEAD_AFTER_MS);
 }
 
 // A packet of the machine itself, to or from the port that the administrator keeps for this case.

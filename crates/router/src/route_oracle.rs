@@ -1,4 +1,5 @@
 //! Whoever knows the routes better than the router's own table: the kernel, with its policy rules, tables, several ways and VRFs.
+use crate::router::DropReason;
 use keepstate_wire::{Addresses, Packet, protocol};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -41,12 +42,20 @@ pub enum RouteAnswer {
     Host,
     /// Nowhere; the sender gets the ICMP error of this type and code, if any.
     Nowhere(Option<(u8, u8)>),
+    /// It is dropped for this reason, and its sender hears nothing.
+    Dropped(DropReason),
 }
 
 /// Answers a router's questions. It is asked for each packet, so it must not wait.
 pub trait RouteOracle: Send {
     /// Where a packet goes; `None` if it cannot say, and the router's own table decides.
     fn ask(&mut self, query: &RouteQuery) -> Option<RouteAnswer>;
+
+    /// Does the machine forward what comes in by this interface to such an address?
+    fn forwards(&mut self, iif: u32, to: IpAddr) -> bool {
+        let _ = (iif, to);
+        true
+    }
 
     /// Does the machine take a packet to this multicast group?
     fn is_joined(&mut self, query: &RouteQuery) -> bool {

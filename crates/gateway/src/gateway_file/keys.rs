@@ -44,6 +44,7 @@ pub(super) fn key_entries(settings: &GatewaySettings) -> Vec<KeyEntry> {
         entry("", "offload-new", &s.offload_new, Restart),
         entry("", "offload-xdp", &s.offload_xdp, Restart),
         entry("", "offload-size", &s.offload_size, Restart),
+        entry("", "offload-unattended", &s.offload_unattended, Restart),
         entry("", "queue", &s.queue, Restart),
         entry("", "device", &s.device, Restart),
         entry("", "route", &s.route, Restart),

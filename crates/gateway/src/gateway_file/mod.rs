@@ -27,6 +27,7 @@ pub use values::{
     AdaptiveTimeoutsText, DeterministicMapping, DeterministicText, DeviceEntry, HelperText, InterfaceText,
     KernelVersionSetting, LifelineText, LogSetting, MemoryText, NatFilteringSetting, NatMappingSetting,
     OffloadXdpSetting, OnExitSetting, RouteEntry, SourceLimitText, SysctlValue, TableReserveText, TextValue,
+    UnattendedText,
 };
 
 use crate::cluster::ClusterConfig;

@@ -11,7 +11,7 @@ use crate::engine_settings::{MemorySize, SysctlSettings};
 use crate::flow_log::{FlowLogConfig, FlowLogTarget, LogBackends, LoggedSessions};
 use crate::ruleset::RulesetOptions;
 use crate::static_fib::{StaticFib, StaticFibFault};
-use crate::tc::TcOptions;
+use crate::tc::{TcOptions, Unattended};
 use anyhow::{Context, Result};
 use keepstate_engine::{AdmissionPolicy, NatPolicy, Sysctl, Sysctls, sysctl_conf};
 use keepstate_linux::tc::FlowTableSize;
@@ -129,6 +129,7 @@ fn dependents(settings: &GatewaySettings, faults: &mut Faults) {
         ("offload-new", origin(&settings.offload_new), "interface", settings.interface.is_some()),
         ("offload-xdp", origin(&settings.offload_xdp), "interface", settings.interface.is_some()),
         ("offload-size", origin(&settings.offload_size), "interface", settings.interface.is_some()),
+        ("offload-unattended", origin(&settings.offload_unattended), "interface", settings.interface.is_some()),
         ("route", origin(&settings.route), "device", settings.device.is_some()),
         ("mtu", origin(&settings.mtu), "device", settings.device.is_some()),
     ] {
@@ -227,6 +228,7 @@ pub(super) fn config(
                     .offload_size
                     .as_ref()
                     .map_or_else(FlowTableSize::default, |given| FlowTableSize::of_connections(given.value)),
+                unattended: s.offload_unattended.as_ref().map_or_else(Unattended::default, |given| given.value.value),
                 lifeline: s.lifeline.as_ref().map(|given| given.value.value.clone()),
             },
         }

@@ -7,7 +7,7 @@ use super::named::NamedValues;
 use super::values::{
     AdaptiveTimeoutsText, DeterministicText, DeviceEntry, HelperText, InterfaceText, KernelVersionSetting,
     LifelineText, LogSetting, MemoryText, NatFilteringSetting, NatMappingSetting, OffloadXdpSetting, OnExitSetting,
-    RouteEntry, SourceLimitText, SysctlValue, TableReserveText,
+    RouteEntry, SourceLimitText, SysctlValue, TableReserveText, UnattendedText,
 };
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -51,6 +51,9 @@ pub struct GatewaySettings {
     #[serde(alias = "offload_size")]
     #[cfg_attr(test, schemars(range(min = 1024, max = 4_194_304)))]
     pub offload_size: Option<Given<u32>>,
+    /// How long packets of established connections go on in the kernel while no gateway runs: 10s to 30d, or forever. Default: forever
+    #[serde(alias = "offload_unattended")]
+    pub offload_unattended: Option<Given<UnattendedText>>,
     /// Take packets from the NFQUEUE of this number
     pub queue: Option<Given<u16>>,
     /// TUN interfaces that the gateway makes, with their addresses
@@ -154,6 +157,7 @@ impl GatewaySettings {
             offload_new: self.offload_new.or(below.offload_new),
             offload_xdp: self.offload_xdp.or(below.offload_xdp),
             offload_size: self.offload_size.or(below.offload_size),
+            offload_unattended: self.offload_unattended.or(below.offload_unattended),
             queue: self.queue.or(below.queue),
             device: self.device.or(below.device),
             route: self.route.or(below.route),
@@ -205,6 +209,7 @@ impl GatewaySettings {
             offload_new: None,
             offload_xdp: None,
             offload_size: None,
+            offload_unattended: None,
             queue: None,
             device: None,
             route: None,

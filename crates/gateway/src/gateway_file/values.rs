@@ -2,7 +2,7 @@
 use super::flow_log::{FlowLogEntry, FlowLogTable};
 use crate::engine_settings::{HelperPort, MemorySize};
 use crate::static_fib::{InterfaceAddress, InterfaceConfig, RouteConfig, check_name};
-use crate::tc::{InterfacePattern, Lifeline, OffloadXdp, OnExit};
+use crate::tc::{InterfacePattern, Lifeline, OffloadXdp, OnExit, Unattended};
 use keepstate_engine::{
     AdaptiveTimeouts, DeterministicNat, FilteringBehaviour, KernelVersion, MappingBehaviour, SourceLimit, TableReserve,
 };
@@ -102,6 +102,9 @@ impl<T> From<TextValue<T>> for String {
 pub type InterfaceText = TextValue<InterfacePattern>;
 /// An interface and a port.
 pub type LifelineText = TextValue<Lifeline>;
+
+/// `1h`, `forever`.
+pub type UnattendedText = TextValue<Unattended>;
 /// `ftp`, `ftp:2121`.
 pub type HelperText = TextValue<HelperPort>;
 /// `4G`.

@@ -3,20 +3,28 @@
 //! Answers are kept until anything changes that may change one: [`RoutingState`] says so before the router hears of the change.
 use super::joined_groups::{Joined, JoinedGroups};
 use keepstate_linux::rtnetlink::{RtMessage, RtRouteAnswer, RtRouteQuery, RtRouteSocket};
-use keepstate_router::{RouteAnswer, RouteOracle, RouteQuery};
+use keepstate_router::{DropReason, RouteAnswer, RouteOracle, RouteQuery};
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// What the kernel would not forward.
+#[derive(Clone, Debug, Default)]
+pub(super) struct NotForwarding {
+    /// The interfaces whose packets of IPv4 it would not.
+    pub(super) of_v4: BTreeSet<u32>,
+    /// Whether it would forward nothing of IPv6.
+    pub(super) v6: bool,
+}
+
 /// What the thread that follows the kernel has seen of its routing.
 #[derive(Debug, Default)]
 pub(super) struct RoutingState {
     /// Raised by every change that an answer may depend on.
     generation: AtomicU64,
-    /// The interfaces whose IPv4 packets the kernel would not forward: it has no answer for them.
-    not_forwarding: Mutex<BTreeSet<u32>>,
+    not_forwarding: Mutex<NotForwarding>,
     /// Whether a rule or a route has asked for the type of service; once seen, it stays.
     by_tos: AtomicBool,
     /// Whether flows between two addresses may have had different ways, by a rule or since a route had several; once seen, it stays.
@@ -36,18 +44,21 @@ impl RoutingState {
             RtMessage::Forwards(ifindex, forwards) => {
                 let mut not_forwarding = self.not_forwarding.lock().unwrap_or_else(PoisonError::into_inner);
                 if *forwards {
-                    not_forwarding.remove(ifindex)
+                    not_forwarding.of_v4.remove(ifindex)
                 } else {
-                    not_forwarding.insert(*ifindex)
+                    not_forwarding.of_v4.insert(*ifindex)
                 };
+            }
+            RtMessage::ForwardsV6(forwards) => {
+                self.not_forwarding.lock().unwrap_or_else(PoisonError::into_inner).v6 = !forwards;
             }
             _ => (),
         }
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// The interfaces that do not forward.
-    pub(super) fn not_forwarding(&self) -> BTreeSet<u32> {
+    /// What is not forwarded.
+    pub(super) fn not_forwarding(&self) -> NotForwarding {
         self.not_forwarding.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -57,9 +68,11 @@ pub(super) struct KernelRoutes {
     socket: RtRouteSocket,
     state: Arc<RoutingState>,
     generation: u64,
-    not_forwarding: BTreeSet<u32>,
+    not_forwarding: NotForwarding,
     known: HashMap<RouteQuery, Option<RouteAnswer>>,
     groups: JoinedGroups,
+    /// The last question could not be asked.
+    has_failed: bool,
 }
 
 /// Answers kept.
@@ -75,7 +88,8 @@ impl KernelRoutes {
             socket: RtRouteSocket::open()?,
             state,
             generation: 0,
-            not_forwarding: BTreeSet::new(),
+            not_forwarding: NotForwarding::default(),
+            has_failed: false,
             known: HashMap::new(),
             groups: JoinedGroups::open(),
         })
@@ -84,22 +98,40 @@ impl KernelRoutes {
 
 impl RouteOracle for KernelRoutes {
     fn ask(&mut self, query: &RouteQuery) -> Option<RouteAnswer> {
-        let generation = self.state.generation.load(Ordering::Acquire);
-        if generation != self.generation || self.known.len() >= MAX_KNOWN {
-            self.known.clear();
-            self.not_forwarding = self.state.not_forwarding();
-            self.generation = generation;
-        }
+        self.follow_generation();
         let question = self.relevant_part(query);
         // Whether redirects are sent is a sysctl, whose changes nobody is told of.
         let is_lasting = |known: &Option<RouteAnswer>| !matches!(known, Some(RouteAnswer::Out { redirects: true, .. }));
         if let Some(known) = self.known.get(&question).copied().filter(is_lasting) {
             return known;
         }
-        let is_blocked = query.destination.is_ipv4() && query.iif.is_some_and(|iif| self.not_forwarding.contains(&iif));
-        let answer = if is_blocked { None } else { answer(query, self.ask_kernel(query)) };
-        self.known.insert(question, answer);
-        answer
+        if query.destination.is_ipv4() && query.iif.is_some_and(|iif| self.not_forwarding.of_v4.contains(&iif)) {
+            // The kernel would have no answer.
+            return None;
+        }
+        match self.ask_kernel(query) {
+            Ok(asked) => {
+                let answer = answer(query, asked);
+                self.known.insert(question, answer);
+                self.has_failed = false;
+                answer
+            }
+            // Not kept, so that the next packet asks again; and no other table decides, since rules may send it elsewhere.
+            Err(error) => {
+                if !std::mem::replace(&mut self.has_failed, true) {
+                    tracing::error!(
+                        "the kernel cannot be asked for the route to {}, so its packets are dropped: {error}",
+                        query.destination
+                    );
+                }
+                Some(RouteAnswer::Dropped(DropReason::RouteUnknown))
+            }
+        }
+    }
+
+    fn forwards(&mut self, iif: u32, to: IpAddr) -> bool {
+        self.follow_generation();
+        if to.is_ipv4() { !self.not_forwarding.of_v4.contains(&iif) } else { !self.not_forwarding.v6 }
     }
 
     fn is_joined(&mut self, query: &RouteQuery) -> bool {
@@ -107,7 +139,7 @@ impl RouteOracle for KernelRoutes {
             None | Some(Joined::Here) => true,
             // A VRF's groups are those of its interfaces too.
             Some(Joined::Elsewhere) if query.destination.is_ipv4() => {
-                matches!(self.ask_kernel(query), Some(RtRouteAnswer::Group))
+                matches!(self.ask_kernel(query), Ok(Some(RtRouteAnswer::Group)))
             }
             Some(Joined::Elsewhere | Joined::Nowhere) => false,
         }
@@ -123,6 +155,16 @@ impl RouteOracle for KernelRoutes {
 }
 
 impl KernelRoutes {
+    /// Forgets what was true before a change.
+    fn follow_generation(&mut self) {
+        let generation = self.state.generation.load(Ordering::Acquire);
+        if generation != self.generation || self.known.len() >= MAX_KNOWN {
+            self.known.clear();
+            self.not_forwarding = self.state.not_forwarding();
+            self.generation = generation;
+        }
+    }
+
     /// A question without what the answer does not depend on: so it is asked once for all connections between two addresses.
     fn relevant_part(&self, query: &RouteQuery) -> RouteQuery {
         let mut relevant = *query;
@@ -137,14 +179,13 @@ impl KernelRoutes {
 
     /// Asks as the packet is; of what the machine itself sends in another's name (a reset, a handshake answered for a server), from an address that it does not have, again without its source: Linux lets
     /// such a packet leave (`ip_route_me_harder`), but refuses the question, with EINVAL or, newer kernels, with ENETUNREACH.
-    fn ask_kernel(&mut self, query: &RouteQuery) -> Option<RtRouteAnswer> {
+    fn ask_kernel(&mut self, query: &RouteQuery) -> io::Result<Option<RtRouteAnswer>> {
         let question = as_question(query);
-        let asked = self.socket.ask(&question).ok().flatten();
-        match asked {
+        match self.socket.ask(&question)? {
             Some(RtRouteAnswer::Refused(libc::EINVAL | libc::ENETUNREACH)) if query.iif.is_none() => {
-                self.socket.ask(&RtRouteQuery { source: None, ..question }).ok().flatten()
+                self.socket.ask(&RtRouteQuery { source: None, ..question })
             }
-            asked => asked,
+            asked => Ok(asked),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! are forwarded leave by the kernel's own neighbours; those for the machine go on into its stack on the interface they came by, those from it leave as they were about to.
 //!
 //! Programs and carrier outlive this process (see [`keepstate_linux::tc`]): when it dies, nothing passes until the next one has taken over. [`detach`] ends that.
+mod attached;
 mod carried_packets;
 mod entered;
 mod flow_entry;
@@ -31,6 +32,7 @@ use super::route_follower::{FibUpdate, MessageObserver, RouteFollower, Seen};
 use super::shared::SharedGateway;
 use super::turns::TurnKind;
 use anyhow::{Context, Result, bail};
+use attached::AttachedInterfaces;
 use flows::TcFlows;
 pub(crate) use governed::GovernedInterfaces;
 pub use governed::InterfacePattern;
@@ -39,7 +41,7 @@ use keepstate_linux::file_access::FileAccess;
 use keepstate_linux::poll;
 use keepstate_linux::rtnetlink::RtLink;
 use keepstate_linux::tc::{
-    CARRIER_NAME, CarriedPacket, Carrier, CarrierAction, HookCounters, HookSecrets, HopTable, TcHooks,
+    CARRIER_NAME, CarriedPacket, Carrier, CarrierAction, HookCounters, HookOptions, HookSecrets, HopTable, TcHooks,
 };
 use keepstate_linux::virtio_net::VirtioNetHdr;
 use keepstate_router::{FibTable, RouteOracle, Router};
@@ -50,8 +52,7 @@ use link_news::{LinkNews, lock, observe_links};
 use listeners::Listeners;
 pub use open::detach;
 use open::{open_carrier, open_pins};
-pub use options::{Lifeline, OffloadXdp, OnExit, TcOptions};
-use std::collections::BTreeMap;
+pub use options::{Lifeline, OffloadXdp, OnExit, TcOptions, Unattended};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -67,11 +68,7 @@ pub(super) struct TcDriver {
     carrier: Carrier,
     hooks: TcHooks,
     flows: TcFlows,
-    governed: GovernedInterfaces,
-    /// Names of the governed interfaces, by index.
-    attached: BTreeMap<u32, String>,
-    /// What was said of interfaces that cannot be governed.
-    refused: Vec<String>,
+    attached: AttachedInterfaces,
     routes: RouteFollower,
     links: Arc<Mutex<LinkNews>>,
     routing: Arc<RoutingState>,
@@ -87,7 +84,6 @@ pub(super) struct TcDriver {
     /// The routes at the start, until they are taken.
     fib: Option<FibTable>,
     on_exit: OnExit,
-    lifeline: Option<Lifeline>,
     /// Room for the longest packet.
     buffer: Vec<u8>,
     buffers: BufferPool,
@@ -135,9 +131,13 @@ impl TcDriver {
         }
         let pins = open_pins()?;
         let mut carrier = open_carrier()?;
-        let mut hooks =
-            TcHooks::load(&carrier, secrets, options.on_exit == OnExit::Open, options.offload_size, pins)
-                .context("cannot load the programs for tc: needs Linux 6.6 or newer, CAP_BPF and CAP_NET_ADMIN")?;
+        let hook_options = HookOptions {
+            open_when_dead: options.on_exit == OnExit::Open,
+            unattended: options.unattended.0,
+            size: options.offload_size,
+        };
+        let mut hooks = TcHooks::load(&carrier, secrets, hook_options, pins)
+            .context("cannot load the programs for tc: needs Linux 6.6 or newer, CAP_BPF and CAP_NET_ADMIN")?;
         let (asked, size) = (options.offload_size, hooks.flow_table_size());
         if size != asked {
             tracing::warn!(
@@ -155,9 +155,7 @@ impl TcDriver {
             carrier,
             hooks,
             flows,
-            governed,
-            attached: BTreeMap::new(),
-            refused: Vec::new(),
+            attached: AttachedInterfaces::new(governed.clone(), options.lifeline),
             routes,
             links: Arc::default(),
             routing: Arc::default(),
@@ -170,7 +168,6 @@ impl TcDriver {
             hops: None,
             fib: Some(fib),
             on_exit: options.on_exit,
-            lifeline: options.lifeline,
             buffer: vec![0; MAX_GSO_LEN],
             buffers: BufferPool::default(),
             received: Vec::new(),
@@ -185,7 +182,7 @@ impl TcDriver {
         if offload_xdp != OffloadXdp::Off {
             driver.hop_table = Some(driver.hooks.hop_table()?);
         }
-        let others = driver.governed.others(&links);
+        let others = governed.others(&links);
         if !others.is_empty() {
             tracing::info!(
                 "not governed: {}; what the kernel forwards from there to a governed interface is dropped",
@@ -217,16 +214,23 @@ impl TcDriver {
         })
     }
 
-    /// Says where the kernel cannot be asked for routes.
+    /// Says where the machine does not forward by itself.
     fn warn_of_forwarding(&self) {
         let not_forwarding = self.routing.not_forwarding();
-        let is_off = |(index, _): &(&u32, &String)| not_forwarding.contains(index);
-        let names: Vec<&str> = self.attached.iter().filter(is_off).map(|(_, name)| name.as_str()).collect();
+        let is_off = |(index, _): &(&u32, &String)| not_forwarding.of_v4.contains(index);
+        let names: Vec<&str> = self.attached.names().iter().filter(is_off).map(|(_, name)| name.as_str()).collect();
         if !names.is_empty() {
-            tracing::info!(
-                "{}: the kernel does not forward IPv4 there, so it tells no routes, and those of the main table are used. \
-                 For policy rules, several ways or VRFs type: sysctl -w net.ipv4.ip_forward=1",
+            tracing::warn!(
+                "{}: the machine does not forward IPv4 from there (net.ipv4.ip_forward=0). Packets are forwarded only if \
+                 the ruleset has a chain for forwarded packets or for NAT, and by the main table, since the kernel tells no \
+                 routes. For policy rules, several ways or VRFs type: sysctl -w net.ipv4.ip_forward=1",
                 names.join(", ")
+            );
+        }
+        if not_forwarding.v6 {
+            tracing::info!(
+                "the machine does not forward IPv6 (net.ipv6.conf.all.forwarding=0): packets are forwarded only if the \
+                 ruleset has a chain for forwarded packets or for NAT"
             );
         }
     }
@@ -269,40 +273,14 @@ impl TcDriver {
 
     /// The names of the governed interfaces.
     pub(super) fn interface_names(&self) -> String {
-        let names: Vec<&str> = self.attached.values().map(String::as_str).collect();
+        let names: Vec<&str> = self.attached.names().values().map(String::as_str).collect();
         names.join(", ")
     }
 
     /// Attaches to interfaces that have come, and forgets those that have gone.
     fn follow_interfaces(&mut self, links: &[&RtLink]) -> Result<()> {
-        let (selected, refused) = self.governed.select(links);
-        for why in refused.iter().filter(|why| !self.refused.contains(why)) {
-            tracing::warn!("not governed: {why}");
-        }
-        self.refused = refused;
-        for link in &selected {
-            match self.attached.get(&link.index) {
-                None => {
-                    self.hooks.attach(&link.name, link.index).with_context(|| format!("--interface {}", link.name))?;
-                    tracing::info!("{}: governed", link.name);
-                    if let Some(lifeline) = self.lifeline.as_ref().filter(|lifeline| lifeline.interface == link.name) {
-                        self.hooks.set_lifeline(link.index, lifeline.port).context("--lifeline")?;
-                        tracing::info!("{}: TCP port {} stays open when no gateway runs", link.name, lifeline.port);
-                    }
-                }
-                Some(before) if *before != link.name => tracing::info!("{before} is called {} now", link.name),
-                Some(_) => (),
-            }
-            self.attached.insert(link.index, link.name.clone());
-        }
-        for index in self.hooks.attached() {
-            if !selected.iter().any(|link| link.index == index) {
-                let name = self.attached.remove(&index).unwrap_or_else(|| format!("interface {index}"));
-                self.hooks.detach(index).with_context(|| format!("detaching from {name}"))?;
-                tracing::warn!("{name}: no longer governed");
-            }
-        }
-        self.has_xdp.store(self.xdp.follow(&selected, &mut self.hooks), Ordering::Relaxed);
+        let attached = self.attached.follow(links, &mut self.hooks, !self.started)?;
+        self.has_xdp.store(self.xdp.follow(&attached, &mut self.hooks), Ordering::Relaxed);
         Ok(())
     }
 }
@@ -395,7 +373,8 @@ impl Driver for TcDriver {
     fn poll_fib(&mut self) -> Result<Option<FibUpdate>> {
         let links = {
             let mut news = lock(&self.links);
-            std::mem::take(&mut news.changed).then(|| news.links.values().cloned().collect::<Vec<_>>())
+            let is_due = std::mem::take(&mut news.changed) || self.attached.is_retry_due();
+            is_due.then(|| news.links.values().cloned().collect::<Vec<_>>())
         };
         if let Some(links) = links {
             self.follow_interfaces(&links.iter().collect::<Vec<_>>())?;

@@ -1,6 +1,8 @@
 //! How existing interfaces are governed: what stays open when the gateway ends, and what goes on in the kernel.
+use crate::duration::parse_millis;
 use keepstate_linux::tc::FlowTableSize;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// What becomes of the governed interfaces when the gateway is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +28,27 @@ pub struct TcOptions {
     pub offload_xdp: OffloadXdp,
     /// How many of them the kernel has room for.
     pub offload_size: FlowTableSize,
+    /// For how long they go on while no gateway runs.
+    pub unattended: Unattended,
+}
+
+/// For how long packets of established connections go on while no gateway runs: a time, or `forever`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unattended(pub(super) Option<Duration>);
+
+impl FromStr for Unattended {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Unattended, String> {
+        if text == "forever" {
+            return Ok(Unattended(None));
+        }
+        match parse_millis(text) {
+            Ok(time @ 10_000..=2_592_000_000) => Ok(Unattended(Some(Duration::from_millis(time)))),
+            Ok(_) => Err("established connections go on without a gateway for 10s to 30d, or forever: sooner than after ten seconds nobody can tell that it died".into()),
+            Err(_) => Err("write a time like 1h, or forever".into()),
+        }
+    }
 }
 
 /// Where packets of known flows are sent on at XDP, before the kernel has made a buffer.

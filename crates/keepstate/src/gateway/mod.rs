@@ -17,7 +17,7 @@ use keepstate_gateway::control_protocol::DEFAULT_SOCKET;
 use keepstate_gateway::end_notice::OperatorSession;
 use keepstate_gateway::gateway_file::{
     DEFAULT_GATEWAY_FILE, DeviceEntry, FlowLogEntry, GatewayFile, GatewaySettings, Given, InterfaceText, LifelineText,
-    OffloadXdpSetting, OnExitSetting, ResolvedGateway, RouteEntry,
+    OffloadXdpSetting, OnExitSetting, ResolvedGateway, RouteEntry, UnattendedText,
 };
 use keepstate_gateway::static_fib::{InterfaceConfig, RouteConfig};
 use keepstate_gateway::tc;
@@ -80,6 +80,9 @@ pub struct GatewayArgs {
     /// Room in the kernel for so many established connections of IPv4, and half as many of IPv6; rounded up to a power of two. Each takes 616 bytes of the kernel's memory [default: 131072]
     #[arg(long, value_name = "CONNECTIONS", value_parser = clap::value_parser!(u32).range(1024..=4_194_304), conflicts_with_all = ["interfaces", "input", "queue"], help_heading = "Interfaces")]
     offload_size: Option<u32>,
+    /// How long packets of established connections go on in the kernel while no gateway runs: 10s to 30d, or forever [default: forever]
+    #[arg(long, value_name = "TIME", value_parser = UnattendedText::from_str, conflicts_with_all = ["interfaces", "input", "queue"], help_heading = "Interfaces")]
+    offload_unattended: Option<UnattendedText>,
     /// Take packets from this NFQUEUE (iptables -j NFQUEUE, nft queue). Addresses and routes are the kernel's
     #[arg(long, value_name = "NUMBER", conflicts_with_all = ["interfaces", "routes", "mtu", "input"], help_heading = "Interfaces")]
     queue: Option<u16>,
@@ -276,6 +279,7 @@ impl GatewayArgs {
             offload_new: self.offload_new.map(|state| Given::flag(state == OffloadArg::On, "--offload-new")),
             offload_xdp: self.offload_xdp.map(|of| Given::flag(of.into(), "--offload-xdp")),
             offload_size: self.offload_size.map(|connections| Given::flag(connections, "--offload-size")),
+            offload_unattended: self.offload_unattended.clone().map(|time| Given::flag(time, "--offload-unattended")),
             queue: self.queue.map(|number| Given::flag(number, "--queue")),
             device: list(&devices, "--device"),
             route: list(&routes, "--route"),

@@ -102,6 +102,24 @@ fn interfaces_that_concern_no_flow_leave_known_flows_in_the_kernel() {
     assert!(seen < 100, "{seen} of more than 800 packets came to the router");
 }
 
+/// Interfaces that are gone, or called otherwise, before it is their turn to be governed: the gateway goes on, and governs those that stay.
+#[test]
+fn interfaces_that_come_and_go_at_once_do_not_end_the_gateway() {
+    let Some(lab) = TcTestbed::with_rules("nv", RULES, &["--interface", "r*,v*"]) else { return };
+    let churn = "for n in $(seq 60); do
+            ip link add v$n type veth peer name w$n
+            ip link set v$n name va$n
+            ip link del va$n
+        done
+        ip link add vlast type veth peer name wlast; ip link set vlast up";
+    assert!(in_netns(&lab, "r", churn));
+    let until = Instant::now() + PATIENCE;
+    while !lab.control(&["interfaces"]).contains("vlast") {
+        assert!(Instant::now() < until, "{}", lab.control(&["interfaces"]));
+    }
+    lab.netns.transfer("c", "s", "10.0.2.2:7000", "10.0.2.2:7000", 100_000);
+}
+
 /// Masqueraded connections end when their interface goes down or their address is gone, even if they come back at once; others do not.
 #[test]
 fn masqueraded_connections_end_as_in_the_kernel() {

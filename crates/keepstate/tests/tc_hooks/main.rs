@@ -8,6 +8,7 @@ mod common;
 mod errors;
 mod first_syns;
 mod floods;
+mod forwarding;
 mod gaps;
 mod handshakes;
 mod interfaces;
@@ -353,11 +354,15 @@ fn open_after_it_was_killed_by_choice() {
         return;
     };
     assert_eq!(lab.connect("c", "10.0.1.1:2223", SILENCE), Err(ErrorKind::TimedOut));
+    assert_eq!(lab.connect("s", "10.0.1.2:7001", SILENCE), Err(ErrorKind::TimedOut), "dropped by the forward chain");
     lab.kill();
+    assert!(routes::in_netns(&lab, "r", "sysctl -qw net.ipv4.ip_forward=1"));
     let until = Instant::now() + Duration::from_secs(60);
     while lab.connect("c", "10.0.1.1:2223", SILENCE) != Err(ErrorKind::ConnectionRefused) {
         assert!(Instant::now() < until, "it stays closed");
     }
+    assert!(run_ip(&["-n", &lab.netns.name("s"), "route", "replace", "10.0.1.0/24", "via", "10.0.2.1"]));
+    assert_eq!(lab.connect("s", "10.0.1.2:7001", PATIENCE), Err(ErrorKind::ConnectionRefused), "the kernel forwards");
 }
 
 #[test]

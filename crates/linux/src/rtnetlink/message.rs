@@ -133,6 +133,8 @@ pub enum RtMessage {
     RoutingChanged(RouteSelectors),
     /// Whether the packets of an interface are forwarded, those of IPv4.
     Forwards(u32, bool),
+    /// Whether any packets of IPv6 are forwarded.
+    ForwardsV6(bool),
     /// Another message.
     Other,
 }
@@ -390,18 +392,24 @@ fn is_of_link(attributes: &[u8]) -> bool {
 fn decode_netconf(family: u8, attributes: &[u8]) -> Result<RtMessage, MalformedNetlink> {
     const IFINDEX: u16 = 1;
     const FORWARDING: u16 = 2;
+    const IFINDEX_ALL: i32 = -1;
     let (mut ifindex, mut forwards) = (None, None);
     for attribute in NlAttrs::new(attributes) {
         let attribute = attribute?;
         match attribute.kind {
-            // Negative for what is not of one interface.
-            IFINDEX => ifindex = u32::try_from(attribute.bytes("an interface").map(i32::from_ne_bytes)?).ok(),
+            IFINDEX => ifindex = Some(attribute.bytes("an interface").map(i32::from_ne_bytes)?),
             FORWARDING => forwards = Some(attribute.bytes("forwarding").map(u32::from_ne_bytes)? != 0),
             _ => (),
         }
     }
-    let of_v4 = ifindex.zip(forwards).filter(|_| family == AF_INET);
-    Ok(of_v4.map_or(RtMessage::Other, |(ifindex, forwards)| RtMessage::Forwards(ifindex, forwards)))
+    Ok(match (ifindex, forwards) {
+        // Of IPv4 each interface has its own; of IPv6 that of all counts.
+        (Some(ifindex @ 0..), Some(forwards)) if family == AF_INET => {
+            RtMessage::Forwards(ifindex.unsigned_abs(), forwards)
+        }
+        (Some(IFINDEX_ALL), Some(forwards)) if family == AF_INET6 => RtMessage::ForwardsV6(forwards),
+        _ => RtMessage::Other,
+    })
 }
 
 /// The ways of a route, each: its length, flags, weight, device; then attributes. Those by an interface that is down are left out.
@@ -428,20 +436,20 @@ fn decode_nexthops(mut bytes: &[u8]) -> Result<Vec<RtNextHop>, MalformedNetlink>
     Ok(found)
 }
 
-/// The request that dumps all objects of a type.
-pub(super) fn dump_request(kind: u16, rest: usize) -> NlRequest {
-    let family = if kind == rtm::GET_NETCONF { AF_INET } else { AF_UNSPEC };
+/// The request that dumps all objects of a type and a family.
+pub(super) fn dump_request(kind: u16, family: u8, rest: usize) -> NlRequest {
     let mut request = NlRequest::new(kind, flag::DUMP, family);
     request.append([0; 16].get(..rest).unwrap_or_default());
     request
 }
 
-/// The lengths of the headers' rest, for [`dump`].
-pub(super) const DUMP_KINDS: [(u16, usize); 6] = [
-    (rtm::GET_RULE, RULE_REST),
-    (rtm::GET_NETCONF, 0),
-    (rtm::GET_LINK, IFINFOMSG_REST),
-    (rtm::GET_ADDRESS, IFADDRMSG_REST),
-    (rtm::GET_ROUTE, RTMSG_REST),
-    (rtm::GET_NEIGHBOUR, NDMSG_REST),
+/// Types, families, and the lengths of the headers' rest, for [`dump`].
+pub(super) const DUMP_KINDS: [(u16, u8, usize); 7] = [
+    (rtm::GET_RULE, AF_UNSPEC, RULE_REST),
+    (rtm::GET_NETCONF, AF_INET, 0),
+    (rtm::GET_NETCONF, AF_INET6, 0),
+    (rtm::GET_LINK, AF_UNSPEC, IFINFOMSG_REST),
+    (rtm::GET_ADDRESS, AF_UNSPEC, IFADDRMSG_REST),
+    (rtm::GET_ROUTE, AF_UNSPEC, RTMSG_REST),
+    (rtm::GET_NEIGHBOUR, AF_UNSPEC, NDMSG_REST),
 ];

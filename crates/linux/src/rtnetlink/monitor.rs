@@ -11,8 +11,8 @@ use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-/// Groups: links, neighbours, addresses and routes of IPv4 and IPv6, their rules, IPv4's settings of interfaces, nexthop objects.
-const RTNLGRP_GROUPS: [u32; 10] = [1, 3, 5, 7, 8, 9, 11, 19, 24, 32];
+/// Groups: links, neighbours, addresses and routes of IPv4 and IPv6, their rules, settings of interfaces, nexthop objects.
+const RTNLGRP_GROUPS: [u32; 11] = [1, 3, 5, 7, 8, 9, 11, 19, 24, 25, 32];
 /// The kernel's buffer for news, in bytes.
 const RECV_BUFFER: usize = 16 << 20;
 /// Reads of news at a time, so that who asks is not held up.
@@ -52,8 +52,8 @@ impl RtMonitor {
     /// What the kernel says.
     pub fn dump_all(&mut self) -> Result<Vec<RtMessage>, NetlinkError> {
         let mut all = Vec::new();
-        for (kind, rest) in DUMP_KINDS {
-            dump_kind(&mut self.request_socket, kind, rest, &mut all)?;
+        for of in DUMP_KINDS {
+            dump_kind(&mut self.request_socket, of, &mut all)?;
         }
         Ok(all)
     }
@@ -94,8 +94,8 @@ impl RtMonitor {
 pub fn dump_neighbours() -> Result<Vec<RtMessage>, NetlinkError> {
     let mut socket = NetlinkSocket::open_rtnetlink()?;
     let mut all = Vec::new();
-    for (kind, rest) in DUMP_KINDS.into_iter().filter(|(kind, _)| *kind == rtm::GET_NEIGHBOUR) {
-        dump_kind(&mut socket, kind, rest, &mut all)?;
+    for of in DUMP_KINDS.into_iter().filter(|(kind, ..)| *kind == rtm::GET_NEIGHBOUR) {
+        dump_kind(&mut socket, of, &mut all)?;
     }
     Ok(all)
 }
@@ -107,17 +107,21 @@ pub fn dump_neighbours() -> Result<Vec<RtMessage>, NetlinkError> {
 pub fn dump_links() -> Result<Vec<RtLink>, NetlinkError> {
     let mut socket = NetlinkSocket::open_rtnetlink()?;
     let mut all = Vec::new();
-    for (kind, rest) in DUMP_KINDS.into_iter().filter(|(kind, _)| *kind == rtm::GET_LINK) {
-        dump_kind(&mut socket, kind, rest, &mut all)?;
+    for of in DUMP_KINDS.into_iter().filter(|(kind, ..)| *kind == rtm::GET_LINK) {
+        dump_kind(&mut socket, of, &mut all)?;
     }
     let link = |told| if let RtMessage::Link(link) = told { Some(link) } else { None };
     Ok(all.into_iter().filter_map(link).collect())
 }
 
 /// Adds the answer to one dump.
-fn dump_kind(socket: &mut NetlinkSocket, kind: u16, rest: usize, all: &mut Vec<RtMessage>) -> Result<(), NetlinkError> {
+fn dump_kind(
+    socket: &mut NetlinkSocket,
+    (kind, family, rest): (u16, u8, usize),
+    all: &mut Vec<RtMessage>,
+) -> Result<(), NetlinkError> {
     let mut malformed = None;
-    socket.dump(&mut message::dump_request(kind, rest), |message| {
+    socket.dump(&mut message::dump_request(kind, family, rest), |message| {
         match message::decode(&message) {
             Ok(RtMessage::Other) => ControlFlow::Continue(()),
             Ok(RtMessage::RoutingChanged(by)) if by == RouteSelectors::default() => ControlFlow::Continue(()),

@@ -29,6 +29,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// The compiled programs; `scripts/check-bpf` compares them with their source.
 static BPF_OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/datapath.bpf.o");
@@ -103,6 +104,17 @@ impl fmt::Debug for TcHooks {
     }
 }
 
+/// What the programs do beside.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HookOptions {
+    /// Interfaces are open while no gateway runs, else closed.
+    pub open_when_dead: bool,
+    /// Packets go on by known flows for so long while no gateway runs, 49 days at most; `None`: without an end.
+    pub unattended: Option<Duration>,
+    /// The size of the table of known flows.
+    pub size: FlowTableSize,
+}
+
 /// A place where a program is attached, and the name of its pin.
 struct Place<'a> {
     program: &'static str,
@@ -112,16 +124,15 @@ struct Place<'a> {
 }
 
 impl TcHooks {
-    /// Loads the programs for this carrier, and attaches the one that stands there. With `open_when_dead` interfaces are open while no gateway runs, else closed. The table of known flows gets the
-    /// size given, unless an earlier gateway has left one: [`TcHooks::flow_table_size`] tells which it has.
+    /// Loads the programs for this carrier, and attaches the one that stands there. The table of known flows gets the size given, unless an earlier gateway has left one: [`TcHooks::flow_table_size`] tells
+    /// which it has.
     ///
     /// # Errors
     /// Permission denied (CAP_BPF, CAP_NET_ADMIN), or a kernel without what the programs need.
     pub fn load(
         carrier: &Carrier,
         secrets: HookSecrets,
-        open_when_dead: bool,
-        size: FlowTableSize,
+        options: HookOptions,
         pins: PinDir,
     ) -> Result<TcHooks, TcError> {
         let netns = pins.netns().map_err(tc_error("cannot tell network namespaces apart"))?;
@@ -129,10 +140,13 @@ impl TcHooks {
         if before.is_none() {
             remove_map_pins(&pins).map_err(tc_error("cannot remove the maps of an earlier gateway"))?;
         }
-        let size = before.and_then(|_| size_left(&pins)).unwrap_or(size);
+        let size = before.and_then(|_| size_left(&pins)).unwrap_or(options.size);
         let mut loader = EbpfLoader::new();
         let masks = [false, true].map(|is_v6| size.buckets(is_v6) - 1);
         loader.override_global("bucket_mask", &masks[0], true).override_global("bucket_mask_v6", &masks[1], true);
+        // As many milliseconds as a number has room for are 49 days.
+        let unattended_ms = options.unattended.map_or(0, |time| u32::try_from(time.as_millis()).unwrap_or(u32::MAX));
+        loader.override_global("unattended_ms", &unattended_ms, true);
         loader.map_max_entries("notes", size.ring_bytes());
         for (is_v6, [lines, sides, records]) in
             [(false, ["flows", "sides", "records"]), (true, ["flows_v6", "sides_v6", "records_v6"])]
@@ -144,7 +158,7 @@ impl TcHooks {
             loader.map_pin_path(name, pins.path(&format!("{MAP_PIN}{name}")));
         }
         let mut ebpf = loader.load(BPF_OBJECT).map_err(tc_error("cannot load the BPF object"))?;
-        let open = u32::from(open_when_dead);
+        let open = u32::from(options.open_when_dead);
         let config = match before {
             // The programs that still run, the packets under way and the lines in the table go by these.
             Some([_, first, second, generation, w0, w1, w2, w3, ..]) => {
@@ -178,16 +192,25 @@ impl TcHooks {
         Ok(hooks)
     }
 
-    /// Attaches the programs to an interface. Where an earlier process has left its own, they are replaced.
+    /// Attaches the programs to the interface of this index. Where an earlier process has left its own, they are replaced. False: the interface is gone, or gets another name at this moment.
     ///
     /// # Errors
-    /// There is no such interface (any more); permission denied; a kernel before 6.6.
-    pub fn attach(&mut self, interface: &str, ifindex: u32) -> Result<(), TcError> {
+    /// Permission denied; a kernel before 6.6.
+    pub fn attach(&mut self, ifindex: u32) -> Result<bool, TcError> {
+        // It may have another name than the one that the kernel has told, and another one may have that.
+        let Ok(interface) = tun::name_of(ifindex) else { return Ok(false) };
         // Egress first: what comes in is answered only when the answer can be seen.
         for (program, attach_type) in [("egress", TcAttachType::Egress), ("ingress", TcAttachType::Ingress)] {
-            self.attach_at(&Place { program, interface, pin: format!("{ifindex}-{program}"), attach_type })?;
+            let place = Place { program, interface: &interface, pin: format!("{ifindex}-{program}"), attach_type };
+            let attached = self.attach_at(&place);
+            if tun::name_of(ifindex).ok().as_ref() != Some(&interface) {
+                // The programs may be at another one.
+                detach(&self.pins, ifindex).map_err(tc_error("cannot remove a pin"))?;
+                return Ok(false);
+            }
+            attached?;
         }
-        Ok(())
+        Ok(true)
     }
 
     fn attach_at(&mut self, place: &Place<'_>) -> Result<(), TcError> {

@@ -82,7 +82,7 @@ impl LineMemory {
             self.lines.get(*index) == Some(&LineState::Free) && self.claim(index * self.layout.line_len)
         };
         // As the programs look for it: most are in the line of the bucket that they look at first.
-        let start = (hash >> 63) as usize;
+        let start = (hash >> 62) as usize;
         let index = (0..LINES_PER_BUCKET).map(|nth| from + (nth ^ start)).find(is_mine)?;
         let at = index * self.layout.line_len;
         for (number, word) in line.bytes().as_chunks().0.iter().enumerate() {

@@ -29,7 +29,7 @@ pub use flow_line::{FlowLine, TcFlow, TcFlowTarget};
 pub use flow_record::{AdoptedFlow, FlowRecord};
 pub use flow_table::FlowTable;
 pub use flow_table_size::FlowTableSize;
-pub use hooks::{HookCounters, HookSecrets, TcHooks};
+pub use hooks::{HookCounters, HookOptions, HookSecrets, TcHooks};
 pub use hop_table::{Hop, HopKey, HopTable};
 pub use line_memory::{FlowCounts, now_ms};
 pub use looped_flows::LoopedEnds;

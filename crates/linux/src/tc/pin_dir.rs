@@ -11,10 +11,10 @@ use rustix::fs::{CWD, FsWord, Mode, OFlags, openat, statfs};
 use rustix::mount::{MountFlags, mount};
 use rustix::net::{AddressFamily, SocketType, socket};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// The directory of this network namespace, held open: another process's root can be entered only by who may trace it.
@@ -48,7 +48,11 @@ impl PinDir {
         }
         let namespace = fs::metadata("/proc/thread-self/ns/net")?.ino();
         let (parent, name) = (root.join("keepstate"), format!("net-{namespace}"));
-        fs::create_dir_all(parent.join(&name))?;
+        // Whoever may write there could remove a pin, and with it a program: the interface would be open.
+        DirBuilder::new().mode(0o700).recursive(true).create(parent.join(&name))?;
+        for directory in [&parent, &parent.join(&name)] {
+            check_owner(directory)?;
+        }
         let open = |path: &Path| openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         Ok(PinDir { directory: open(&parent.join(&name))?, parent: open(&parent)?, name })
     }
@@ -127,6 +131,22 @@ fn parent_of(process: &str) -> Option<String> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(1).map(str::to_owned)
 }
 
+/// Only root, or the user of this process, may write in a directory of pins.
+fn check_owner(directory: &Path) -> io::Result<()> {
+    let found = fs::symlink_metadata(directory)?;
+    let own = rustix::process::geteuid().as_raw();
+    if found.is_dir() && [0, own].contains(&found.uid()) && found.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    let why = format!(
+        "{}: it belongs to user {} (mode {:o}), who could open the interfaces; remove it, or type: chown root {0}; chmod 0700 {0}",
+        directory.display(),
+        found.uid(),
+        found.mode() & 0o7777
+    );
+    Err(io::Error::new(ErrorKind::PermissionDenied, why))
+}
+
 /// Mounts it in the mount namespace of a process. For a thread of its own: the thread stays there.
 fn mount_bpf_fs(process: &Path) -> io::Result<()> {
     let namespace = File::open(process.join("ns/mnt"))?;
@@ -134,5 +154,6 @@ fn mount_bpf_fs(process: &Path) -> io::Result<()> {
     unsafe { unshare_unsafe(UnshareFlags::FS) }?;
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))?;
     let target = Path::new("/").join(BPF_FS);
-    Ok(mount("bpf", &target, "bpf", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)?)
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    Ok(mount("bpf", &target, "bpf", flags, Some(c"mode=0700"))?)
 }

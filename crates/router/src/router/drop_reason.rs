@@ -29,6 +29,10 @@ pub enum DropReason {
     NotJoined,
     /// Its frame was not for this host alone, or a rule has said so: such packets are not forwarded.
     PacketType,
+    /// The machine does not forward what comes by its interface: net.ipv4.ip_forward, net.ipv6.conf.all.forwarding.
+    NotForwarding,
+    /// The kernel could not be asked for its route.
+    RouteUnknown,
     /// It is longer than the MTU and must not be fragmented.
     PacketTooBig,
     /// It cannot be translated.
@@ -78,11 +82,13 @@ impl DropReason {
             DropReason::NoShard => 18,
             DropReason::NotToProxy => 19,
             DropReason::NotJoined => 20,
+            DropReason::NotForwarding => 21,
+            DropReason::RouteUnknown => 22,
         }
     }
 }
 
-const NAMES: [&str; 21] = [
+const NAMES: [&str; 23] = [
     "malformed",
     "fragment",
     "ruleset_drop",
@@ -104,6 +110,8 @@ const NAMES: [&str; 21] = [
     "no_shard",
     "not_to_proxy",
     "not_joined",
+    "not_forwarding",
+    "route_unknown",
 ];
 
 /// Dropped packets by reason.
@@ -139,6 +147,8 @@ impl std::fmt::Display for DropReason {
             DropReason::NotToProxy => "given to a proxy by tproxy, but routed elsewhere",
             DropReason::NotJoined => "multicast group not joined",
             DropReason::PacketType => "packet type set by a rule, or not a frame for this host alone",
+            DropReason::NotForwarding => "the machine does not forward (ip_forward, forwarding)",
+            DropReason::RouteUnknown => "the kernel could not be asked for the route",
             DropReason::PacketTooBig => "packet too big for the interface",
             DropReason::NatFailed => "cannot be translated",
             DropReason::NoBackend => "no backend is up",

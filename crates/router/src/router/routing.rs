@@ -1,11 +1,12 @@
 //! The route of a packet: as the oracle says, if there is one that knows, else by the router's own table; and changes of that table.
 use super::output::is_link_local;
-use super::{DropReason, Egress, InFlightPacket, LOOPBACK_INDEX, MarkedEgress, Router};
+use super::{ALL_PRIORITIES, DropReason, Egress, InFlightPacket, LOOPBACK_INDEX, MarkedEgress, Router};
 use crate::fib::{FibChange, FibTable};
 use crate::route_oracle::{RouteAnswer, RouteQuery};
 use crate::route_scope::RouteScope;
 use keepstate_engine::Engine;
-use keepstate_rules::{Fib, InterfaceInfo};
+use keepstate_rules::ast::Hook;
+use keepstate_rules::{Fib, InterfaceInfo, Program};
 use keepstate_wire::Packet;
 use std::net::IpAddr;
 
@@ -59,8 +60,12 @@ impl Router {
     /// The way of a packet that came in for another host.
     pub(super) fn find_route(&mut self, pkt: &mut InFlightPacket, to: IpAddr) -> Result<RouteDecision, DropReason> {
         if let Some(oracle) = self.route_oracle.as_mut().filter(|_| !is_link_local(to)) {
+            let iif = pkt.meta.iif.map(|device| device.index);
+            if iif.is_some_and(|iif| !oracle.forwards(iif, to)) && !routes_by_rules(&self.program) {
+                return Err(DropReason::NotForwarding);
+            }
             pkt.meta.trace.note_mark();
-            let query = RouteQuery::of(&pkt.packet()?, pkt.meta.iif.map(|device| device.index), pkt.meta.mark);
+            let query = RouteQuery::of(&pkt.packet()?, iif, pkt.meta.mark);
             match oracle.ask(&query) {
                 Some(RouteAnswer::Out { oif, next_hop, mtu, redirects }) => {
                     pkt.route_mtu = mtu;
@@ -73,6 +78,7 @@ impl Router {
                 }
                 Some(RouteAnswer::Host) => return Ok(RouteDecision::Host),
                 Some(RouteAnswer::Nowhere(error)) => return Ok(RouteDecision::Nowhere(error)),
+                Some(RouteAnswer::Dropped(reason)) => return Err(reason),
                 None => (),
             }
         }
@@ -91,7 +97,7 @@ impl Router {
         let asked = self.route_oracle.as_mut().filter(|_| !is_link_local(to) && !to.is_multicast());
         match asked.and_then(|oracle| oracle.ask(&query)) {
             Some(RouteAnswer::Out { oif, next_hop, .. }) => Some((self.fib.device(oif)?, next_hop)),
-            Some(RouteAnswer::Nowhere(_)) => None,
+            Some(RouteAnswer::Nowhere(_) | RouteAnswer::Dropped(_)) => None,
             Some(RouteAnswer::Host) | None if self.fib.is_local(to) && self.fib.device(LOOPBACK_INDEX).is_some() => {
                 Some((self.fib.device(LOOPBACK_INDEX)?, to))
             }
@@ -115,4 +121,10 @@ impl Router {
         }
         self.output.push_back(MarkedEgress { egress, mark });
     }
+}
+
+/// Is the ruleset one of a router: does it filter or translate forwarded packets? Then packets are forwarded also where the machine's own settings say no; the rules of a mere host do not make it a router.
+fn routes_by_rules(program: &Program) -> bool {
+    program.has_filter_chain(Hook::Forward, &ALL_PRIORITIES)
+        || [Hook::Prerouting, Hook::Postrouting].into_iter().any(|hook| program.has_nat_chain_at(hook))
 }
