@@ -16,7 +16,7 @@ use crate::sandbox::{self, ConfigDirs};
 use crate::signals::SignalFlags;
 use crate::state_store::StateStore;
 use crate::static_fib::StaticFib;
-use crate::tc::{InterfacePattern, TcDriver, TcOptions};
+use crate::tc::{self, InterfacePattern, OnExit, TcDriver, TcOptions};
 use crate::tun_driver::TunDriver;
 use anyhow::{Context, Result};
 use keepstate_cluster::{ConfigDigest, Greeting};
@@ -190,6 +190,28 @@ impl GatewayConfig {
             Sysctl::ALL.iter().map(|sysctl| format!("{}={}\n", sysctl.name(), self.sysctls[*sysctl])).collect();
         let sysctls = ConfigDigest::of(values.as_bytes());
         Greeting { ruleset, services, nat, sysctls, version: env!("CARGO_PKG_VERSION").into() }
+    }
+
+    /// Closes the interfaces that this gateway will govern: nothing passes until it runs. Returns what to tell the user.
+    ///
+    /// # Errors
+    /// A gateway runs; an interface cannot be governed; missing capabilities.
+    pub fn close(&self) -> Result<String> {
+        let DriverConfig::Tc { interfaces, options } = &self.driver else {
+            return Ok("nothing is closed: this gateway governs no existing interfaces (--interface)".to_owned());
+        };
+        if options.on_exit == OnExit::Open {
+            return Ok("nothing is closed: without a gateway the interfaces are to be open (on-exit)".to_owned());
+        }
+        let (closed, missing) = tc::close(interfaces, HookSecrets::derive(self.secret_halves()), options.clone())?;
+        let closed = if closed.is_empty() {
+            "no interface of these names is there".to_owned()
+        } else {
+            format!(
+                "closed: no packet passes {closed} until a gateway runs; keepstate gateway --detach gives the interfaces back to the kernel"
+            )
+        };
+        Ok(if missing.is_empty() { closed } else { format!("{closed}; not there yet: {}", missing.join(", ")) })
     }
 
     fn secret_halves(&self) -> [u64; 2] {

@@ -49,5 +49,6 @@ pub mod tc;
 pub mod tun;
 pub mod uptime;
 pub mod virtio_net;
+pub mod xfrm;
 
 pub use sysroot::{FileError, SysRoot};

@@ -92,6 +92,12 @@ impl GovernedInterfaces {
         Ok(())
     }
 
+    /// Those of the chosen names that no interface has.
+    pub(super) fn missing(&self, links: &[RtLink]) -> Vec<String> {
+        let exact = self.0.iter().filter(|pattern| pattern.is_exact()).map(|pattern| &pattern.text);
+        exact.filter(|name| !links.iter().any(|link| link.name == **name)).cloned().collect()
+    }
+
     /// The names of the interfaces that are not governed, but up.
     pub(super) fn others<'a>(&self, links: &[&'a RtLink]) -> Vec<&'a str> {
         let (selected, _) = self.select(links);

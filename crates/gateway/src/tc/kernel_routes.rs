@@ -1,8 +1,10 @@
 //! The kernel's routes, asked for each new flow: which way it would send a packet, by policy rules, tables, several ways, VRFs, nexthop objects.
 //!
 //! Answers are kept until anything changes that may change one: [`RoutingState`] says so before the router hears of the change.
+use super::ipsec;
 use super::joined_groups::{Joined, JoinedGroups};
 use keepstate_linux::rtnetlink::{RtMessage, RtRouteAnswer, RtRouteQuery, RtRouteSocket};
+use keepstate_linux::xfrm::XfrmPolicy;
 use keepstate_router::{DropReason, RouteAnswer, RouteOracle, RouteQuery};
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -25,6 +27,9 @@ pub(super) struct RoutingState {
     /// Raised by every change that an answer may depend on.
     generation: AtomicU64,
     not_forwarding: Mutex<NotForwarding>,
+    /// The IPsec policies that concern what is forwarded, and how often they have changed.
+    ipsec: Mutex<Arc<[XfrmPolicy]>>,
+    ipsec_changes: AtomicU64,
     /// Whether a rule or a route has asked for the type of service; once seen, it stays.
     by_tos: AtomicBool,
     /// Whether flows between two addresses may have had different ways, by a rule or since a route had several; once seen, it stays.
@@ -57,6 +62,30 @@ impl RoutingState {
         self.generation.fetch_add(1, Ordering::Release);
     }
 
+    /// These are the IPsec policies from now on.
+    pub(super) fn set_ipsec(&self, policies: Vec<XfrmPolicy>) {
+        let mut known = self.ipsec.lock().unwrap_or_else(PoisonError::into_inner);
+        if known[..] == policies[..] {
+            return;
+        }
+        if known.is_empty() {
+            tracing::warn!(
+                "there are IPsec policies: what is forwarded, and one of them blocks or would encrypt, is dropped. \
+                 For tunnels of this machine put the gateway behind netfilter: --queue"
+            );
+        }
+        // They go by ports.
+        self.by_flow.store(true, Ordering::Release);
+        *known = policies.into();
+        self.generation.fetch_add(1, Ordering::Release);
+        self.ipsec_changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// How often the IPsec policies have changed.
+    pub(super) fn ipsec_changes(&self) -> u64 {
+        self.ipsec_changes.load(Ordering::Acquire)
+    }
+
     /// What is not forwarded.
     pub(super) fn not_forwarding(&self) -> NotForwarding {
         self.not_forwarding.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -69,6 +98,7 @@ pub(super) struct KernelRoutes {
     state: Arc<RoutingState>,
     generation: u64,
     not_forwarding: NotForwarding,
+    ipsec: Arc<[XfrmPolicy]>,
     known: HashMap<RouteQuery, Option<RouteAnswer>>,
     groups: JoinedGroups,
     /// The last question could not be asked.
@@ -89,6 +119,7 @@ impl KernelRoutes {
             state,
             generation: 0,
             not_forwarding: NotForwarding::default(),
+            ipsec: Arc::default(),
             has_failed: false,
             known: HashMap::new(),
             groups: JoinedGroups::open(),
@@ -111,7 +142,12 @@ impl RouteOracle for KernelRoutes {
         }
         match self.ask_kernel(query) {
             Ok(asked) => {
-                let answer = answer(query, asked);
+                let answer = match answer(query, asked) {
+                    Some(RouteAnswer::Out { oif, .. }) if ipsec::stops(&self.ipsec, query, oif) => {
+                        Some(RouteAnswer::Dropped(DropReason::IpsecPolicy))
+                    }
+                    answer => answer,
+                };
                 self.known.insert(question, answer);
                 self.has_failed = false;
                 answer
@@ -161,6 +197,7 @@ impl KernelRoutes {
         if generation != self.generation || self.known.len() >= MAX_KNOWN {
             self.known.clear();
             self.not_forwarding = self.state.not_forwarding();
+            self.ipsec = Arc::clone(&self.state.ipsec.lock().unwrap_or_else(PoisonError::into_inner));
             self.generation = generation;
         }
     }

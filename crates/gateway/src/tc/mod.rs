@@ -10,6 +10,7 @@ mod entered;
 mod flow_entry;
 mod flows;
 mod governed;
+mod ipsec;
 mod joined_groups;
 mod kernel_routes;
 mod kernel_sockets;
@@ -39,7 +40,7 @@ pub use governed::InterfacePattern;
 use keepstate_engine::Instant;
 use keepstate_linux::file_access::FileAccess;
 use keepstate_linux::poll;
-use keepstate_linux::rtnetlink::RtLink;
+use keepstate_linux::rtnetlink::{RtLink, dump_links};
 use keepstate_linux::tc::{
     CARRIER_NAME, CarriedPacket, Carrier, CarrierAction, HookCounters, HookOptions, HookSecrets, HopTable, TcHooks,
 };
@@ -50,6 +51,7 @@ use kernel_routes::{KernelRoutes, RoutingState};
 use kernel_sockets::KernelSockets;
 use link_news::{LinkNews, lock, observe_links};
 use listeners::Listeners;
+pub(crate) use open::close;
 pub use open::detach;
 use open::{open_carrier, open_pins};
 pub use options::{Lifeline, OffloadXdp, OnExit, TcOptions, Unattended};
@@ -73,6 +75,7 @@ pub(super) struct TcDriver {
     links: Arc<Mutex<LinkNews>>,
     routing: Arc<RoutingState>,
     listeners: Listeners,
+    ipsec_changes: u64,
     unanswered: Arc<Mutex<Unanswered>>,
     xdp: XdpInterfaces,
     /// Is there an interface with the program at XDP?
@@ -120,15 +123,29 @@ impl TcDriver {
     /// # Errors
     /// An interface does not exist or cannot be governed; another gateway runs; missing capabilities.
     pub(super) fn new(patterns: &[InterfacePattern], secrets: HookSecrets, options: TcOptions) -> Result<TcDriver> {
-        let (routes, fib, messages) = RouteFollower::open()?;
-        let links = kernel_fib::links(&messages);
         let governed = GovernedInterfaces(patterns.to_vec());
+        let links = dump_links().context("asking the kernel for its interfaces")?;
+        let links: Vec<&RtLink> = links.iter().collect();
         governed.check(&links)?;
         if let Some(lifeline) = &options.lifeline
             && !governed.select(&links).0.iter().any(|link| link.name == lifeline.interface)
         {
             bail!("--lifeline {}: it is not one of the governed interfaces", lifeline.interface);
         }
+        TcDriver::of_those_there(governed, secrets, options)
+    }
+
+    /// Governs those of the interfaces that are there.
+    ///
+    /// # Errors
+    /// One cannot be governed; another gateway runs; missing capabilities.
+    pub(super) fn of_those_there(
+        governed: GovernedInterfaces,
+        secrets: HookSecrets,
+        options: TcOptions,
+    ) -> Result<TcDriver> {
+        let (routes, fib, messages) = RouteFollower::open()?;
+        let links = kernel_fib::links(&messages);
         let pins = open_pins()?;
         let mut carrier = open_carrier()?;
         let hook_options = HookOptions {
@@ -160,6 +177,7 @@ impl TcDriver {
             links: Arc::default(),
             routing: Arc::default(),
             listeners: Listeners::default(),
+            ipsec_changes: 0,
             unanswered: Arc::default(),
             xdp: XdpInterfaces::new(offload_xdp),
             has_xdp: Arc::default(),
@@ -190,6 +208,7 @@ impl TcDriver {
             );
         }
         driver.observer()(Seen::All(&messages));
+        ipsec::read(&driver.routing).context("reading IPsec policies")?;
         driver.warn_of_forwarding();
         Ok(driver)
     }
@@ -277,6 +296,12 @@ impl TcDriver {
         names.join(", ")
     }
 
+    /// The interfaces stay closed when this ends, although no gateway has run.
+    fn leave_closed(mut self) -> String {
+        self.started = true;
+        self.interface_names()
+    }
+
     /// Attaches to interfaces that have come, and forgets those that have gone.
     fn follow_interfaces(&mut self, links: &[&RtLink]) -> Result<()> {
         let attached = self.attached.follow(links, &mut self.hooks, !self.started)?;
@@ -347,7 +372,9 @@ impl Driver for TcDriver {
     fn sync_flows(&mut self, router: &mut Router, now: Instant) -> Result<()> {
         self.hooks.beat();
         self.follow_translation(router.translates_own_output())?;
-        if self.listeners.take_changed(router.program().asks_for_sockets()) {
+        let ipsec_changes = self.routing.ipsec_changes();
+        let has_ipsec_changed = std::mem::replace(&mut self.ipsec_changes, ipsec_changes) != ipsec_changes;
+        if self.listeners.take_changed(router.program().asks_for_sockets()) || has_ipsec_changed {
             router.revoke_flows();
         }
         self.flows.sync(router, &mut self.hooks, now).context("telling the programs which flows are known")?;
@@ -366,6 +393,7 @@ impl Driver for TcDriver {
         let observer = self.observer();
         self.routes.start(observer)?;
         self.listeners.start().context("starting the thread that follows what listens")?;
+        ipsec::follow(&self.routing).context("starting the thread that follows IPsec policies")?;
         self.started = true;
         Ok(())
     }

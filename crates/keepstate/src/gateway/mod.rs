@@ -45,6 +45,9 @@ pub struct GatewayArgs {
     /// Give interfaces that a gateway has left closed back to the kernel, and end
     #[arg(long, exclusive = true)]
     detach: bool,
+    /// Close the interfaces that the gateway will govern, and end: nothing passes until a gateway runs, also if it cannot start. At boot, before anything else
+    #[arg(long, conflicts_with_all = ["print_config", "input", "interfaces", "queue"])]
+    close: bool,
     #[command(flatten)]
     ruleset_args: RulesetArgs,
     /// Services file (TOML): virtual addresses and the backends behind them
@@ -235,6 +238,10 @@ impl GatewayArgs {
             pcap_driver::route_capture(router, &config.fib.interfaces, input, output, self.each)?;
             return Ok(ExitCode::SUCCESS);
         }
+        if self.close {
+            tracing::info!("{}", config.close()?);
+            return Ok(ExitCode::SUCCESS);
+        }
         let running = resolved;
         config.run_rereading(Arc::new(move || {
             let next = self.resolve(|file, flags| running.again(file, flags))?;
@@ -262,6 +269,11 @@ impl GatewayArgs {
         self.config.clone().or_else(default)
     }
 
+    /// The ruleset of the command line. Interfaces are closed without reading any.
+    fn ruleset_path(&self) -> Option<PathBuf> {
+        self.ruleset.clone().or_else(|| self.close.then(|| PathBuf::from("-")))
+    }
+
     /// What the command line says, as settings.
     fn flags(&self) -> GatewaySettings {
         fn list<T: Clone>(values: &[T], flag: &'static str) -> Option<Given<Vec<T>>> {
@@ -270,7 +282,7 @@ impl GatewayArgs {
         let devices: Vec<DeviceEntry> = self.interfaces.iter().cloned().map(DeviceEntry).collect();
         let routes: Vec<RouteEntry> = self.routes.iter().cloned().map(RouteEntry).collect();
         let own = GatewaySettings {
-            ruleset: self.ruleset.clone().map(|path| Given::flag(path, "--ruleset")),
+            ruleset: self.ruleset_path().map(|path| Given::flag(path, "--ruleset")),
             services: self.services.clone().map(|path| Given::flag(path, "--services")),
             interface: list(&self.governed, "--interface"),
             on_exit: self.on_exit.map(|state| Given::flag(state.into(), "--on-exit")),

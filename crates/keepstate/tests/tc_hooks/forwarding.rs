@@ -3,7 +3,7 @@ use crate::offload::{offloaded, stat};
 use crate::packet_socket::PacketSocket;
 use crate::peers::{bind_udp, spawn_in_netns};
 use crate::routes::in_netns;
-use crate::{PATIENCE, RULES, SILENCE, TcTestbed};
+use crate::{PATIENCE, RULES, SILENCE, TcTestbed, report_skipped};
 use keepstate_wire::checksum;
 use std::io::ErrorKind;
 use std::net::UdpSocket;
@@ -78,4 +78,41 @@ fn known_flows_end_without_a_gateway_after_the_time_chosen() {
     }
     lab.start(&how);
     assert!(talk.is_heard(PATIENCE), "the next gateway has it");
+}
+
+/// IPsec policies hold for what is forwarded, as in the kernel alone; for flows that are known to it, too.
+#[test]
+fn ipsec_policies_block_what_is_forwarded() {
+    let rules = "table inet t { chain f { type filter hook forward priority 0; policy accept; } }";
+    let Some(mut lab) = TcTestbed::without_gateway("fi", rules) else { return };
+    assert!(in_netns(&lab, "r", "sysctl -qw net.ipv4.ip_forward=1"));
+    let policy = |does: &str, port: u16, direction: &str| {
+        let of =
+            format!("ip xfrm policy {does} src 10.0.1.0/24 dst 10.0.2.0/24 proto tcp dport {port} dir {direction}");
+        in_netns(&lab, "r", &if does == "add" { format!("{of} action block") } else { of })
+    };
+    if !policy("add", 7001, "fwd") {
+        return report_skipped("IPsec policies: this kernel has none");
+    }
+    let blocked = |lab: &TcTestbed| {
+        assert_eq!(lab.connect("c", "10.0.2.2:7001", SILENCE), Err(ErrorKind::TimedOut), "blocked");
+        assert_eq!(lab.connect("c", "10.0.2.2:7002", PATIENCE), Err(ErrorKind::ConnectionRefused), "another port");
+    };
+    blocked(&lab);
+    let said = lab.start(&["--interface", "r0,r1"]);
+    assert!(said.contains("IPsec"), "{said}");
+    blocked(&lab);
+    assert!(lab.control(&["drops"]).contains("ipsec_policy"), "{}", lab.control(&["drops"]));
+    let mut talk = offloaded(&lab, "c", "s", "10.0.2.2:7000", "10.0.2.2:7000");
+    let policy = |does: &str| {
+        let of = format!("ip xfrm policy {does} src 10.0.1.0/24 dst 10.0.2.0/24 proto tcp dport 7000 dir out");
+        in_netns(&lab, "r", &if does == "add" { format!("{of} action block") } else { of })
+    };
+    assert!(policy("add"));
+    let until = Instant::now() + PATIENCE;
+    while talk.is_heard(Duration::from_millis(500)) {
+        assert!(Instant::now() < until, "a known flow goes on");
+    }
+    assert!(policy("delete"));
+    assert!(talk.is_heard(PATIENCE), "and is heard again");
 }

@@ -1,9 +1,10 @@
 //! Gateways that die and start again, without a state file, while connections go on: the next one adopts what the kernel knows.
+use crate::common::TempFile;
 use crate::offload::{Conversation, offloaded, stat, wait_for};
 use crate::peers::spawn_in_netns;
-use crate::{PATIENCE, RULES, TcTestbed};
+use crate::{PATIENCE, RULES, SILENCE, TcTestbed};
 use keepstate_test_support::uninterrupted;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -284,4 +285,34 @@ fn what_is_left_of_a_namespace_that_is_gone_is_removed() {
         drop(other);
     }
     lives.start(&["--interface", "r0,r1"]);
+}
+
+/// At boot: interfaces are closed before there is a gateway, so that one that cannot start leaves nothing open. The first one takes over.
+#[test]
+fn interfaces_are_closed_before_the_first_gateway() {
+    let Some(mut lab) = TcTestbed::without_gateway("kc", RULES) else { return };
+    assert_eq!(lab.connect("c", "10.0.1.1:2223", PATIENCE), Err(ErrorKind::ConnectionRefused), "the kernel's own");
+    let run = |words: &[&str]| {
+        let output = lab.netns.gateway_command(words).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, said) = run(&["--close", "--interface", "r0,r1,r7"]);
+    assert!(
+        code == Some(0) && said.contains("no packet passes r0, r1") && said.contains("not there yet: r7"),
+        "{said}"
+    );
+    assert_eq!(lab.connect("c", "10.0.1.1:2223", SILENCE), Err(ErrorKind::TimedOut), "closed");
+    let wrong = TempFile::new("tckc-wrong.nft", b"table inet t { chain c { drp } }");
+    let (code, _) = run(&["--ruleset", wrong.path(), "--interface", "r0,r1"]);
+    assert_eq!(code, Some(1), "an error in the ruleset");
+    assert_eq!(lab.connect("c", "10.0.1.1:2223", SILENCE), Err(ErrorKind::TimedOut), "closed still");
+    let (code, said) = run(&["--close", "--interface", "r0,r1", "--on-exit", "open"]);
+    assert!(code == Some(0) && said.contains("nothing is closed"), "{said}");
+    let (code, said) = run(&["--close", "--device", "t0=10.9.0.1/24"]);
+    assert!(code == Some(2) && said.contains("--close"), "{said}");
+    lab.start(&HOW);
+    lab.netns.transfer("c", "s", "10.0.2.2:7000", "10.0.2.2:7000", 100_000);
+    let again = lab.netns.gateway_command(&["--close", "--interface", "r0"]).output().unwrap();
+    let said = String::from_utf8_lossy(&again.stderr);
+    assert!(again.status.code() == Some(1) && said.contains("another gateway runs"), "{said}");
 }

@@ -7,7 +7,7 @@ use super::message::{NlBody, NlMessage, NlMessages, NlRequest, flag};
 use super::stream_frame;
 use crate::no_blocking;
 use crate::poll::poll_readable;
-use netlink_sys::constants::{NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_SOCK_DIAG};
+use netlink_sys::constants::{NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_SOCK_DIAG, NETLINK_XFRM};
 use netlink_sys::{Socket as Raw, SocketAddr};
 use rustix::net::sockopt;
 use std::io;
@@ -135,6 +135,14 @@ impl NetlinkSocket {
     /// The system's error.
     pub fn open_sock_diag() -> io::Result<NetlinkSocket> {
         NetlinkSocket::open_protocol(NETLINK_SOCK_DIAG)
+    }
+
+    /// Opens a socket that tells of IPsec (xfrm) in this thread's network namespace.
+    ///
+    /// # Errors
+    /// The system's error; the kernel has no IPsec.
+    pub fn open_xfrm() -> io::Result<NetlinkSocket> {
+        NetlinkSocket::open_protocol(NETLINK_XFRM)
     }
 
     fn open_protocol(protocol: isize) -> io::Result<NetlinkSocket> {

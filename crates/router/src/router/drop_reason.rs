@@ -31,6 +31,8 @@ pub enum DropReason {
     PacketType,
     /// The machine does not forward what comes by its interface: net.ipv4.ip_forward, net.ipv6.conf.all.forwarding.
     NotForwarding,
+    /// An IPsec policy of the kernel's blocks it, or would encrypt it.
+    IpsecPolicy,
     /// The kernel could not be asked for its route.
     RouteUnknown,
     /// It is longer than the MTU and must not be fragmented.
@@ -84,11 +86,12 @@ impl DropReason {
             DropReason::NotJoined => 20,
             DropReason::NotForwarding => 21,
             DropReason::RouteUnknown => 22,
+            DropReason::IpsecPolicy => 23,
         }
     }
 }
 
-const NAMES: [&str; 23] = [
+const NAMES: [&str; 24] = [
     "malformed",
     "fragment",
     "ruleset_drop",
@@ -112,6 +115,7 @@ const NAMES: [&str; 23] = [
     "not_joined",
     "not_forwarding",
     "route_unknown",
+    "ipsec_policy",
 ];
 
 /// Dropped packets by reason.
@@ -148,6 +152,7 @@ impl std::fmt::Display for DropReason {
             DropReason::NotJoined => "multicast group not joined",
             DropReason::PacketType => "packet type set by a rule, or not a frame for this host alone",
             DropReason::NotForwarding => "the machine does not forward (ip_forward, forwarding)",
+            DropReason::IpsecPolicy => "an IPsec policy blocks it, or would encrypt it",
             DropReason::RouteUnknown => "the kernel could not be asked for the route",
             DropReason::PacketTooBig => "packet too big for the interface",
             DropReason::NatFailed => "cannot be translated",
