@@ -16,7 +16,7 @@ use crate::sandbox::{self, ConfigDirs};
 use crate::signals::SignalFlags;
 use crate::state_store::StateStore;
 use crate::static_fib::StaticFib;
-use crate::tc::{self, InterfacePattern, OnExit, TcDriver, TcOptions};
+use crate::tc::{InterfacePattern, OnExit, TcDriver, TcOptions};
 use crate::tun_driver::TunDriver;
 use anyhow::{Context, Result};
 use keepstate_cluster::{ConfigDigest, Greeting};
@@ -203,7 +203,8 @@ impl GatewayConfig {
         if options.on_exit == OnExit::Open {
             return Ok("nothing is closed: without a gateway the interfaces are to be open (on-exit)".to_owned());
         }
-        let (closed, missing) = tc::close(interfaces, HookSecrets::derive(self.secret_halves()), options.clone())?;
+        let (closed, missing) =
+            TcDriver::close_before_start(interfaces, HookSecrets::derive(self.secret_halves()), options.clone())?;
         let closed = if closed.is_empty() {
             "no interface of these names is there".to_owned()
         } else {

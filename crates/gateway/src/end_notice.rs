@@ -61,7 +61,15 @@ mod tests {
     fn options(on_exit: OnExit, lifeline: Option<&str>) -> TcOptions {
         let lifeline = lifeline.map(|text| text.parse().unwrap());
         let (offload, offload_new, offload_xdp) = (true, true, OffloadXdp::Auto);
-        TcOptions { on_exit, lifeline, offload, offload_new, offload_xdp, offload_size: Default::default() }
+        TcOptions {
+            on_exit,
+            lifeline,
+            offload,
+            offload_new,
+            offload_xdp,
+            offload_size: Default::default(),
+            unattended: Default::default(),
+        }
     }
 
     #[test]

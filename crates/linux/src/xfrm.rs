@@ -26,14 +26,14 @@ pub struct XfrmPolicy {
     /// The smallest is asked first.
     pub priority: u32,
     /// Which packets it is for.
-    pub direction: XfrmDirection,
+    pub direction: IpsecDirection,
     /// What becomes of them.
     pub action: XfrmAction,
 }
 
 /// Which packets a policy is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum XfrmDirection {
+pub enum IpsecDirection {
     /// Those for the machine itself.
     In,
     /// Those that leave it.
@@ -166,9 +166,9 @@ fn decode(message: &NlMessage<'_>) -> Option<XfrmPolicy> {
         mark,
         priority: word(PRIORITY_AT)?,
         direction: match byte(DIRECTION_AT)? {
-            0 => XfrmDirection::In,
-            1 => XfrmDirection::Out,
-            2 => XfrmDirection::Forward,
+            0 => IpsecDirection::In,
+            1 => IpsecDirection::Out,
+            2 => IpsecDirection::Forward,
             // Of one socket.
             _ => return None,
         },

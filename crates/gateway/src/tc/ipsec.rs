@@ -1,69 +1,12 @@
-//! IPsec policies (xfrm) for what is forwarded: read at the start and whenever they change. Packets leave by the kernel's neighbours, past the place where it would apply them, so what one blocks, or would encrypt, is
+//! IPsec policies (xfrm) for what is forwarded: which packets they stop. Packets leave by the kernel's neighbours, past the place where it would apply them, so what one blocks, or would encrypt, is
 //! dropped here: nothing leaves in the clear that is to be encrypted. For what the machine itself sends and takes the kernel applies them.
-use super::kernel_routes::RoutingState;
-use keepstate_linux::netlink::NetlinkError;
-use keepstate_linux::xfrm::{XfrmAction, XfrmDirection, XfrmPolicy, XfrmPolicyMonitor, xfrm_policies};
+use keepstate_linux::xfrm::{IpsecDirection, XfrmAction, XfrmPolicy};
 use keepstate_router::RouteQuery;
-use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::Duration;
 
-/// How long the thread waits before it looks whether the gateway ends.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// Reads the policies. A kernel without IPsec has none.
-///
-/// # Errors
-/// The kernel does not tell.
-pub(super) fn read(state: &RoutingState) -> Result<(), NetlinkError> {
-    match xfrm_policies() {
-        Err(NetlinkError::Io(error)) if is_absent(&error) => Ok(()),
-        Err(error) => Err(error),
-        Ok(policies) => {
-            state.set_ipsec(concerning_forwarded(policies));
-            Ok(())
-        }
-    }
-}
-
-/// Starts the thread that follows them.
-///
-/// # Errors
-/// There is none.
-pub(super) fn follow(state: &Arc<RoutingState>) -> io::Result<()> {
-    let monitor = match XfrmPolicyMonitor::open() {
-        Err(error) if is_absent(&error) => return Ok(()),
-        monitor => monitor?,
-    };
-    let state = Arc::clone(state);
-    std::thread::Builder::new().name("ipsec".into()).spawn(move || watch(monitor, &state)).map(drop)
-}
-
-fn watch(mut monitor: XfrmPolicyMonitor, state: &Arc<RoutingState>) {
-    // What has changed before it listened.
-    let mut is_due = true;
-    while Arc::strong_count(state) > 1 {
-        if is_due && let Err(error) = read(state) {
-            tracing::error!("reading IPsec policies: {error}; those read before stand");
-        }
-        is_due = match monitor.wait(PATIENCE) {
-            Ok(is_due) => is_due,
-            Err(error) => {
-                tracing::error!("following IPsec policies: {error}");
-                std::thread::sleep(PATIENCE);
-                true
-            }
-        };
-    }
-}
-
-fn is_absent(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT))
-}
-
-fn concerning_forwarded(policies: Vec<XfrmPolicy>) -> Vec<XfrmPolicy> {
-    let concerns = |policy: &XfrmPolicy| policy.direction != XfrmDirection::In;
+/// Those of the policies that concern what is forwarded.
+pub(super) fn concerning_forwarded(policies: Vec<XfrmPolicy>) -> Vec<XfrmPolicy> {
+    let concerns = |policy: &XfrmPolicy| policy.direction != IpsecDirection::In;
     let found: Vec<XfrmPolicy> = policies.into_iter().filter(concerns).collect();
     // Where all of them allow, nobody would see the difference.
     if found.iter().all(|policy| policy.action == XfrmAction::Allow) { Vec::new() } else { found }
@@ -71,8 +14,8 @@ fn concerning_forwarded(policies: Vec<XfrmPolicy>) -> Vec<XfrmPolicy> {
 
 /// Is a packet that would leave by this interface one that the kernel would drop or encrypt?
 pub(super) fn stops(policies: &[XfrmPolicy], query: &RouteQuery, oif: u32) -> bool {
-    let directions: &[XfrmDirection] =
-        if query.iif.is_some() { &[XfrmDirection::Forward, XfrmDirection::Out] } else { &[XfrmDirection::Out] };
+    let directions: &[IpsecDirection] =
+        if query.iif.is_some() { &[IpsecDirection::Forward, IpsecDirection::Out] } else { &[IpsecDirection::Out] };
     directions.iter().any(|direction| {
         let first = policies.iter().find(|policy| policy.direction == *direction && is_for(policy, query, oif));
         first.is_some_and(|policy| policy.action != XfrmAction::Allow)
@@ -81,7 +24,7 @@ pub(super) fn stops(policies: &[XfrmPolicy], query: &RouteQuery, oif: u32) -> bo
 
 fn is_for(policy: &XfrmPolicy, query: &RouteQuery, oif: u32) -> bool {
     // Its source may be translated to the one host that such a policy is for.
-    let is_of_host = policy.direction == XfrmDirection::Out
+    let is_of_host = policy.direction == IpsecDirection::Out
         && policy.source.1 == if query.source.is_ipv4() { 32 } else { 128 }
         && policy.source.0.is_ipv4() == query.source.is_ipv4();
     let port = |(port, mask): (u16, u16), of: u16| (port ^ of) & mask == 0;
@@ -111,7 +54,7 @@ fn contains((prefix, length): (IpAddr, u8), address: IpAddr) -> bool {
 mod tests {
     use super::*;
 
-    fn policy(text: (&str, &str), direction: XfrmDirection, action: XfrmAction) -> XfrmPolicy {
+    fn policy(text: (&str, &str), direction: IpsecDirection, action: XfrmAction) -> XfrmPolicy {
         let prefix = |text: &str| {
             let (address, length) = text.split_once('/').unwrap();
             (address.parse().unwrap(), length.parse().unwrap())
@@ -145,8 +88,8 @@ mod tests {
 
     #[test]
     fn the_first_policy_that_is_for_a_packet_counts() {
+        use IpsecDirection::{Forward, Out};
         use XfrmAction::{Allow, Block, Transform};
-        use XfrmDirection::{Forward, Out};
         let all = ("0.0.0.0/0", "0.0.0.0/0");
         let lan = ("10.0.0.0/9", "192.0.2.0/25");
         let from_lan = query("10.1.2.3", "192.0.2.127", Some(3));
@@ -179,6 +122,6 @@ mod tests {
         let v6 = query("2001:db8::1", "2001:db8:1::1", Some(3));
         let net = |length: u8| policy(("2001:db8::/64", &format!("2001:db8:1::/{length}")), Out, Block);
         assert!(stops(&[net(128 - 1)], &v6, 4) && stops(&[net(0)], &v6, 4) && !stops(&[net(128)], &v6, 4));
-        assert!(concerning_forwarded(vec![policy(all, Out, Allow), policy(all, XfrmDirection::In, Block)]).is_empty());
+        assert!(concerning_forwarded(vec![policy(all, Out, Allow), policy(all, IpsecDirection::In, Block)]).is_empty());
     }
 }

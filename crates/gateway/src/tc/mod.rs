@@ -11,6 +11,7 @@ mod flow_entry;
 mod flows;
 mod governed;
 mod ipsec;
+mod ipsec_news;
 mod joined_groups;
 mod kernel_routes;
 mod kernel_sockets;
@@ -51,7 +52,6 @@ use kernel_routes::{KernelRoutes, RoutingState};
 use kernel_sockets::KernelSockets;
 use link_news::{LinkNews, lock, observe_links};
 use listeners::Listeners;
-pub(crate) use open::close;
 pub use open::detach;
 use open::{open_carrier, open_pins};
 pub use options::{Lifeline, OffloadXdp, OnExit, TcOptions, Unattended};
@@ -208,7 +208,7 @@ impl TcDriver {
             );
         }
         driver.observer()(Seen::All(&messages));
-        ipsec::read(&driver.routing).context("reading IPsec policies")?;
+        ipsec_news::read(&driver.routing).context("reading IPsec policies")?;
         driver.warn_of_forwarding();
         Ok(driver)
     }
@@ -287,7 +287,7 @@ impl TcDriver {
 
     /// The name of a governed interface.
     pub(super) fn name_of(&self, index: u32) -> Option<&str> {
-        self.attached.get(&index).map(String::as_str)
+        self.attached.names().get(&index).map(String::as_str)
     }
 
     /// The names of the governed interfaces.
@@ -296,10 +296,21 @@ impl TcDriver {
         names.join(", ")
     }
 
-    /// The interfaces stay closed when this ends, although no gateway has run.
-    fn leave_closed(mut self) -> String {
-        self.started = true;
-        self.interface_names()
+    /// Closes the interfaces of these names that are there, before a gateway runs: the programs stand, and nobody reads what they send. Returns their names, joined, and those that are not there.
+    ///
+    /// # Errors
+    /// A gateway runs; an interface cannot be governed; missing capabilities.
+    pub(super) fn close_before_start(
+        patterns: &[InterfacePattern],
+        secrets: HookSecrets,
+        options: TcOptions,
+    ) -> Result<(String, Vec<String>)> {
+        let governed = GovernedInterfaces(patterns.to_vec());
+        let missing = governed.missing(&dump_links().context("asking the kernel for its interfaces")?);
+        let mut driver = TcDriver::of_those_there(governed, secrets, options)?;
+        // They stay so when this ends, although no gateway has run.
+        driver.started = true;
+        Ok((driver.interface_names(), missing))
     }
 
     /// Attaches to interfaces that have come, and forgets those that have gone.
@@ -393,7 +404,7 @@ impl Driver for TcDriver {
         let observer = self.observer();
         self.routes.start(observer)?;
         self.listeners.start().context("starting the thread that follows what listens")?;
-        ipsec::follow(&self.routing).context("starting the thread that follows IPsec policies")?;
+        ipsec_news::follow(&self.routing).context("starting the thread that follows IPsec policies")?;
         self.started = true;
         Ok(())
     }

@@ -1,10 +1,6 @@
-//! The carrier and the pins opened, with what to do if they cannot be; interfaces closed before a gateway runs; everything given back to the kernel.
-use super::TcDriver;
-use super::governed::{GovernedInterfaces, InterfacePattern};
-use super::options::TcOptions;
+//! The carrier and the pins opened, with what to do if they cannot be; everything given back to the kernel.
 use anyhow::{Context, Result, bail};
-use keepstate_linux::rtnetlink::dump_links;
-use keepstate_linux::tc::{CARRIER_NAME, Carrier, HookSecrets, PinDir, TcHooks, remove_dead_pins};
+use keepstate_linux::tc::{CARRIER_NAME, Carrier, PinDir, TcHooks, remove_dead_pins};
 use std::io::ErrorKind;
 
 pub(super) fn open_carrier() -> Result<Carrier> {
@@ -27,21 +23,6 @@ pub(super) fn open_pins() -> Result<PinDir> {
         tracing::info!("removed what gateways have left of {dead} network namespaces that are gone");
     }
     Ok(pins)
-}
-
-/// Closes the interfaces of these names that are there, before a gateway runs: the programs stand, and nobody reads what they send. Returns their names, joined, and those that are not there.
-///
-/// # Errors
-/// A gateway runs; an interface cannot be governed; missing capabilities.
-pub(crate) fn close(
-    patterns: &[InterfacePattern],
-    secrets: HookSecrets,
-    options: TcOptions,
-) -> Result<(String, Vec<String>)> {
-    let governed = GovernedInterfaces(patterns.to_vec());
-    let links = dump_links().context("asking the kernel for its interfaces")?;
-    let missing = governed.missing(&links);
-    Ok((TcDriver::of_those_there(governed, secrets, options)?.leave_closed(), missing))
 }
 
 /// Gives all interfaces that a gateway has left closed back to the kernel. Returns how many they were.

@@ -316,7 +316,7 @@ impl Router {
         let asked = self.route_oracle.as_mut().filter(|_| !is_link_local(to));
         match asked.and_then(|oracle| oracle.ask(&RouteQuery::from_machine(to))) {
             Some(RouteAnswer::Out { oif, next_hop, .. }) => self.fib.source_address(oif, to, Some(next_hop)),
-            Some(RouteAnswer::Nowhere(_)) => None,
+            Some(RouteAnswer::Nowhere(_) | RouteAnswer::Dropped(_)) => None,
             Some(RouteAnswer::Host) | None => {
                 self.fib.route_lookup(to, None).and_then(|device| self.fib.source_address(device.index, to, None))
             }
