@@ -133,8 +133,6 @@ pub(crate) struct AppliedConfig {
     warns_of_sockets: bool,
     /// Rules give packets to proxies.
     tells_of_tproxy: bool,
-    /// Rules match a group or a control group of sockets.
-    warns_of_owner: bool,
     /// Rules match the Ethernet header, and the driver gives none.
     warns_of_link_header: bool,
     /// The ruleset of before: a large one takes a while to drop.
@@ -163,7 +161,6 @@ impl AppliedConfig {
             warns_of_loose_synproxy: warns,
             warns_of_sockets: router.program().asks_for_sockets() && !router.has_socket_lookup(),
             tells_of_tproxy: router.program().has_tproxy() && router.has_socket_lookup(),
-            warns_of_owner: router.program().matches_unknown_owner(),
             warns_of_link_header: router.program().reads_link_header() && !router.has_link_headers(),
             replaced: None,
             digests: None,
@@ -189,12 +186,6 @@ impl AppliedConfig {
             tracing::info!(
                 "tproxy finds proxies that listen without SO_BINDTODEVICE; one that is bound to an interface or VRF gets no packets, \
                  and the rule does not match: bind it to an address instead"
-            );
-        }
-        if self.warns_of_owner {
-            tracing::warn!(
-                "rules match meta skgid, meta cgroup or socket cgroupv2, which are not known of packets here: these rules never match. \
-                 Match meta skuid, or a mark that the sockets set (SO_MARK)"
             );
         }
         if self.warns_of_loose_synproxy {

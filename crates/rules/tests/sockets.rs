@@ -206,19 +206,3 @@ fn sockets_are_matched() {
         assert_eq!((judged.0, judged.2), (matches, holds), "{rule}");
     }
 }
-
-#[test]
-fn what_is_never_known_of_a_socket_is_told() {
-    let program = |rule: &str| {
-        let text = format!("table inet t {{ chain c {{ type filter hook output priority 0; {rule} accept; }}; }}");
-        let (tree, sources) = parse_with("t", &text, &NoIncludes, &[]).unwrap_or_else(|error| panic!("{error}"));
-        compile(&tree, &sources).unwrap_or_else(|error| panic!("{error}"))
-    };
-    for rule in ["meta skgid 0", "meta cgroup 5", "socket cgroupv2 level 1 \"system.slice\""] {
-        assert!(program(rule).matches_unknown_owner(), "{rule}");
-    }
-    for rule in ["meta skuid 0", "socket mark 1", "socket wildcard 0"] {
-        let program = program(rule);
-        assert!(!program.matches_unknown_owner() && !program.has_tproxy(), "{rule}");
-    }
-}

@@ -209,7 +209,7 @@ impl TcDriver {
         }
         driver.observer()(Seen::All(&messages));
         ipsec_news::read(&driver.routing).context("reading IPsec policies")?;
-        driver.warn_of_forwarding();
+        driver.tell_of_forwarding();
         Ok(driver)
     }
 
@@ -234,12 +234,12 @@ impl TcDriver {
     }
 
     /// Says where the machine does not forward by itself.
-    fn warn_of_forwarding(&self) {
+    fn tell_of_forwarding(&self) {
         let not_forwarding = self.routing.not_forwarding();
         let is_off = |(index, _): &(&u32, &String)| not_forwarding.of_v4.contains(index);
         let names: Vec<&str> = self.attached.names().iter().filter(is_off).map(|(_, name)| name.as_str()).collect();
         if !names.is_empty() {
-            tracing::warn!(
+            tracing::info!(
                 "{}: the machine does not forward IPv4 from there (net.ipv4.ip_forward=0). Packets are forwarded only if \
                  the ruleset has a chain for forwarded packets or for NAT, and by the main table, since the kernel tells no \
                  routes. For policy rules, several ways or VRFs type: sysctl -w net.ipv4.ip_forward=1",

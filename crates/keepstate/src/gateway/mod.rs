@@ -216,7 +216,10 @@ impl GatewayArgs {
     pub fn run(self) -> Result<ExitCode> {
         if self.detach {
             let count = tc::detach()?;
-            tracing::info!("{count} interfaces given back to the kernel; no ruleset of keepstate's is in force there");
+            let interfaces = if count == 1 { "interface" } else { "interfaces" };
+            tracing::info!(
+                "{count} {interfaces} given back to the kernel; no ruleset of keepstate's is in force there"
+            );
             return Ok(ExitCode::SUCCESS);
         }
         let resolved = self.resolve(ResolvedGateway::new)?;

@@ -369,8 +369,6 @@ impl Compiler {
                     selector,
                     Selector::Socket(SocketKey::Transparent | SocketKey::Wildcard | SocketKey::Mark)
                 );
-                self.program.matches_unknown_owner |=
-                    matches!(selector, Selector::Socket(SocketKey::CgroupV2 | SocketKey::Cgroup | SocketKey::GroupId));
                 self.program.reads_link_header |=
                     matches!(selector, Selector::Payload(field) if field.base == PayloadBase::Link);
                 self.program.reads_next_hop |=

@@ -33,8 +33,6 @@ pub struct Program {
     pub(super) has_synproxy: bool,
     pub(super) asks_for_sockets: bool,
     pub(super) has_tproxy: bool,
-    /// A rule matches what is never known of a packet's socket.
-    pub(super) matches_unknown_owner: bool,
 }
 
 /// What a listing or a change needs besides the program: the tree, its texts, and which index is what.
@@ -114,11 +112,6 @@ impl Program {
     /// Does a rule give packets to transparent proxies?
     pub fn has_tproxy(&self) -> bool {
         self.has_tproxy
-    }
-
-    /// Does a rule match `meta skgid`, `meta cgroup` or `socket cgroupv2`, which are not known of any packet? Such a rule never matches.
-    pub fn matches_unknown_owner(&self) -> bool {
-        self.matches_unknown_owner
     }
 
     /// Does a hook have filter chains at priorities in this range?
