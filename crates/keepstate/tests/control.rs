@@ -173,7 +173,7 @@ fn drain_waits_until_the_table_is_empty() {
 fn usage_errors_and_missing_gateway_are_explained() {
     let ran = keepstate(&["conntrack", "--gateway=/nonexistent/gateway.sock", "-L"], b"");
     assert_eq!(ran.code, Some(1));
-    assert!(ran.err.contains("Start one: keepstate gateway --control /nonexistent/gateway.sock"), "{}", ran.err);
+    assert!(ran.err.contains("start one: keepstate gateway --control /nonexistent/gateway.sock"), "{}", ran.err);
     let Some(gateway) = RunningGateway::start("wrong", &[]) else { return };
     let mode = std::fs::metadata(&gateway.socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o660);

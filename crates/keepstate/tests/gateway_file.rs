@@ -76,7 +76,7 @@ fn every_option_of_the_gateway_has_a_key() {
         }
     }
     // What is done once, by hand; and the seed of hashes, which is a secret.
-    assert_eq!(without, ["config", "print-config", "detach", "in", "out", "each", "seed"]);
+    assert_eq!(without, ["config", "print-config", "detach", "close", "in", "out", "each", "seed"]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::peers::{download, run_ip, serve_once, spawn_in_netns, test_bytes};
 use keepstate_test_support::wait_until_it_routes;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 
@@ -15,6 +16,14 @@ impl RouterNetns {
     /// `None` where network namespaces cannot be made.
     pub fn new(tag: &str, queues: u32) -> Option<RouterNetns> {
         let netns = RouterNetns { tag: tag.to_owned() };
+        for side in SIDES {
+            let name = netns.name(side);
+            // Else one of the two would be taken for a machine without namespaces, and the other lose its own.
+            assert!(
+                !Path::new("/run/netns").join(&name).exists(),
+                "{name}: two tests have this name, or one that was killed has left it"
+            );
+        }
         let made = SIDES.iter().all(|side| run_ip(&["netns", "add", &netns.name(side)]));
         made.then(|| {
             netns.connect(queues);

@@ -48,7 +48,7 @@ table ip t {
 #[test]
 fn redirects_of_both_hooks() {
     run(&Case {
-        name: "or",
+        name: "ork",
         rules: "
 table inet t {
 	chain pre {

@@ -218,7 +218,7 @@ table inet mangle {
 #[test]
 fn proxied_connections_by_their_mark() {
     run(&Case {
-        name: "tm",
+        name: "xtm",
         rules: "
 table inet mangle {
 	chain pre {
@@ -251,7 +251,7 @@ table inet mangle {
 #[test]
 fn sockets_of_packets() {
     run(&Case {
-        name: "ts",
+        name: "xts",
         rules: "
 table inet t {
 	counter any { }
@@ -425,7 +425,7 @@ table inet mangle {
 #[test]
 fn forwarded_connections_follow_what_listens() {
     let case = Case {
-        name: "tl",
+        name: "xtl",
         rules: "
 table inet mangle {
 	chain pre {

@@ -290,7 +290,7 @@ fn what_is_left_of_a_namespace_that_is_gone_is_removed() {
 /// At boot: interfaces are closed before there is a gateway, so that one that cannot start leaves nothing open. The first one takes over.
 #[test]
 fn interfaces_are_closed_before_the_first_gateway() {
-    let Some(mut lab) = TcTestbed::without_gateway("kc", RULES) else { return };
+    let Some(mut lab) = TcTestbed::without_gateway("kcb", RULES) else { return };
     assert_eq!(lab.connect("c", "10.0.1.1:2223", PATIENCE), Err(ErrorKind::ConnectionRefused), "the kernel's own");
     let run = |words: &[&str]| {
         let output = lab.netns.gateway_command(words).output().unwrap();

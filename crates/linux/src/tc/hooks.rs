@@ -3,14 +3,13 @@
 //! Their life: loaded by [`TcHooks::load`]; attached by [`TcHooks::attach`], each link pinned at once. A link that an earlier process has left gets the new program in the same instant that the
 //! old one goes, so that no packet passes between them. Dropping this leaves everything attached. The maps are pinned too: the new programs go by the same flows as the old ones.
 use super::carrier::Carrier;
-use super::detach_wait::wait_until_gone;
+use super::detach;
 use super::flow_table::FlowTable;
 use super::flow_table_size::FlowTableSize;
 use super::loopback::{self, LoopbackSettings};
 use super::pin_dir::PinDir;
 use super::syn_class::{HEARTBEAT_LEN, PORT_MAPS_LEN, SynClassTable};
 use super::tc_error::{TcError, tc_error};
-use super::xdp_pin;
 use crate::file_access::FileAccess;
 use crate::mapped_memory::MappedMemory;
 use crate::tun;
@@ -205,7 +204,7 @@ impl TcHooks {
             let attached = self.attach_at(&place);
             if tun::name_of(ifindex).ok().as_ref() != Some(&interface) {
                 // The programs may be at another one.
-                detach(&self.pins, ifindex).map_err(tc_error("cannot remove a pin"))?;
+                detach::let_go(&self.pins, ifindex).map_err(tc_error("cannot remove a pin"))?;
                 return Ok(false);
             }
             attached?;
@@ -333,15 +332,15 @@ impl TcHooks {
 
     /// The indices of the interfaces that have programs, of this process or an earlier one.
     pub fn attached(&self) -> Vec<u32> {
-        attached(&self.pins)
+        detach::attached(&self.pins)
     }
 
-    /// Gives an interface back to the kernel.
+    /// Gives an interface back to the kernel, which has it a moment later: nobody waits for that, and until then its packets are judged.
     ///
     /// # Errors
     /// The pin cannot be removed.
     pub fn detach(&mut self, ifindex: u32) -> io::Result<()> {
-        detach(&self.pins, ifindex)
+        detach::let_go(&self.pins, ifindex)
     }
 
     /// Gives all interfaces back to the kernel, also when this process may open no more files; see [`TcHooks::detach_all`].
@@ -419,9 +418,9 @@ fn size_left(pins: &PinDir) -> Option<FlowTableSize> {
 
 /// Gives everything back. Returns the indices of the interfaces.
 fn release(pins: &PinDir, loopback: &LoopbackSettings) -> io::Result<Vec<u32>> {
-    let attached = attached(pins);
+    let attached = detach::attached(pins);
     for ifindex in &attached {
-        detach(pins, *ifindex)?;
+        detach::detach(pins, *ifindex)?;
     }
     if pins.path(LOOPBACK_PIN).exists() {
         loopback.put_back(pins)?;
@@ -466,35 +465,4 @@ fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassif
 fn pinned_link(path: &PathBuf) -> Result<SchedClassifierLink, TcError> {
     let pinned = PinnedLink::from_pin(path).map_err(tc_error(format!("cannot open {}", path.display())))?;
     SchedClassifierLink::try_from(FdLink::from(pinned)).map_err(tc_error("a pin of the wrong type"))
-}
-
-fn attached(pins: &PinDir) -> Vec<u32> {
-    let names = pins.names();
-    let mut indices: Vec<u32> = names.iter().filter_map(|name| name.strip_suffix("-ingress")?.parse().ok()).collect();
-    indices.sort_unstable();
-    indices
-}
-
-fn detach(pins: &PinDir, ifindex: u32) -> io::Result<()> {
-    xdp_pin::detach(pins, ifindex)?;
-    for (program, attach_type) in [("ingress", TcAttachType::Ingress), ("egress", TcAttachType::Egress)] {
-        let path = pins.path(&format!("{ifindex}-{program}"));
-        if path.exists() {
-            fs::remove_file(path)?;
-            wait_until_detached(ifindex, program, attach_type)?;
-        }
-    }
-    Ok(())
-}
-
-/// Until then it would take packets that nobody gives back. One of the same name that stands there is another process's.
-fn wait_until_detached(ifindex: u32, program: &str, attach_type: TcAttachType) -> io::Result<()> {
-    wait_until_gone(|| {
-        // The interface may be gone.
-        let Ok(name) = tun::name_of(ifindex) else { return Ok(true) };
-        // An error: one of them went while they were listed.
-        Ok(SchedClassifier::query_tcx(&name, attach_type)
-            .is_ok_and(|(_, programs)| !programs.iter().any(|found| found.name_as_str() == Some(program))))
-    })
-    .map(drop)
 }

@@ -4,6 +4,7 @@
 //! persistent, so that a process that dies leaves the interfaces closed, and the next one takes them over without a gap. [`TcHooks::detach`] gives an interface back to the kernel.
 mod carrier;
 mod dead_pins;
+mod detach;
 mod detach_wait;
 mod flow_line;
 mod flow_record;

@@ -20,17 +20,21 @@ pub(super) fn attached(pins: &PinDir) -> Vec<u32> {
 
 /// Removes the program from an interface, if it is there, and waits until the kernel has done it: until then packets would still be sent on.
 pub(super) fn detach(pins: &PinDir, ifindex: u32) -> io::Result<()> {
-    let path = pins.path(&pin_name(ifindex));
-    if !path.exists() {
+    if !let_go(pins, ifindex)? {
         return Ok(());
     }
-    fs::remove_file(path)?;
-    let is_gone = || {
+    wait_until_gone(|| {
         let links = rtnetlink::dump_links().map_err(io::Error::other)?;
         Ok(!links.iter().any(|link| link.index == ifindex && link.has_xdp))
-    };
-    match wait_until_gone(is_gone)? {
-        true => Ok(()),
-        false => Err(io::Error::new(io::ErrorKind::TimedOut, "the kernel has not detached it within a second")),
+    })
+}
+
+/// The kernel removes the program from an interface soon. False: it has none.
+pub(super) fn let_go(pins: &PinDir, ifindex: u32) -> io::Result<bool> {
+    let path = pins.path(&pin_name(ifindex));
+    let is_there = path.exists();
+    if is_there {
+        fs::remove_file(path)?;
     }
+    Ok(is_there)
 }
