@@ -21,9 +21,10 @@ impl FlowOrder {
         }
     }
 
-    /// The flow that is visited after so many others, of so many.
-    pub fn flow_at(self, visited: u32, flows: u32) -> u32 {
-        (u64::from(visited) * u64::from(self.step(flows)) % u64::from(flows)) as u32
+    /// The flows by their numbers, as they are visited from the first one on, again and again.
+    pub fn visits(self, flows: u32) -> impl Iterator<Item = u32> {
+        let step = u64::from(self.step(flows));
+        (0_u64..).map(move |visited| (visited * step % u64::from(flows)) as u32)
     }
 }
 
@@ -39,11 +40,12 @@ mod tests {
     fn each_flow_is_visited_once_far_from_the_one_before() {
         for flows in [1, 2, 1000, 10_000, 200_000] {
             let mut visited = vec![false; flows as usize];
-            (0..flows).for_each(|at| visited[FlowOrder::Jumping.flow_at(at, flows) as usize] = true);
+            let order = FlowOrder::Jumping.visits(flows).take(flows as usize);
+            order.for_each(|flow| visited[flow as usize] = true);
             assert!(visited.iter().all(|visited| *visited), "{flows} flows");
             let step = FlowOrder::Jumping.step(flows);
             assert!(flows < 1000 || (flows / 3..flows * 2 / 3).contains(&step), "{flows} flows by steps of {step}");
-            assert!((0..flows).all(|at| FlowOrder::AsEntered.flow_at(at, flows) == at));
+            assert!(FlowOrder::AsEntered.visits(flows).take(flows as usize).eq(0..flows));
         }
     }
 }

@@ -52,9 +52,8 @@ pub struct FloodRates {
 
 /// Sends with the given number of flows for the given time; `meanwhile` is called before and after the measured time.
 pub fn flood(stage: &BenchTopology, flows: u32, time: Duration, mut meanwhile: impl FnMut()) -> Result<FloodRates> {
-    let orders = [FlowOrder::AsEntered, FlowOrder::Jumping].map(|order| FloodSide::Client.plan(stage, flows, order));
-    let [enters, visits] = orders;
-    let (enters, visits) = (enters?, visits?);
+    let plan = |order| FloodSide::Client.plan(stage, flows, order);
+    let (enters, visits) = (plan(FlowOrder::AsEntered)?, plan(FlowOrder::Jumping)?);
     let (entered, has_entered) = channel();
     let generator = stage.spawn_in_netns(BenchHost::Client, Some(0), move || {
         FloodSource::open(FloodSide::Client, enters)?.flood(WARMUP)?;

@@ -274,8 +274,7 @@ impl GatewayConfig {
         router.set_icmp_limits(icmp_sysctls.limits());
         let (mut driver, note): (Box<dyn Driver>, String) = match &self.driver {
             DriverConfig::Tc { interfaces, options } => {
-                let [low, high] = self.secret_halves();
-                let secrets = HookSecrets::derive([low, high]);
+                let secrets = HookSecrets::derive(self.secret_halves());
                 let mut driver = TcDriver::new(interfaces, secrets, options.clone())?;
                 router = router.with_route_oracle(driver.route_oracle()?).with_socket_lookup(driver.socket_lookup()?);
                 driver.adopt_flows(&mut router, SystemTimeSource.now());

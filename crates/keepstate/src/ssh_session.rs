@@ -1,4 +1,5 @@
 //! The SSH session that the program was started from, if it was: by the variable that sshd sets. Nothing is changed.
+use keepstate_linux::process_parent::parent_of;
 use std::fs;
 use std::net::IpAddr;
 
@@ -22,7 +23,7 @@ impl SshSession {
                 if let Some(value) = ssh_connection_variable(&variables) {
                     return Some(value);
                 }
-                process = parent_pid(&fs::read_to_string(format!("/proc/{process}/stat")).ok()?)?;
+                process = parent_of(&process.to_string())?;
             }
             None
         })?;
@@ -43,11 +44,6 @@ fn ssh_connection_variable(environment: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(value).into_owned())
 }
 
-/// The parent in a line of `/proc/PID/stat`; the process name may contain anything and ends at the last parenthesis.
-fn parent_pid(stat: &str) -> Option<u32> {
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok().filter(|process| *process != 0)
-}
-
 /// Limit on the search upwards: shells in sudo in tmux in a shell.
 const MAX_ANCESTORS: usize = 16;
 
@@ -62,7 +58,5 @@ mod tests {
         assert_eq!(of("fe80::1%eth0 50022 fe80::2%eth0 22"), Some(("fe80::1".to_owned(), 22)));
         assert_eq!((of("x y"), of("")), (None, None));
         assert_eq!(ssh_connection_variable(b"A=1\0SSH_CONNECTION=a 1 b 22\0B=2\0").as_deref(), Some("a 1 b 22"));
-        assert_eq!(parent_pid("41 (a) b) S 40 1 1"), Some(40));
-        assert_eq!((parent_pid("41 (x) S 0 1 1"), parent_pid("41")), (None, None));
     }
 }

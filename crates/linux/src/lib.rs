@@ -31,6 +31,7 @@ pub mod priority;
 pub mod privileges;
 pub mod proc_conntrack;
 pub mod proc_ct_stat;
+pub mod process_parent;
 pub mod raw_socket;
 pub mod routes;
 pub mod rtnetlink;

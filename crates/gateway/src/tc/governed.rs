@@ -93,7 +93,7 @@ impl GovernedInterfaces {
     }
 
     /// Those of the chosen names that no interface has.
-    pub(super) fn missing(&self, links: &[RtLink]) -> Vec<String> {
+    pub(super) fn missing(&self, links: &[&RtLink]) -> Vec<String> {
         let exact = self.0.iter().filter(|pattern| pattern.is_exact()).map(|pattern| &pattern.text);
         exact.filter(|name| !links.iter().any(|link| link.name == **name)).cloned().collect()
     }

@@ -41,7 +41,7 @@ pub use governed::InterfacePattern;
 use keepstate_engine::Instant;
 use keepstate_linux::file_access::FileAccess;
 use keepstate_linux::poll;
-use keepstate_linux::rtnetlink::{RtLink, dump_links};
+use keepstate_linux::rtnetlink::RtLink;
 use keepstate_linux::tc::{
     CARRIER_NAME, CarriedPacket, Carrier, CarrierAction, HookCounters, HookOptions, HookSecrets, HopTable, TcHooks,
 };
@@ -123,29 +123,31 @@ impl TcDriver {
     /// # Errors
     /// An interface does not exist or cannot be governed; another gateway runs; missing capabilities.
     pub(super) fn new(patterns: &[InterfacePattern], secrets: HookSecrets, options: TcOptions) -> Result<TcDriver> {
-        let governed = GovernedInterfaces(patterns.to_vec());
-        let links = dump_links().context("asking the kernel for its interfaces")?;
-        let links: Vec<&RtLink> = links.iter().collect();
-        governed.check(&links)?;
-        if let Some(lifeline) = &options.lifeline
-            && !governed.select(&links).0.iter().any(|link| link.name == lifeline.interface)
-        {
-            bail!("--lifeline {}: it is not one of the governed interfaces", lifeline.interface);
-        }
-        TcDriver::of_those_there(governed, secrets, options)
+        let check = |governed: &GovernedInterfaces, links: &[&RtLink]| {
+            governed.check(links)?;
+            match &options.lifeline {
+                Some(Lifeline { interface, .. })
+                    if !governed.select(links).0.iter().any(|link| link.name == *interface) =>
+                {
+                    bail!("--lifeline {interface}: it is not one of the governed interfaces")
+                }
+                _ => Ok(()),
+            }
+        };
+        Ok(TcDriver::open(patterns, secrets, options.clone(), check)?.0)
     }
 
-    /// Governs those of the interfaces that are there.
-    ///
-    /// # Errors
-    /// One cannot be governed; another gateway runs; missing capabilities.
-    pub(super) fn of_those_there(
-        governed: GovernedInterfaces,
+    /// Governs those of the interfaces that are there, after `check` has seen what there is.
+    fn open<T>(
+        patterns: &[InterfacePattern],
         secrets: HookSecrets,
         options: TcOptions,
-    ) -> Result<TcDriver> {
+        check: impl FnOnce(&GovernedInterfaces, &[&RtLink]) -> Result<T>,
+    ) -> Result<(TcDriver, T)> {
         let (routes, fib, messages) = RouteFollower::open()?;
         let links = kernel_fib::links(&messages);
+        let governed = GovernedInterfaces(patterns.to_vec());
+        let checked = check(&governed, &links)?;
         let pins = open_pins()?;
         let mut carrier = open_carrier()?;
         let hook_options = HookOptions {
@@ -210,7 +212,7 @@ impl TcDriver {
         driver.observer()(Seen::All(&messages));
         ipsec_news::read(&driver.routing).context("reading IPsec policies")?;
         driver.tell_of_forwarding();
-        Ok(driver)
+        Ok((driver, checked))
     }
 
     /// What sees the kernel's messages.
@@ -305,9 +307,8 @@ impl TcDriver {
         secrets: HookSecrets,
         options: TcOptions,
     ) -> Result<(String, Vec<String>)> {
-        let governed = GovernedInterfaces(patterns.to_vec());
-        let missing = governed.missing(&dump_links().context("asking the kernel for its interfaces")?);
-        let mut driver = TcDriver::of_those_there(governed, secrets, options)?;
+        let (mut driver, missing) =
+            TcDriver::open(patterns, secrets, options, |governed, links| Ok(governed.missing(links)))?;
         // They stay so when this ends, although no gateway has run.
         driver.started = true;
         Ok((driver.interface_names(), missing))

@@ -7,6 +7,7 @@
     reason = "a thread leaves the file system information that it shares; SO_NETNS_COOKIE has no safe wrapper"
 )]
 use crate::file_access::FileAccess;
+use crate::process_parent::parent_of;
 use rustix::fs::{CWD, FsWord, Mode, OFlags, openat, statfs};
 use rustix::mount::{MountFlags, mount};
 use rustix::net::{AddressFamily, SocketType, socket};
@@ -114,7 +115,8 @@ fn is_bpf_fs(path: &Path) -> io::Result<bool> {
 fn outermost_process() -> Option<PathBuf> {
     let mut found = None;
     let mut id = parent_of("self");
-    while let Some(parent) = id.filter(|id| id != "0") {
+    while let Some(parent) = id {
+        let parent = parent.to_string();
         let folder = Path::new("/proc").join(&parent);
         if fs::metadata(folder.join("root").join(BPF_FS)).is_ok() {
             found = Some(folder);
@@ -122,13 +124,6 @@ fn outermost_process() -> Option<PathBuf> {
         id = parent_of(&parent);
     }
     found
-}
-
-/// The id of a process's parent.
-fn parent_of(process: &str) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The name before it may contain anything.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1).map(str::to_owned)
 }
 
 /// Only root, or the user of this process, may write in a directory of pins.
